@@ -1,0 +1,90 @@
+"""``ModelConfig`` to and from a Hugging Face ``config.json``.
+
+A Llama-shaped config is written as ``LlamaForCausalLM`` and opens with transformers as it is.
+Every other shape is written with ``model_type: nestling``, so that ``Auto*`` refuses it clearly
+instead of computing something else. Reading refuses by name what our decoder cannot compute.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lm.config import ModelConfig
+
+_LLAMA_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "tie_word_embeddings",
+)
+
+
+def to_hf(config: ModelConfig, *, dtype: str = "float32") -> dict[str, Any]:
+    """Content of ``config.json`` for weights of the given dtype."""
+    if not config.is_llama:
+        return {"model_type": "nestling", "dtype": dtype, "nestling": config.to_dict()}
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": dtype,
+        **{name: getattr(config, name) for name in _LLAMA_FIELDS},
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "initializer_range": config.init_std,
+        "attention_bias": False,
+        "attention_dropout": config.dropout,
+        "mlp_bias": False,
+    }
+
+
+def from_hf(values: Mapping[str, Any]) -> ModelConfig:
+    """Read the content of a ``config.json``; raises ``ValueError`` for an unsupported feature."""
+    if values.get("model_type") == "nestling":
+        return ModelConfig.from_dict(values["nestling"])
+    if values.get("model_type") != "llama":
+        raise ValueError(
+            f"config.json: model_type {values.get('model_type')!r} is not supported; "
+            "nestling reads llama and its own"
+        )
+    _refuse_unsupported(values)
+    defaults = {"num_key_value_heads": values["num_attention_heads"], "tie_word_embeddings": False}
+    sizes = {name: values.get(name, defaults.get(name)) for name in _LLAMA_FIELDS}
+    missing = [name for name, value in sizes.items() if value is None]
+    if missing:
+        raise ValueError(f"config.json: missing {', '.join(missing)}")
+    return ModelConfig(
+        **sizes,
+        rope_theta=float(_rope(values).get("rope_theta", 10_000.0)),
+        norm_eps=values.get("rms_norm_eps", 1e-6),
+        initializer_range=values.get("initializer_range"),
+    )
+
+
+def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Rotary settings: a section of its own since transformers 5, top-level before."""
+    section: Mapping[str, Any] = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    return {"rope_theta": values.get("rope_theta") or 10_000.0, **section}
+
+
+def _refuse_unsupported(values: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` naming the first feature that our decoder does not compute."""
+    rope_type = _rope(values).get("rope_type", _rope(values).get("type", "default"))
+    unsupported = {
+        "hidden_act": values.get("hidden_act", "silu") != "silu",
+        "attention_bias": bool(values.get("attention_bias")),
+        "mlp_bias": bool(values.get("mlp_bias")),
+        "rope_scaling": rope_type != "default",
+        "sliding_window": values.get("sliding_window") is not None,
+        "quantization_config": values.get("quantization_config") is not None,
+        "head_dim": values.get("head_dim") is not None
+        and values["head_dim"] * values["num_attention_heads"] != values["hidden_size"],
+    }
+    for name, is_unsupported in unsupported.items():
+        if is_unsupported:
+            raise ValueError(f"config.json: {name}={values.get(name)!r} is not supported")

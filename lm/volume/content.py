@@ -1,0 +1,105 @@
+"""What is inside a step: a Hugging Face model directory, written and read.
+
+Weights are read once into memory of our own and hashed there: a file that is truncated or
+vanishes later cannot reach a serving process (Decision 5 of the design).
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from lm.config import ModelConfig
+from lm.hf_config import from_hf, to_hf
+from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
+from lm.volume.errors import StepDamaged, StepVanished
+from lm.volume.publish import TextFile, Writer
+from lm.volume.read import Step
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+GENERATION_CONFIG_FILE = "generation_config.json"
+TIED_HEAD = "lm_head.weight"
+
+
+def model_files(
+    weights: Mapping[str, Tensor], config: ModelConfig, tokenizer: Tokenizer
+) -> dict[str, Writer]:
+    """Writers of a Hugging Face model directory.
+
+    Args:
+        weights: CPU tensors by their published names; a tied head is left out. They must not
+            change until the writers have run.
+        config: written as ``config.json``.
+        tokenizer: written beside it, with its end tokens in ``generation_config.json``.
+
+    """
+    stored = {
+        name: tensor.contiguous()
+        for name, tensor in weights.items()
+        if not (config.tie_word_embeddings and name == TIED_HEAD)
+    }
+    dtype = str(next(iter(stored.values())).dtype).removeprefix("torch.")
+    tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": list(tokenizer.eos_token_ids)}
+    return {
+        WEIGHTS_FILE: functools.partial(_write_weights, stored),
+        CONFIG_FILE: TextFile(_json(to_hf(config, dtype=dtype) | tokens)),
+        GENERATION_CONFIG_FILE: TextFile(_json(tokens)),
+        TOKENIZER_FILE: TextFile(tokenizer.backend.to_str(pretty=True)),
+        TOKENIZER_CONFIG_FILE: TextFile(tokenizer.config_json()),
+    }
+
+
+def load_weights(step: Step, *, check_hash: bool = True) -> dict[str, Tensor]:
+    """CPU tensors of a step by name, copied from the volume.
+
+    Raises ``StepDamaged`` if the copied bytes are not those of the manifest or no safetensors,
+    ``StepVanished`` if the step is being pruned.
+    """
+    content = read_file(step, WEIGHTS_FILE)
+    if check_hash:
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != step.manifest.files[WEIGHTS_FILE].sha256:
+            raise StepDamaged(f"{step.path / WEIGHTS_FILE}: SHA-256 differs from the manifest")
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise StepDamaged(f"{step.path / WEIGHTS_FILE}: {error}") from error
+
+
+def load_model_config(step: Step) -> ModelConfig:
+    """The step's architecture; raises ``StepDamaged`` if config and manifest differ."""
+    try:
+        config = from_hf(json.loads(read_file(step, CONFIG_FILE)))
+    except ValueError as error:
+        raise StepDamaged(f"{step.path / CONFIG_FILE}: {error}") from error
+    if config.num_parameters != step.manifest.details.model_config.num_parameters:
+        raise StepDamaged(f"{step.path}: {CONFIG_FILE} and the manifest describe different models")
+    return config
+
+
+def read_file(step: Step, name: str) -> bytes:
+    """Bytes of one file of a step; raises ``StepVanished`` or ``StepDamaged``."""
+    path = step.path / name
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise StepVanished(f"{path}: gone while it was read") from error
+    except OSError as error:
+        raise StepDamaged(f"{path}: {error.strerror}") from error
+    entry = step.manifest.files.get(name)
+    if entry is None or len(content) != entry.size:
+        raise StepDamaged(f"{path}: {len(content)} bytes, not what the manifest says")
+    return content
+
+
+def _write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    safetensors.torch.save_file(dict(weights), path, metadata={"format": "pt"})
+
+
+def _json(content: Mapping[str, object]) -> str:
+    return json.dumps(content, indent=2) + "\n"

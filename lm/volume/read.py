@@ -1,0 +1,129 @@
+"""Finds the complete steps of a volume and opens one; never writes.
+
+Complete means: the manifest is there and every file has the size that it states. That holds on
+stores without rename too. Directories that begin with a dot are none of a reader's business.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lm.volume.errors import StepDamaged, StepVanished, VolumeError
+from lm.volume.manifest import MANIFEST_FILE, Manifest, step_number
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A complete step: where it is and what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def number(self) -> int:
+        """The step's number, in the recipe's unit."""
+        return self.manifest.step
+
+    @property
+    def name(self) -> str:
+        """How clients name it: ``run@500``."""
+        return f"{self.manifest.run}@{self.manifest.step}"
+
+
+def list_runs(volume: Path) -> list[str]:
+    """Names of the runs in a volume, sorted; empty where there is no volume yet."""
+    try:
+        return sorted(
+            entry.name
+            for entry in volume.iterdir()
+            if not entry.name.startswith(".") and entry.is_dir()
+        )
+    except FileNotFoundError:
+        return []
+
+
+def step_paths(run_dir: Path) -> list[Path]:
+    """Directories named as steps, ascending; complete or not."""
+    try:
+        entries = list(run_dir.iterdir())
+    except FileNotFoundError:
+        return []
+    numbered = [(step_number(entry.name), entry) for entry in entries]
+    return [path for number, path in sorted((n, p) for n, p in numbered if n is not None)]
+
+
+def read_step(path: Path) -> Step:
+    """Read a step's manifest and compare sizes.
+
+    Raises ``StepVanished`` if there is no such directory, ``StepDamaged`` or ``UnknownFormat``
+    if it is not a complete step.
+    """
+    manifest_path = path / MANIFEST_FILE
+    try:
+        manifest = Manifest.from_json(manifest_path.read_bytes(), str(manifest_path))
+    except FileNotFoundError as error:
+        if path.is_dir():
+            raise StepDamaged(f"{path}: no {MANIFEST_FILE}; the step is not complete") from error
+        raise StepVanished(f"{path}: no such step") from error
+    except OSError as error:
+        raise StepDamaged(f"{manifest_path}: {error.strerror}") from error
+    if manifest.step != step_number(path.name):
+        raise StepDamaged(f"{path}: the manifest says step {manifest.step}")
+    for name, entry in manifest.files.items():
+        _check_file(path, name, entry.size)
+    return Step(path, manifest)
+
+
+def _check_file(path: Path, name: str, size: int) -> None:
+    """Raise ``StepDamaged`` unless the file is a plain one inside the step, of this size."""
+    file = path / name
+    try:
+        status = file.lstat()
+    except OSError as error:
+        raise StepDamaged(f"{file}: {error.strerror}") from error
+    if Path(name).name != name or not file.is_file() or file.is_symlink():
+        raise StepDamaged(f"{file}: not a plain file of the step")
+    if status.st_size != size:
+        raise StepDamaged(f"{file}: {status.st_size} bytes, the manifest says {size}")
+
+
+def list_steps(run_dir: Path) -> list[Step]:
+    """Complete steps of a run, ascending; what is damaged or half pruned is left out."""
+    steps = []
+    for path in step_paths(run_dir):
+        try:
+            steps.append(read_step(path))
+        except VolumeError:
+            continue
+    return steps
+
+
+def newest_step(run_dir: Path) -> Step | None:
+    """The complete step with the highest number."""
+    for path in reversed(step_paths(run_dir)):
+        try:
+            return read_step(path)
+        except VolumeError:
+            continue
+    return None
+
+
+def open_step(run_dir: Path, load: Callable[[Step], T], *, attempts: int = 3) -> T | None:
+    """Apply ``load`` to the newest complete step; ``None`` if there is none.
+
+    A step that vanishes while it is opened (the writer pruned it) is retried on what is then the
+    newest; after the last attempt ``StepVanished`` is raised.
+    """
+    for attempt in range(attempts):
+        step = newest_step(run_dir)
+        if step is None:
+            return None
+        try:
+            return load(step)
+        except StepVanished:
+            if attempt == attempts - 1:
+                raise
+    return None

@@ -1,0 +1,80 @@
+"""``python -m service``: reads settings, serves, exits 0 after a signal."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from service.app import create_app
+from service.server import serve
+from service.settings import ENV_PREFIX, Settings, refuse_unknown_variables
+
+DESCRIPTION = """Serve the newest good checkpoint of a volume over HTTP, and each newer one as it
+appears. Starts with an empty volume too: /readyz says 503 until the first checkpoint is there."""
+
+EPILOG = f"""Every option can be given as {ENV_PREFIX}OPTION in the environment as well.
+
+examples:
+  python -m service --volume volume --port 8000
+  curl -N localhost:8000/generate -H 'content-type: application/json' \\
+    -d '{{"prompt": "First Citizen:", "stream": true}}'
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One option a setting."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f" [{field.default}]"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            metavar="VALUE",
+            help=f"{field.description}{default}",
+        )
+    return parser
+
+
+def read_settings(arguments: Sequence[str] | None) -> Settings:
+    """Settings from the command line and the environment; raises ``ValueError`` in one line."""
+    given: dict[str, Any] = {
+        name: value
+        for name, value in vars(build_parser().parse_args(arguments)).items()
+        if value is not None
+    }
+    refuse_unknown_variables(os.environ)
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{name}: {first['msg']}, got {first['input']!r}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the service; 0 after a signal, 2 for settings that make no sense."""
+    try:
+        settings = read_settings(arguments)
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        app = create_app(settings)
+    except ValueError as error:
+        sys.stderr.write(f"service: {error}\n")
+        return 2
+    serve(app, settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The rooms that know HTTP: schemas, routes, streams, limits, and errors as responses."""

@@ -1,0 +1,80 @@
+"""Every error as a response: status by domain error in one table, one JSON shape for all."""
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from service import errors
+from service.api.schemas import ErrorBody, ErrorDetail
+
+STATUS: Mapping[type[errors.ServiceError], int] = {
+    errors.InvalidRequest: 422,
+    errors.ContextExceeded: 422,
+    errors.QueueFull: 429,
+    errors.NotReady: 503,
+    errors.Draining: 503,
+    errors.DeadlineExceeded: 504,
+    errors.GenerationFailed: 500,
+}
+
+logger = logging.getLogger(__name__)
+
+
+def error_body(error: errors.ServiceError) -> ErrorBody:
+    """The one error shape."""
+    detail = ErrorDetail(message=error.message, type=error.type, code=error.code, param=error.param)
+    return ErrorBody(error=detail)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give every way a request can fail its status and the one shape."""
+
+    @app.exception_handler(errors.ServiceError)
+    async def on_service_error(_: Request, error: errors.ServiceError) -> JSONResponse:
+        headers = {}
+        if isinstance(error, errors.QueueFull):
+            headers["Retry-After"] = str(error.retry_after_s)
+        return _respond(STATUS[type(error)], error, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid_body(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            reason = str(first.get("ctx", {}).get("error", "malformed"))
+            return _respond(400, errors.InvalidRequest(f"the body is not JSON: {reason}"))
+        place = [str(part) for part in first["loc"] if part != "body"]
+        param = ".".join(place) or None
+        message = _validation_message(str(first["type"]), str(first["msg"]), param)
+        return _respond(422, errors.InvalidRequest(message, param=param))
+
+    @app.exception_handler(HTTPException)
+    async def on_http_error(_: Request, error: HTTPException) -> JSONResponse:
+        refused = errors.InvalidRequest(str(error.detail))
+        refused.code = _HTTP_CODES.get(error.status_code, refused.code)
+        return _respond(error.status_code, refused, error.headers)
+
+    @app.exception_handler(Exception)
+    async def on_bug(_: Request, error: Exception) -> JSONResponse:
+        logger.error("unexpected error", exc_info=error)
+        return _respond(500, errors.ServiceError("internal error; the service's log says more"))
+
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+def _validation_message(kind: str, message: str, param: str | None) -> str:
+    if kind == "extra_forbidden":
+        return f"unknown field {param!r}"
+    if kind == "missing" and param is None:
+        return "a JSON body is required"
+    return f"{param}: {message}" if param else message
+
+
+def _respond(
+    status: int, error: errors.ServiceError, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse(error_body(error).model_dump(), status, headers=dict(headers or {}))

@@ -1,0 +1,56 @@
+"""Routes for those who watch the service: alive, ready, which version, what numbers."""
+
+import importlib.metadata
+
+import torch
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from service.api.dependencies import RuntimeDep
+from service.api.schemas import CheckpointName, Health, Version
+from service.errors import NotReady
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """Alive: 200 as long as the process answers, also while no model is served."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", response_model=Health, responses={503: {"model": Health}})
+async def readyz(runtime: RuntimeDep) -> Response:
+    """Ready: 200 while a model serves and requests are accepted, else 503 with the reason."""
+    reason = None
+    checkpoint = None
+    try:
+        checkpoint = runtime.model().checkpoint.name
+    except NotReady as error:
+        reason = error.message
+    if runtime.admission.is_draining:
+        reason = "the service is shutting down"
+    status = Health(
+        status="ready" if reason is None else "not_ready", reason=reason, checkpoint=checkpoint
+    )
+    return JSONResponse(status.model_dump(), 200 if reason is None else 503)
+
+
+@router.get("/version")
+async def version(runtime: RuntimeDep) -> Version:
+    """What runs here, and which checkpoint it serves."""
+    model = runtime.worker.current
+    return Version(
+        version=importlib.metadata.version("nestling"),
+        torch=torch.__version__,
+        device=None if model is None else model.device,
+        dtype=None if model is None else model.dtype,
+        checkpoint=None if model is None else CheckpointName.of(model.checkpoint),
+    )
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(runtime: RuntimeDep) -> Response:
+    """Everything measured, in Prometheus' text format."""
+    return Response(runtime.metrics.exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,0 +1,129 @@
+"""From the worker's thread to the coroutine that answers a client.
+
+Each accepted request has one ``Reply``: an async stream of its events. Whoever stops listening
+early, for whatever reason, closes the reply, which aborts the request: nobody's leaving leaves
+work behind.
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from service.api.limits import Admission
+from service.engine.request import (
+    Event,
+    Finished,
+    GenerationRequest,
+    Started,
+    TokenGenerated,
+)
+from service.engine.served import ServedModel
+from service.engine.worker import Turn, Worker
+from service.metrics import Metrics
+from service.timeline import Timeline
+
+
+class Reply:
+    """Events of one request as they come."""
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        model: ServedModel,
+        arrived: float,
+        abort: Callable[[], None],
+    ) -> None:
+        self.request = request
+        self.model = model
+        self.timeline = Timeline(arrived)
+        self.num_tokens = 0
+        self.is_finished = False
+        self._abort = abort
+        self._events: asyncio.Queue[TokenGenerated | Finished] = asyncio.Queue()
+
+    def deliver(self, event: TokenGenerated | Finished) -> None:
+        """Hand over an event; called in the event loop."""
+        self._events.put_nowait(event)
+
+    async def next_event(self, timeout_s: float | None = None) -> TokenGenerated | Finished | None:
+        """The next event; ``None`` if none came in time."""
+        if not self._events.empty():
+            return self._events.get_nowait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._events.get()
+        except TimeoutError:
+            return None
+
+    def close(self) -> None:
+        """Stop listening; a request that has not ended is aborted before the next step."""
+        if not self.is_finished:
+            self._abort()
+
+    def __enter__(self) -> Self:
+        """Listen until the block ends."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """See ``close``."""
+        self.close()
+
+
+class Switchboard:
+    """All open replies: opens them, delivers events to them, observes their metrics."""
+
+    def __init__(self, metrics: Metrics, admission: Admission) -> None:
+        self._metrics = metrics
+        self._admission = admission
+        self._replies: dict[str, Reply] = {}
+
+    @property
+    def num_open(self) -> int:
+        """Accepted requests that have not ended."""
+        return len(self._replies)
+
+    def open(
+        self, worker: Worker, model: ServedModel, request: GenerationRequest, arrived: float
+    ) -> Reply:
+        """Submit a request and listen to it; raises if it may not be accepted now."""
+        self._admission.check(self.num_open)
+        reply = Reply(request, model, arrived, lambda: worker.abort(request.request_id))
+        self._replies[request.request_id] = reply
+        worker.submit(model, request)
+        return reply
+
+    def on_turn(self, turn: Turn) -> None:
+        """Deliver what one turn of the worker brought; called in the event loop."""
+        self._metrics.engine.on_turn(turn.stats)
+        for event in turn.events:
+            reply = self._replies.get(event.request_id)
+            assert reply is not None, "a request has events only until it ends"
+            self._observe(reply, event, turn)
+            if not isinstance(event, Started):
+                reply.deliver(event)
+
+    def _observe(self, reply: Reply, event: Event, turn: Turn) -> None:
+        """Record what an event says about latencies and outcomes."""
+        metrics = self._metrics.requests
+        timeline = reply.timeline
+        num_prompt_tokens = len(reply.request.prompt_ids)
+        match event:
+            case Started():
+                timeline.started = turn.began_at
+                metrics.on_started(timeline, num_prompt_tokens)
+            case TokenGenerated():
+                reply.num_tokens += 1
+                metrics.on_token(timeline, timeline.on_token(turn.at))
+            case Finished():
+                timeline.finished = turn.at
+                reply.is_finished = True
+                del self._replies[event.request_id]
+                metrics.on_finished(timeline, event.reason, num_prompt_tokens, reply.num_tokens)
+                if timeline.started is not None:
+                    self._admission.on_finished(turn.at - timeline.started)

@@ -1,0 +1,41 @@
+"""The FastAPI app of one service. Nothing happens at import: ``create_app(settings)`` makes it."""
+
+import contextlib
+import importlib.metadata
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from service.api import checkpoints, generate, health, home
+from service.api.arrival import ArrivalMiddleware
+from service.api.body_limit import BodyLimitMiddleware
+from service.api.errors import install_error_handlers
+from service.runtime import Runtime
+from service.settings import Settings
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the app; its threads start with its lifespan and end with it."""
+    runtime = Runtime(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        runtime.start()
+        yield
+        await runtime.stop()
+
+    app = FastAPIOffline(  # serves the page's assets itself: /docs works without a network
+        redoc_url=None,
+        title="nestling",
+        summary="A small language model, served while it learns.",
+        version=importlib.metadata.version("nestling"),
+        lifespan=lifespan,
+    )
+    app.state.runtime = runtime
+    app.add_middleware(ArrivalMiddleware, clock=runtime.clock)
+    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    install_error_handlers(app)
+    for router in (generate.router, checkpoints.router, health.router, home.router):
+        app.include_router(router)
+    return app

@@ -1,0 +1,60 @@
+"""Keys and values of running sequences: one contiguous slot a sequence.
+
+Contiguous slots suit ``scaled_dot_product_attention``, which would have to gather pages first.
+On a CPU the tensors are only address space until tokens are written, so generous slots cost
+what is used, not what is reserved.
+"""
+
+import torch
+from torch import Tensor
+
+from lm.config import ModelConfig
+
+
+class SlotCache:
+    """Key and value tensors, each [layers, slots, Hkv, max_tokens, D]."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        num_slots: int,
+        max_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        shape = (
+            config.num_hidden_layers,
+            num_slots,
+            config.num_key_value_heads,
+            max_tokens,
+            config.head_dim,
+        )
+        self.key = torch.empty(shape, dtype=dtype, device=device)
+        self.value = torch.empty(shape, dtype=dtype, device=device)
+
+    @property
+    def num_slots(self) -> int:
+        """Sequences that fit at once."""
+        return self.key.shape[1]
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that one slot holds."""
+        return self.key.shape[3]
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that all slots hold."""
+        return self.num_slots * self.max_tokens
+
+    def write(
+        self, layer: int, slots: Tensor, positions: Tensor, key: Tensor, value: Tensor
+    ) -> None:
+        """Store one token a row: key and value [rows, Hkv, D] at (slots[i], positions[i])."""
+        self.key[layer][slots, :, positions] = key
+        self.value[layer][slots, :, positions] = value
+
+    def read(self, layer: int, slots: slice | Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """The first tokens of some slots: key and value [slots, Hkv, length, D]."""
+        return self.key[layer, slots, :, :length], self.value[layer, slots, :, :length]

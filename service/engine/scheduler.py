@@ -1,0 +1,114 @@
+"""What the next step computes: a pure policy over numbers, without tensors or time.
+
+Running sequences decode in every step; what is left of the token budget goes to prompts, first
+come first served, in chunks. So no stream waits for more than one chunk of a newcomer's prompt,
+and no newcomer starves, since the budget exceeds what decoding can take.
+"""
+
+import dataclasses
+from collections import deque
+
+from service.engine.sequence import Sequence
+from service.engine.slots import SlotPool
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Tokens [start, end) of a sequence, to be computed in one step."""
+
+    sequence: Sequence
+    start: int
+    end: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens to compute."""
+        return self.end - self.start
+
+    @property
+    def slot(self) -> int:
+        """Cache row of the sequence."""
+        assert self.sequence.slot is not None, "scheduled sequences hold a slot"
+        return self.sequence.slot
+
+    @property
+    def yields_token(self) -> bool:
+        """Whether the sequence's next token can be chosen after this chunk."""
+        return self.end == self.sequence.num_tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One step: at most one chunk a sequence; single tokens first by slot, then prompts."""
+
+    chunks: tuple[Chunk, ...]
+    started: tuple[Sequence, ...]
+    """Sequences that left the queue in this step."""
+
+
+class Scheduler:
+    """Queue and running set of one model."""
+
+    def __init__(self, *, num_slots: int, max_step_tokens: int) -> None:
+        if max_step_tokens <= num_slots:
+            raise ValueError(
+                f"max_step_tokens {max_step_tokens} must exceed the {num_slots} slots, "
+                "else prompts could starve"
+            )
+        self._slots = SlotPool(num_slots)
+        self._max_step_tokens = max_step_tokens
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        """In the order of arrival."""
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        self.waiting.append(sequence)
+
+    def find(self, request_id: str) -> Sequence | None:
+        """The queued or running sequence of a request."""
+        for sequence in (*self.running, *self.waiting):
+            if sequence.request_id == request_id:
+                return sequence
+        return None
+
+    def remove(self, sequence: Sequence) -> None:
+        """Drop a queued or running sequence and free its slot."""
+        if sequence.slot is None:
+            self.waiting.remove(sequence)
+            return
+        self.running.remove(sequence)
+        self._slots.give_back(sequence.slot)
+        sequence.slot = None
+
+    def schedule(self) -> Plan | None:
+        """The next step, ``None`` if there is nothing to do. Takes slots for newcomers."""
+        started = self._admit()
+        budget = self._max_step_tokens
+        chunks = []
+        for sequence in sorted(self.running, key=lambda running: running.num_uncomputed > 1):
+            count = min(sequence.num_uncomputed, budget)
+            if count:
+                start = sequence.num_computed
+                chunks.append(Chunk(sequence, start, start + count))
+                budget -= count
+        chunks.sort(key=lambda chunk: (chunk.num_tokens > 1, chunk.slot * (chunk.num_tokens == 1)))
+        return Plan(tuple(chunks), started) if chunks else None
+
+    def check_integrity(self) -> None:
+        """Assert that slots are conserved and held by running sequences alone."""
+        self._slots.check_integrity()
+        held = [sequence.slot for sequence in self.running]
+        assert None not in held
+        assert len(set(held)) == len(held)
+        assert all(sequence.slot is None for sequence in self.waiting)
+
+    def _admit(self) -> tuple[Sequence, ...]:
+        """Move sequences from the queue into free slots."""
+        started = []
+        while self.waiting and self._slots.num_free:
+            sequence = self.waiting.popleft()
+            sequence.slot = self._slots.take()
+            self.running.append(sequence)
+            started.append(sequence)
+        return tuple(started)

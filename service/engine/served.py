@@ -1,0 +1,39 @@
+"""A model that can be served: its name, its tokenizer, its engine. One a checkpoint."""
+
+import dataclasses
+
+from lm.tokenizer import Tokenizer
+from service.engine.engine import Engine
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Which weights these are, for people and for provenance."""
+
+    run: str
+    step: int
+    fingerprint: str
+    """SHA-256 that names every served byte."""
+    created_at: float
+    """Seconds since the epoch."""
+
+    @property
+    def name(self) -> str:
+        """How clients name it: ``run@500``."""
+        return f"{self.run}@{self.step}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """One checkpoint, loaded and warmed."""
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    engine: Engine
+    max_model_tokens: int
+    """Prompt and output together."""
+    dtype: str
+    """Of the weights in memory."""
+    device: str
+    load_s: float
+    """From opening the step until the model was warm."""

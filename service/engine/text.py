@@ -1,0 +1,61 @@
+"""From token ids to the text that may be sent: whole characters, nothing of a stop string.
+
+Only a tail that is a proper prefix of a stop string is held back, so a stream is never delayed
+by the length of its longest stop string.
+"""
+
+from lm.incremental import incremental_decoder
+from lm.tokenizer import Tokenizer
+
+
+class StopMatcher:
+    """Finds the first stop string in a growing text."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = stops
+        self._held = ""
+
+    def push(self, piece: str) -> tuple[str, bool]:
+        """Add a piece; returns the text that is now decided, and whether a stop was found."""
+        text = self._held + piece
+        starts = [start for stop in self._stops if (start := text.find(stop)) >= 0]
+        if starts:
+            self._held = ""
+            return text[: min(starts)], True
+        keep = self._undecided_length(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], False
+
+    def finish(self) -> str:
+        """What was held back and turned out to be no stop string."""
+        held, self._held = self._held, ""
+        return held
+
+    def _undecided_length(self, text: str) -> int:
+        """Length of the longest tail that is a proper prefix of a stop string."""
+        return max(
+            (
+                length
+                for stop in self._stops
+                for length in range(min(len(stop) - 1, len(text)), 0, -1)
+                if text.endswith(stop[:length])
+            ),
+            default=0,
+        )
+
+
+class TextStream:
+    """Decodes one request's tokens and watches for its stop strings."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
+        self._decoder = incremental_decoder(tokenizer)
+        self._matcher = StopMatcher(stops)
+
+    def push(self, token_id: int) -> tuple[str, bool]:
+        """Add a token; returns text to send, and whether a stop string ended the answer."""
+        return self._matcher.push(self._decoder.push(token_id))
+
+    def finish(self) -> tuple[str, bool]:
+        """Text to send at the end, and whether a stop string completed only there."""
+        text, stopped = self._matcher.push(self._decoder.finish())
+        return (text, True) if stopped else (text + self._matcher.finish(), False)

@@ -1,0 +1,134 @@
+"""The one thread that owns the models: takes commands, steps engines, hands out events.
+
+Other threads talk to it through ``submit``, ``abort`` and ``flip``; it answers through one
+callback, called from its thread once a step with everything that happened. After a flip the old
+model finishes what it has begun, beside the new one, and is then let go: no request fails and
+none mixes weights.
+"""
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Callable
+
+from service.engine.engine import Engine
+from service.engine.request import (
+    Event,
+    FinishReason,
+    GenerationRequest,
+    StepStats,
+)
+from service.engine.served import ServedModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What one turn of the worker brought."""
+
+    events: list[Event]
+    began_at: float
+    """Reading of the worker's clock before the step: what started, started then."""
+    at: float
+    """Reading of the worker's clock when the step had ended."""
+    stats: StepStats
+
+
+Command = Callable[[], list[Event]]
+
+
+class Worker:
+    """Runs engines in a thread of its own, the current model's and those being drained."""
+
+    def __init__(self, on_turn: Callable[[Turn], None], clock: Callable[[], float]) -> None:
+        self._on_turn = on_turn
+        self._clock = clock
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._engines: list[Engine] = []
+        self._owners: dict[str, Engine] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.current: ServedModel | None = None
+        """The model that new requests go to."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Abort what is left and end the thread."""
+        self._commands.put(self._begin_stop)
+        self._thread.join()
+
+    def submit(self, model: ServedModel, request: GenerationRequest) -> None:
+        """Queue a request on a model; it stays there even if another takes over."""
+        self._commands.put(lambda: self._submit(model.engine, request))
+
+    def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
+        """End a request before the next step; nothing if it has already ended."""
+        self._commands.put(lambda: self._abort(request_id, reason))
+
+    def flip(self, model: ServedModel) -> None:
+        """Send all new requests to a model that is loaded and warm."""
+        self.current = model
+        self._commands.put(list)  # wakes the thread, which lets an idle predecessor go
+
+    @property
+    def num_models(self) -> int:
+        """Models held: the current one and those that still have requests."""
+        engines = set(self._engines)
+        if self.current is not None:
+            engines.add(self.current.engine)
+        return len(engines)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            events = self._take_commands()
+            began_at = self._clock()
+            for engine in self._engines:
+                events.extend(self._step(engine))
+            stats = _total([engine.stats() for engine in self._engines])
+            self._engines = [engine for engine in self._engines if not engine.is_idle]
+            for event in events:
+                if event.is_final:
+                    self._owners.pop(event.request_id, None)
+            self._on_turn(Turn(events, began_at, self._clock(), stats))
+
+    def _take_commands(self) -> list[Event]:
+        """Carry out what other threads asked for; waits for that while there is no work."""
+        events: list[Event] = []
+        wait = not self._engines
+        while True:
+            try:
+                command = self._commands.get(block=wait)
+            except queue.Empty:
+                return events
+            events.extend(command())
+            wait = False
+
+    def _step(self, engine: Engine) -> list[Event]:
+        """Advance one engine; a failing step ends its requests, not the service."""
+        try:
+            return [*engine.expire(self._clock()), *engine.step()]
+        except Exception as error:  # noqa: BLE001  whatever the model raises, clients get an answer
+            return engine.finish_all(FinishReason.ERROR, f"{type(error).__name__}: {error}")
+
+    def _submit(self, engine: Engine, request: GenerationRequest) -> list[Event]:
+        engine.submit(request)
+        self._owners[request.request_id] = engine
+        if engine not in self._engines:
+            self._engines.append(engine)
+        return []
+
+    def _abort(self, request_id: str, reason: FinishReason) -> list[Event]:
+        engine = self._owners.get(request_id)
+        return [] if engine is None else engine.finish(request_id, reason)
+
+    def _begin_stop(self) -> list[Event]:
+        self._stopping = True
+        return [event for e in self._engines for event in e.finish_all(FinishReason.ABORT)]
+
+
+def _total(parts: list[StepStats]) -> StepStats:
+    """Statistics of several engines as of one."""
+    names = [field.name for field in dataclasses.fields(StepStats)]
+    return StepStats(**{name: sum(getattr(part, name) for part in parts) for name in names})

@@ -1,0 +1,132 @@
+"""From a step of the volume to a model that can be served, beside the one that is.
+
+Everything that can be wrong with a step is found here, before a request could see it.
+"""
+
+import dataclasses
+import logging
+import time
+
+import torch
+
+from lm.config import ModelConfig
+from lm.decoder import Decoder
+from lm.device import bfloat16_speedup
+from lm.tokenizer import Tokenizer
+from lm.volume import Step, StepDamaged, load_model_config, load_weights
+from service.engine.cache import SlotCache
+from service.engine.engine import Engine
+from service.engine.served import Checkpoint, ServedModel
+from service.gate import check_numbers, check_tokenizer
+
+WORTHWHILE_SPEEDUP = 1.2
+"""bfloat16 is chosen by itself only where it is at least so much faster than float32."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoaderOptions:
+    """How models are put into memory."""
+
+    device: torch.device
+    dtype: str
+    """``auto`` or a dtype's name."""
+    num_slots: int
+    max_step_tokens: int
+    max_model_tokens: int | None
+    verify_hashes: bool
+
+
+class Loader:
+    """Loads, checks and warms models; remembers what it measured of the machine."""
+
+    def __init__(self, options: LoaderOptions) -> None:
+        self._options = options
+        self._auto_dtype: torch.dtype | None = None
+
+    def load(self, step: Step) -> ServedModel:
+        """Load a step; raises ``VolumeError`` or ``CheckpointRefused`` with the reason."""
+        started = time.perf_counter()
+        options = self._options
+        config = load_model_config(step)
+        tokenizer = load_tokenizer(step)
+        decoder = self._decoder(step, config)
+        check_tokenizer(decoder, tokenizer, step.manifest.details.tokenizer_fingerprint)
+        check_numbers(decoder)
+        dtype = decoder.lm_head.weight.dtype
+        max_tokens = min(
+            options.max_model_tokens or config.max_position_embeddings,
+            config.max_position_embeddings,
+        )
+        cache = SlotCache(
+            config,
+            num_slots=options.num_slots,
+            max_tokens=max_tokens,
+            dtype=dtype,
+            device=options.device,
+        )
+        engine = Engine(decoder, tokenizer, cache, max_step_tokens=options.max_step_tokens)
+        engine.warm_up()
+        return ServedModel(
+            checkpoint=_checkpoint(step),
+            tokenizer=tokenizer,
+            engine=engine,
+            max_model_tokens=max_tokens,
+            dtype=str(dtype).removeprefix("torch."),
+            device=str(options.device),
+            load_s=time.perf_counter() - started,
+        )
+
+    def _decoder(self, step: Step, config: ModelConfig) -> Decoder:
+        """Weights in memory of our own, in the dtype and on the device to serve from."""
+        weights = load_weights(step, check_hash=self._options.verify_hashes)
+        dtype = self._dtype(config)
+        with torch.device("meta"):
+            decoder = Decoder(config)
+        if config.tie_word_embeddings:
+            weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+        try:
+            decoder.load_state_dict(weights, assign=True)
+        except RuntimeError as error:
+            raise StepDamaged(f"{step.path}: {str(error).splitlines()[-1].strip()}") from error
+        if config.tie_word_embeddings:
+            decoder.lm_head.weight = decoder.model.embed_tokens.weight
+        return decoder.to(device=self._options.device, dtype=dtype).requires_grad_(
+            requires_grad=False
+        )
+
+    def _dtype(self, config: ModelConfig) -> torch.dtype:
+        """The dtype asked for, or what a measurement at this model's size says."""
+        if self._options.dtype != "auto":
+            dtype: torch.dtype = getattr(torch, self._options.dtype)
+            return dtype
+        if self._auto_dtype is None:
+            speedup = bfloat16_speedup(
+                self._options.device,
+                rows=self._options.num_slots,
+                width=config.hidden_size,
+                inner=config.intermediate_size,
+            )
+            chosen = torch.bfloat16 if speedup >= WORTHWHILE_SPEEDUP else torch.float32
+            logger.info("bfloat16 runs at %.2f times float32 here: %s chosen", speedup, chosen)
+            self._auto_dtype = chosen
+        return self._auto_dtype
+
+
+def load_tokenizer(step: Step) -> Tokenizer:
+    """The step's tokenizer; raises ``StepDamaged`` if there is none that can be read."""
+    try:
+        return Tokenizer.load(step.path)
+    except (ValueError, OSError) as error:
+        raise StepDamaged(f"{step.path}: {error}") from error
+
+
+def _checkpoint(step: Step) -> Checkpoint:
+    manifest = step.manifest
+    return Checkpoint(
+        run=manifest.run,
+        step=manifest.step,
+        fingerprint=manifest.fingerprint,
+        created_at=manifest.created_timestamp,
+    )

@@ -1,0 +1,69 @@
+"""Runs the app under uvicorn with our own signals: not ready → drain → exit 0.
+
+uvicorn alone stops listening at the first signal and re-raises it at the end; then a load
+balancer would see connections refused before it sees "not ready", and the exit status would be
+the signal's.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.runtime import Runtime
+from service.settings import Settings
+
+CLOSE_CONNECTIONS_S = 5
+"""How long open connections may take to close after everything has been answered."""
+
+logger = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """A uvicorn server that drains before it stops."""
+
+    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
+        super().__init__(config)
+        self._runtime = runtime
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain at SIGTERM and SIGINT; the second one stops at once."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        if self._draining is None:
+            logger.info("draining: no new requests; running ones may finish")
+            self._draining = asyncio.ensure_future(self._drain())
+        else:
+            self.should_exit = True
+
+    async def _drain(self) -> None:
+        await self._runtime.drain()
+        self.should_exit = True
+
+
+def serve(app: FastAPI, settings: Settings) -> None:
+    """Serve until a signal; returns once everything has ended."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=settings.log_level in ("debug", "info"),
+        timeout_graceful_shutdown=CLOSE_CONNECTIONS_S,
+        server_header=False,
+    )
+    DrainingServer(config, app.state.runtime).run()

@@ -1,0 +1,82 @@
+"""Every setting of the service: one typed table, read once.
+
+Sources, strongest first: command line, ``NESTLING_…`` environment variables, defaults. A
+misspelt variable stops the start by name instead of being ignored.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "NESTLING_"
+
+_KUBERNETES_LINK = re.compile(
+    r"NESTLING_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)"
+)
+"""Kubernetes puts such variables into pods beside a Service whose name begins with nestling."""
+
+
+class Settings(BaseSettings):
+    """Settings of one service process; frozen."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    volume: Path = Field(Path("volume"), description="Directory that the trainer publishes to.")
+    run: str | None = Field(
+        None, description="Run to serve; by default the one with the newest checkpoint at start."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    device: str = Field("auto", description="auto (CUDA where there is one), cpu, cuda or cuda:N.")
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = Field(
+        "auto", description="Weights in memory; auto measures whether bfloat16 is faster here."
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Threads of one matrix product; by default PyTorch's choice."
+    )
+    num_slots: int = Field(32, ge=1, description="Requests that run at once; others wait.")
+    max_step_tokens: int = Field(
+        256, ge=2, description="Tokens one step computes: what a newcomer's prompt may delay."
+    )
+    max_model_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="Prompt and output together; by default what the model was made for.",
+    )
+    max_waiting_requests: int = Field(
+        256, ge=0, description="Requests that may wait for a slot; more are refused with 429."
+    )
+    max_body_bytes: int = Field(1 << 20, ge=1, description="Largest request body.")
+    request_timeout_s: float = Field(
+        300.0, gt=0, description="Time after which a request is given up, its wait included."
+    )
+    drain_timeout_s: float = Field(
+        30.0, ge=0, description="After SIGTERM, how long running requests may go on."
+    )
+    keep_alive_s: float = Field(
+        15.0, gt=0, description="A stream that is silent for so long sends an SSE comment."
+    )
+    poll_interval_s: float = Field(
+        0.5, gt=0, description="How often the volume is looked at for a newer checkpoint."
+    )
+    verify_hashes: bool = Field(
+        default=True, description="Compare the SHA-256 of the weights before they are served."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged; warning leaves out one line a request."
+    )
+
+
+def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    """Raise ``ValueError`` for a ``NESTLING_`` variable that names no setting."""
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(environment):
+        if not name.startswith(ENV_PREFIX) or name in known or _KUBERNETES_LINK.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ValueError(f"{name} is no setting; did you mean {near}?")
