@@ -1,0 +1,127 @@
+"""Contract: a GGUF file, with llama.cpp's own order of query and key rows, gives our weights."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lm.decoder import Decoder
+from lm.tokenizer import Tokenizer
+from trainer.importing.gguf import read_gguf
+
+gguf = pytest.importorskip("gguf")
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+NAMES = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "model.layers.": "blk.",
+}
+
+
+def llama_cpp_order(weight: Tensor, num_heads: int) -> Tensor:
+    """Rows as llama.cpp's converter leaves them: its rotary pairs are neighbours."""
+    rows, columns = weight.shape
+    halves = weight.reshape(num_heads, 2, rows // num_heads // 2, columns)
+    return halves.swapaxes(1, 2).reshape(rows, columns)
+
+
+def write_gguf(
+    path: Path, decoder: Decoder, tokenizer: Tokenizer, fields: Mapping[str, Any] | None = None
+) -> Path:
+    """The file that llama.cpp's converter would make of these weights."""
+    config = decoder.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_vocab_size(config.vocab_size)
+    add_tokenizer(writer, tokenizer, config.vocab_size, **(fields or {}))
+    for name, weight in decoder.named_parameters():
+        stored = weight.detach()
+        if name.endswith("q_proj.weight"):
+            stored = llama_cpp_order(stored, config.num_attention_heads)
+        if name.endswith("k_proj.weight"):
+            stored = llama_cpp_order(stored, config.num_key_value_heads)
+        for ours, theirs in NAMES.items():
+            name = name.replace(ours, theirs)  # noqa: PLW2901
+        writer.add_tensor(name, stored.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def add_tokenizer(
+    writer: Any, tokenizer: Tokenizer, vocab_size: int, *, pre: str = "smollm"
+) -> None:
+    model = json.loads(tokenizer.backend.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    padding = [f"<unused {index}>" for index in range(vocab_size - len(tokens))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens + padding)
+    writer.add_token_types([3] + [1] * (vocab_size - 1))
+    writer.add_token_merges([" ".join(merge) for merge in model["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.add_unk_token_id(0)
+    writer.add_chat_template(TEMPLATE)
+
+
+def test_weights_config_and_tokenizer_come_back(
+    tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    foreign = read_gguf(write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer))
+    config = decoder.config
+    assert foreign.config.rope_theta == 100_000.0
+    assert foreign.config.norm_eps == 1e-5
+    assert foreign.config.max_position_embeddings == 128
+    assert foreign.config.num_parameters == config.num_parameters
+    weights = dict(decoder.named_parameters())
+    assert foreign.weights.keys() == weights.keys()
+    assert all(torch.equal(foreign.weights[name], weight) for name, weight in weights.items())
+    assert foreign.tokenizer.eos_token_ids == (0,)
+    assert foreign.tokenizer.chat_template == TEMPLATE
+    for text in ("to be or  12 not\n\n 7", "  1", "déjà vu"):
+        assert foreign.tokenizer.encode(text) == tokenizer.encode(text)
+        assert foreign.tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_an_unknown_way_of_cutting_text_is_refused(
+    tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer, {"pre": "viking"})
+    with pytest.raises(ValueError, match=r"tokenizer\.ggml\.pre='viking' is not supported"):
+        read_gguf(path)
+
+
+def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file"):
+        read_gguf(tmp_path / "absent.gguf")
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"not a gguf file at all, but long enough to be read as a header")
+    with pytest.raises(ValueError, match="not a model that can be read") as error:
+        read_gguf(path)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,161 @@
+import dataclasses
+import errno
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from toy_run import toy_recipe
+from toys import toy_config, toy_decoder, toy_tokenizer
+
+from lm.volume import Retention, RunLock, list_steps, load_weights, newest_step
+from trainer import checkpoint
+from trainer.checkpoint import Checkpointer, Written
+from trainer.config import OptimizerConfig
+from trainer.optimizer import Optimizer
+from trainer.snapshot import Snapshot, Subject
+from trainer.state import Counters, load_state
+
+
+def toy_snapshot(step: int, best_step: int | None = None) -> Snapshot:
+    decoder = toy_decoder()
+    subject = Subject(
+        recipe=toy_recipe("unit=micro"),
+        decoder=decoder,
+        optimizer=Optimizer(decoder.named_parameters(), OptimizerConfig(lr=0.1)),
+        tokenizer=toy_tokenizer(),
+        precision="float32",
+    )
+    return subject.snapshot(Counters(micro_step=step, best_step=best_step))
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    (tmp_path / "toy").mkdir()
+    return tmp_path / "toy"
+
+
+def checkpointer_for(
+    run_dir: Path, reports: list[Written], *, keep_best: bool = True
+) -> Checkpointer:
+    return Checkpointer(
+        run_dir,
+        Retention(keep_last=2),
+        keep_best=keep_best,
+        model_config=toy_config(),
+        tokenizer=toy_tokenizer(),
+        on_written=reports.append,
+    )
+
+
+def test_a_saved_snapshot_becomes_a_resumable_step(run_dir: Path) -> None:
+    reports: list[Written] = []
+    checkpointer = checkpointer_for(run_dir, reports)
+    snapshot = toy_snapshot(4)
+    checkpointer.save(snapshot)
+    checkpointer.finish()
+    step = newest_step(run_dir)
+    assert step is not None
+    assert step.number == 4
+    weights = load_weights(step)
+    assert all(torch.equal(weights[name], snapshot.weights[name]) for name in weights)
+    assert load_state(step)[0] == snapshot.state
+    assert [(report.step, report.error) for report in reports] == [(4, None)]
+
+
+def test_a_snapshot_does_not_change_when_the_weights_do(run_dir: Path) -> None:
+    del run_dir
+    decoder = toy_decoder()
+    optimizer = Optimizer(decoder.named_parameters(), OptimizerConfig(lr=0.1))
+    subject = Subject(
+        recipe=toy_recipe(), decoder=decoder, optimizer=optimizer,
+        tokenizer=toy_tokenizer(), precision="float32",
+    )  # fmt: skip
+    snapshot = subject.snapshot(Counters())
+    before = {name: tensor.clone() for name, tensor in snapshot.weights.items()}
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(snapshot.weights[name], before[name]) for name in before)
+
+
+def test_saving_returns_while_the_step_is_still_being_written(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write = threading.Event()
+    publish = checkpoint.publish
+
+    def slow_publish(*arguments: object, **keywords: object) -> object:
+        may_write.wait(30)
+        return publish(*arguments, **keywords)
+
+    monkeypatch.setattr(checkpoint, "publish", slow_publish)
+    reports: list[Written] = []
+    checkpointer = checkpointer_for(run_dir, reports)
+    checkpointer.save(toy_snapshot(2))
+    assert checkpointer.is_writing
+    checkpointer.poll()
+    assert reports == []
+    assert list_steps(run_dir) == []
+    may_write.set()
+    checkpointer.finish()
+    assert not checkpointer.is_writing
+    assert [step.number for step in list_steps(run_dir)] == [2]
+
+
+def test_old_steps_are_pruned_but_never_the_best(run_dir: Path) -> None:
+    checkpointer = checkpointer_for(run_dir, [])
+    with RunLock(run_dir):
+        for step in (2, 4, 6, 8):
+            checkpointer.save(toy_snapshot(step, best_step=4 if step >= 4 else None))
+        checkpointer.finish()
+    assert [step.number for step in list_steps(run_dir)] == [4, 6, 8]
+
+
+def test_the_best_goes_too_where_the_recipe_does_not_keep_it(run_dir: Path) -> None:
+    checkpointer = checkpointer_for(run_dir, [], keep_best=False)
+    for step in (2, 4, 6):
+        checkpointer.save(toy_snapshot(step, best_step=2))
+    checkpointer.finish()
+    assert [step.number for step in list_steps(run_dir)] == [4, 6]
+
+
+def test_a_full_disk_is_reported_keeps_old_steps_and_fails_only_the_last_save(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[Written] = []
+    checkpointer = checkpointer_for(run_dir, reports)
+    checkpointer.save(toy_snapshot(2))
+    checkpointer.collect()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "publish", full)
+    checkpointer.save(toy_snapshot(4))
+    checkpointer.collect()
+    assert isinstance(reports[-1].error, OSError)
+    checkpointer.save(toy_snapshot(6))
+    with pytest.raises(OSError, match=r"step 6 could not be saved: .*No space left"):
+        checkpointer.finish()
+    assert [step.number for step in list_steps(run_dir)] == [2]
+
+
+def test_a_mistake_of_ours_in_the_writing_thread_surfaces(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "publish", lambda *_, **__: 1 / 0)
+    checkpointer = checkpointer_for(run_dir, [])
+    checkpointer.save(toy_snapshot(2))
+    with pytest.raises(ZeroDivisionError):
+        checkpointer.collect()
+
+
+def test_finishing_with_nothing_under_way_does_nothing(run_dir: Path) -> None:
+    checkpointer_for(run_dir, []).finish()
+    assert list_steps(run_dir) == []
+
+
+def test_snapshots_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        toy_snapshot(2).step = 3  # type: ignore[misc]

@@ -1,0 +1,179 @@
+"""The command line, end to end."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from toy_run import journal_of, toy_recipe
+
+from lm.volume import newest_step
+from trainer import options
+from trainer.__main__ import main
+from trainer.recipes import list_recipes
+
+
+@pytest.fixture(autouse=True)
+def _own_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def recipe_path(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(toy_recipe().to_dict()))
+    return path
+
+
+def train(recipe_path: Path, *arguments: str) -> int:
+    volume = recipe_path.parent / "volume"
+    return main(
+        ["--recipe", str(recipe_path), "--volume", str(volume), "--threads", "1", *arguments]
+    )
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error that is not the log."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if "trainer: error: " in line]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_a_recipe_trains_into_a_run_of_its_own_name(recipe_path: Path) -> None:
+    assert train(recipe_path, "--steps", "2") == 0
+    step = newest_step(recipe_path.parent / "volume" / "toy")
+    assert step is not None
+    assert step.name == "toy@2"
+
+
+def test_the_same_command_goes_on_and_a_finished_run_says_so(
+    recipe_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(recipe_path, "--steps", "2") == 0
+    assert train(recipe_path) == 0
+    assert "run toy: going on from step 2 of 12" in capsys.readouterr().err
+    assert train(recipe_path) == 0
+    assert "run toy is complete at step 12" in capsys.readouterr().err
+
+
+def test_a_run_can_be_named_and_values_of_its_recipe_replaced(recipe_path: Path) -> None:
+    assert train(recipe_path, "--run", "mine", "--set", "seed=7", "--steps", "1") == 0
+    step = newest_step(recipe_path.parent / "volume" / "mine")
+    assert step is not None
+    assert step.manifest.details.recipe_hash == toy_recipe("seed=7").recipe_hash
+
+
+def test_a_text_of_one_s_own_replaces_the_recipe_s_sources(
+    recipe_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = recipe_path.parent / "input.txt"
+    text.write_text("First Citizen:\nSpeak, speak.\n\n" * 200)
+    assert train(recipe_path, "--corpus", f"file:{text}", "--steps", "1") == 0
+    assert f"{text}, the last 10% held out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "optimizer.lrr=1"], "unknown key 'lrr'; did you mean 'lr'?"),
+        (["--set", "batch.length=500"], "batch.length 500 exceeds"),
+        (["--corpus", "file:/nowhere.txt"], "/nowhere.txt: No such file or directory"),
+        (["--corpus", "poems"], "none of shakespeare, code, math and file:PATH"),
+        (["--device", "tpu9"], "unknown device 'tpu9'"),
+        (["--set", "sources.0.max_bytes=200", "--set", "batch.length=64"], "do not fill one"),
+    ],
+)
+def test_what_a_caller_can_put_right_is_one_line_and_status_2(
+    arguments: list[str], message: str, recipe_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(recipe_path, *arguments) == 2
+    assert message in error_of(capsys)
+
+
+def test_an_unknown_recipe_is_refused_with_its_neighbour(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--recipe", "tyny"]) == 2
+    assert "did you mean 'tiny'?" in error_of(capsys)
+
+
+def test_a_volume_that_cannot_be_written_is_one_line_and_status_2(
+    recipe_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recipe_path.parent / "volume").write_text("a file, not a directory")
+    assert train(recipe_path) == 2
+    assert "volume" in error_of(capsys)
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--threads", "x"], ["--what"]])
+def test_wrong_options_are_refused_with_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+
+
+@pytest.mark.parametrize("command", [[], ["describe"], ["plot"], ["recipes"]])
+def test_every_command_explains_itself(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([*command, "--help"])
+    assert leaving.value.code == 0
+    assert f"python -m trainer{' '.join(['', *command])}" in capsys.readouterr().out
+
+
+def test_recipes_and_descriptions_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in list_recipes())
+    assert main(["describe", "--recipe", "gpt-80m"]) == 0
+    assert "Total: 80,375,808 trainable parameters" in capsys.readouterr().out
+
+
+def test_a_run_s_curves_are_drawn_into_its_directory(
+    recipe_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(recipe_path, "--steps", "4") == 0
+    run_dir = recipe_path.parent / "volume" / "toy"
+    assert main(["plot", str(run_dir)]) == 0
+    assert capsys.readouterr().out == f"{run_dir / 'curves.png'}\n"
+    assert (run_dir / "curves.png").stat().st_size > 10_000
+
+
+def test_beside_a_service_a_core_is_left_and_priority_is_low() -> None:
+    beside = options.parse_train(["--beside-service"])
+    assert (beside.threads, beside.nice) == (max(1, options.num_cores() - 1), 10)
+    chosen = options.parse_train(["--beside-service", "--threads", "3", "--nice", "0"])
+    assert (chosen.threads, chosen.nice) == (3, 0)
+    alone = options.parse_train([])
+    assert (alone.threads, alone.nice) == (None, 0)
+
+
+def test_sigterm_saves_the_last_completed_step_and_leaves_with_status_0(
+    recipe_path: Path,
+) -> None:
+    volume = recipe_path.parent / "volume"
+    command = [
+        sys.executable, "-m", "trainer", "--recipe", str(recipe_path), "--volume", str(volume),
+        "--threads", "1", "--set", "phases.0.steps=100000",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        metrics = volume / "toy" / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size > 1000):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert "was interrupted; it is saved" in log
+    step = newest_step(volume / "toy")
+    assert step is not None
+    assert (
+        step.number == [line for line in journal_of(volume) if line["kind"] == "train"][-1]["step"]
+    )

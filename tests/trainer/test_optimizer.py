@@ -1,0 +1,150 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from toys import toy_config, toy_decoder
+
+from lm.decoder import Decoder
+from trainer.config import OptimizerConfig, PhaseConfig
+from trainer.optimizer import Optimizer, Rates, rates_at
+
+RATES = Rates(lr=1e-2, muon_lr=1e-2, weight_decay=0.1)
+
+
+def with_gradients(decoder: Decoder, seed: int = 0, scale: float = 1.0) -> Decoder:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in decoder.parameters():
+        parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+    return decoder
+
+
+def optimizer_for(decoder: Decoder, **changes: object) -> Optimizer:
+    config = OptimizerConfig.model_validate({"lr": 1e-2} | changes)
+    return Optimizer(decoder.named_parameters(), config)
+
+
+def test_adamw_makes_the_steps_that_torch_s_own_makes() -> None:
+    ours, theirs = with_gradients(toy_decoder()), with_gradients(toy_decoder())
+    optimizer = optimizer_for(ours, decay_all=True, grad_clip=None)
+    reference = torch.optim.AdamW(
+        theirs.parameters(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+    for _ in range(3):
+        optimizer.step(RATES)
+        reference.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weight_decay_shrinks_matrices_but_no_norm_bias_or_embedding(name: str) -> None:
+    decoder = with_gradients(
+        toy_decoder(config=toy_config(bias=True, positions="learned")), scale=0
+    )
+    before = {key: value.clone() for key, value in decoder.named_parameters()}
+    optimizer_for(decoder, name=name).step(RATES)
+    for key, value in decoder.named_parameters():
+        is_decayed = value.ndim == 2 and "embed" not in key
+        expected = before[key] * (1 - 1e-2 * 0.1) if is_decayed else before[key]
+        torch.testing.assert_close(value, expected, msg=key)
+
+
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest() -> None:
+    decoder = with_gradients(toy_decoder(config=toy_config(tie_word_embeddings=False)))
+    optimizer = optimizer_for(decoder, name="muon")
+    optimizer.step(RATES)
+    kinds = {path.rpartition("/")[0]: path.rpartition("/")[2] for path in optimizer.state_tensors()}
+    assert kinds.keys() == dict(decoder.named_parameters()).keys()
+    for name, kind in kinds.items():
+        is_hidden_matrix = name.endswith("_proj.weight")
+        assert (kind == "momentum_buffer") is is_hidden_matrix, name
+
+
+def test_a_tied_head_is_one_parameter_and_stays_tied() -> None:
+    decoder = with_gradients(toy_decoder())
+    optimizer_for(decoder).step(RATES)
+    assert decoder.lm_head.weight is decoder.model.embed_tokens.weight
+
+
+def test_gradients_are_clipped_to_the_global_norm_that_is_returned_unclipped() -> None:
+    decoder = with_gradients(toy_decoder(), scale=100.0)
+    expected = math.sqrt(sum(float((p.grad**2).sum()) for p in decoder.parameters()))
+    norm = optimizer_for(decoder, grad_clip=1.0).step(RATES)
+    assert norm == pytest.approx(expected, rel=1e-5)
+    clipped = math.sqrt(sum(float((p.grad**2).sum()) for p in decoder.parameters()))
+    assert clipped == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_gradient_that_is_not_finite_touches_neither_weights_nor_moments(
+    name: str, bad: float
+) -> None:
+    decoder = with_gradients(toy_decoder())
+    optimizer = optimizer_for(decoder, name=name)
+    optimizer.step(RATES)
+    weights = {key: value.clone() for key, value in decoder.named_parameters()}
+    moments = {key: value.clone() for key, value in optimizer.state_tensors().items()}
+    with_gradients(decoder, seed=1)
+    next(decoder.parameters()).grad[0] = bad
+    assert optimizer.step(RATES) is None
+    assert all(torch.equal(value, weights[key]) for key, value in decoder.named_parameters())
+    assert all(torch.equal(value, moments[key]) for key, value in optimizer.state_tensors().items())
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_loaded_state_goes_on_bit_for_bit(name: str) -> None:
+    one, other = with_gradients(toy_decoder()), toy_decoder()
+    first = optimizer_for(one, name=name)
+    first.step(RATES)
+    other.load_state_dict(one.state_dict())
+    second = optimizer_for(other, name=name)
+    second.load_state_tensors(first.state_tensors())
+    for seed in (1, 2):
+        with_gradients(one, seed), with_gradients(other, seed)
+        assert first.step(RATES) == second.step(RATES)
+    for mine, theirs in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_loaded_state_is_a_copy() -> None:
+    decoder = with_gradients(toy_decoder())
+    optimizer = optimizer_for(decoder)
+    optimizer.step(RATES)
+    saved = {key: value.clone() for key, value in optimizer.state_tensors().items()}
+    optimizer.load_state_tensors(saved)
+    kept = {key: value.clone() for key, value in saved.items()}
+    optimizer.step(RATES)
+    assert all(torch.equal(saved[key], kept[key]) for key in saved)
+
+
+def test_state_of_a_parameter_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"'model\.layers\.7\.w', which this model does not have"):
+        optimizer_for(toy_decoder()).load_state_tensors(
+            {"model.layers.7.w/exp_avg": torch.zeros(1)}
+        )
+
+
+def test_zero_grad_drops_every_gradient() -> None:
+    decoder = with_gradients(toy_decoder())
+    optimizer_for(decoder).zero_grad()
+    assert all(parameter.grad is None for parameter in decoder.parameters())
+
+
+def test_a_phase_replaces_peak_and_decay_and_scales_muon_along() -> None:
+    config = OptimizerConfig(lr=1e-3, muon_lr=2e-2, weight_decay=0.1)
+    plain = rates_at(config, PhaseConfig(name="a", steps=1), 0.5)
+    assert plain == Rates(lr=5e-4, muon_lr=1e-2, weight_decay=0.1)
+    changed = rates_at(config, PhaseConfig(name="b", steps=1, lr=1e-4, weight_decay=0.0), 0.5)
+    assert changed.lr == pytest.approx(5e-5)
+    assert changed.muon_lr == pytest.approx(1e-3)
+    assert changed.weight_decay == 0.0
+
+
+def test_parameters_may_be_any_named_ones() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = Optimizer([("w", parameter)], OptimizerConfig(lr=0.1))
+    parameter.grad = torch.ones(3)
+    assert optimizer.step(Rates(0.1, 0.1, 0.0)) == pytest.approx(math.sqrt(3))
+    assert bool((parameter < 1).all())

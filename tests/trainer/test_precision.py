@@ -1,0 +1,49 @@
+import pytest
+import torch
+from toy_run import toy_recipe
+
+from trainer import precision
+from trainer.precision import autocast, choose_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_a_recipe_s_own_choice_is_taken_unmeasured(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "bfloat16_speedup", lambda *_, **__: 1 / 0)
+    assert choose_precision(toy_recipe(f"precision={name}"), CPU)[0] == name
+
+
+@pytest.mark.parametrize(
+    ("speedup", "chosen"), [(0.5, "float32"), (1.2, "float32"), (2.0, "bfloat16")]
+)
+def test_auto_takes_bfloat16_where_the_clock_says_that_it_pays(
+    speedup: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {}
+
+    def measure(device: torch.device, **keywords: int) -> float:
+        sizes.update(keywords)
+        return speedup
+
+    monkeypatch.setattr(precision, "bfloat16_speedup", measure)
+    name, reason = choose_precision(toy_recipe("precision=auto"), CPU)
+    assert name == chosen
+    assert f"{speedup:.1f}x" in reason
+    assert sizes == {"rows": 32, "width": 32, "inner": 48}
+
+
+def test_float16_on_a_cpu_is_bfloat16_and_says_so() -> None:
+    name, reason = choose_precision(toy_recipe("precision=float16"), CPU)
+    assert name == "bfloat16"
+    assert "float16 products are unusably slow on CPUs" in reason
+
+
+def test_products_run_in_the_chosen_dtype_over_float32_weights() -> None:
+    x, weight = torch.ones(2, 3), torch.ones(3, 4)
+    with autocast("bfloat16", CPU):
+        assert (x @ weight).dtype == torch.bfloat16
+    with autocast("float32", CPU):
+        assert (x @ weight).dtype == torch.float32

@@ -1,0 +1,107 @@
+"""``python -m trainer``: parse, build, run; see ``trainer.options`` for what can be asked.
+
+Signals are listened to before anything heavy is imported, so that Ctrl-C ends even the first
+seconds quietly. Exit status: 0 complete, interrupted or stopped at ``--steps``; 1 diverged;
+2 something that the caller can put right, in one line.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from trainer import options
+from trainer.interrupt import Interrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "describe": _describe,
+        "import": _import,
+        "plot": _plot,
+        "recipes": _recipes,
+    }
+    command = commands.get(arguments[0]) if arguments else None
+    try:
+        if command is not None:
+            return command(arguments[1:])
+        return _train(options.parse_train(arguments))
+    except (ValueError, OSError) as error:
+        return _fail(error, status=2)
+
+
+def _train(call: options.TrainOptions) -> int:
+    interrupt = Interrupt()
+    with interrupt.listen():
+        if call.nice:
+            os.nice(call.nice)
+
+        import torch
+        from rich.console import Console
+
+        from trainer import run
+        from trainer.data import with_corpus
+        from trainer.loop import Diverged
+        from trainer.recipes import load_recipe, override
+
+        if call.threads is not None:
+            torch.set_num_threads(call.threads)
+        recipe = override(load_recipe(call.recipe), call.overrides)
+        if call.corpus is not None:
+            recipe = with_corpus(recipe, call.corpus)
+        try:
+            run.train(
+                recipe,
+                call.volume / (call.run or recipe.name),
+                device=call.device,
+                last_step=call.last_step,
+                interrupt=interrupt,
+                console=Console(stderr=True),
+            )
+        except Diverged as error:
+            return _fail(error, status=1)
+    return 0
+
+
+def _describe(arguments: Sequence[str]) -> int:
+    call = options.describe_parser().parse_args(arguments)
+    from trainer.describe import print_description
+    from trainer.recipes import load_recipe, override
+
+    print_description(override(load_recipe(call.recipe), call.set))
+    return 0
+
+
+def _import(arguments: Sequence[str]) -> int:
+    from trainer.importing.__main__ import main as import_main
+
+    return import_main(arguments)
+
+
+def _plot(arguments: Sequence[str]) -> int:
+    call = options.plot_parser().parse_args(arguments)
+    from trainer.plot import plot
+
+    output = call.output or call.run_dir / "curves.png"
+    plot(call.run_dir, output)
+    sys.stdout.write(f"{output}\n")
+    return 0
+
+
+def _recipes(arguments: Sequence[str]) -> int:
+    options.recipes_parser().parse_args(arguments)
+    from trainer.describe import print_recipes
+
+    print_recipes()
+    return 0
+
+
+def _fail(error: Exception, *, status: int) -> int:
+    message = " ".join(str(error).split())
+    sys.stderr.write(f"trainer: error: {message}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

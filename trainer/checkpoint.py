@@ -1,0 +1,103 @@
+"""Publishes snapshots beside the training loop, which waits for the copy alone.
+
+One step is written at a time, in a thread of its own; a snapshot that comes while another is
+still being written waits for it, and that wait is part of the stall that is reported. A periodic
+write that fails (a full disk) is reported and training goes on, for every older step is still
+there; the last one raises.
+"""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import safetensors
+
+from lm.config import ModelConfig
+from lm.tokenizer import Tokenizer
+from lm.volume import Retention, model_files, prune, publish
+from trainer.snapshot import Snapshot
+from trainer.state import state_files
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """How the writing of one step went."""
+
+    step: int
+    seconds: float
+    """From the start of the write to its end, in the background."""
+    error: Exception | None
+    """Why it failed, if it did."""
+
+
+class Checkpointer:
+    """Writes snapshots of one run into its directory, whose lock the caller holds."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        retention: Retention,
+        *,
+        keep_best: bool,
+        model_config: ModelConfig,
+        tokenizer: Tokenizer,
+        on_written: Callable[[Written], None],
+    ) -> None:
+        self._run_dir = run_dir
+        self._model_config = model_config
+        self._tokenizer = tokenizer
+        self._retention = retention
+        self._keep_best = keep_best
+        self._on_written = on_written
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[Written] | None = None
+        self._lock = threading.RLock()
+        """The rescuing thread may save while the loop's own is about to."""
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a snapshot is still being written."""
+        return self._pending is not None and not self._pending.done()
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Hand a snapshot to the writing thread, once it is done with the one before."""
+        with self._lock:
+            self.collect()
+            self._pending = self._executor.submit(self._write, snapshot)
+
+    def poll(self) -> None:
+        """Report a write that has ended, without waiting for one that has not."""
+        if not self.is_writing:
+            self.collect()
+
+    def collect(self) -> Written | None:
+        """Wait for the write under way and report it; ``None`` if there was none."""
+        with self._lock:
+            pending, self._pending = self._pending, None
+            if pending is None:
+                return None
+            written = pending.result()
+        self._on_written(written)
+        return written
+
+    def finish(self) -> None:
+        """Wait for the write under way; raises ``OSError`` if it failed."""
+        written = self.collect()
+        if written is not None and written.error is not None:
+            raise OSError(f"step {written.step} could not be saved: {written.error}")
+
+    def _write(self, snapshot: Snapshot) -> Written:
+        started = time.perf_counter()
+        writers = model_files(snapshot.weights, self._model_config, self._tokenizer)
+        writers |= state_files(snapshot.state, snapshot.moments)
+        error: Exception | None = None
+        try:
+            publish(self._run_dir, snapshot.step, writers, snapshot.details)
+            best = snapshot.state.counters.best_step if self._keep_best else None
+            prune(self._run_dir, self._retention, best=best)
+        except (OSError, safetensors.SafetensorError) as failure:
+            error = failure
+        return Written(snapshot.step, time.perf_counter() - started, error)

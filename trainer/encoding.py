@@ -1,0 +1,61 @@
+"""Documents to token ids, with the end of text between them.
+
+Every document stands between end-of-text tokens, so that each of its tokens has a context and
+the model learns where texts end. Not here: where ids are kept (``trainer.tokens``).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from tokenizers import Tokenizer as Backend
+
+from lm.tokenizer import Tokenizer
+from trainer.tokenizer_training import END_OF_TEXT
+
+_PIECE_CHARACTERS = 1 << 18
+"""Longer documents are encoded in pieces of whole lines, to bound memory."""
+
+
+def encode_documents(
+    documents: Iterable[str], tokenizer: Tokenizer, separator: int, advance: Callable[[int], object]
+) -> Iterator[list[int]]:
+    """Ids of all documents in chunks, a separator before, between and after them.
+
+    ``advance`` is told of the characters of each chunk. Special tokens written out in a document
+    are the text that they are.
+    """
+    backend = _plain_backend(tokenizer)
+    yield [separator]
+    for document in documents:
+        for piece in _pieces(document):
+            yield backend.encode(piece, add_special_tokens=False).ids
+            advance(len(piece))
+        yield [separator]
+
+
+def separator_id(tokenizer: Tokenizer) -> int:
+    """Id of the token between documents: ``<|endoftext|>`` where there is one, else the end."""
+    token_id = tokenizer.backend.token_to_id(END_OF_TEXT)
+    if token_id is not None:
+        return int(token_id)
+    if not tokenizer.eos_token_ids:
+        raise ValueError("the tokenizer names no end-of-text token to put between documents")
+    return tokenizer.eos_token_ids[0]
+
+
+def _plain_backend(tokenizer: Tokenizer) -> Backend:
+    """A copy that takes special tokens written out in a text for the text that they are."""
+    backend = Backend.from_str(tokenizer.backend.to_str())
+    backend.encode_special_tokens = True
+    return backend
+
+
+def _pieces(document: str) -> Iterator[str]:
+    """A document in pieces of whole lines, each as long as the limit allows."""
+    start = 0
+    while len(document) - start > _PIECE_CHARACTERS:
+        cut = document.rfind("\n", start, start + _PIECE_CHARACTERS) + 1
+        if cut <= start:
+            cut = start + _PIECE_CHARACTERS
+        yield document[start:cut]
+        start = cut
+    yield document[start:]

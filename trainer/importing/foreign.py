@@ -1,0 +1,94 @@
+"""A model made elsewhere, in our terms, before it becomes a step."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from lm.config import ModelConfig
+from lm.decoder import Decoder
+from lm.tokenizer import Tokenizer
+
+_TIED_HEAD = "lm_head.weight"
+_ROTARY_BUFFER = "rotary_emb.inv_freq"  # older Llama files carry what the config implies
+
+
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    """Config, weights by published name, and tokenizer, which fit each other."""
+
+    config: ModelConfig
+    weights: Mapping[str, Tensor]
+    """CPU tensors; no entry for a tied head."""
+    tokenizer: Tokenizer
+
+    @classmethod
+    def checked(
+        cls, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer
+    ) -> Self:
+        """Leave out what the config implies; raises ``ValueError`` by name if parts do not fit."""
+        kept = {
+            name: tensor
+            for name, tensor in weights.items()
+            if not name.endswith(_ROTARY_BUFFER)
+            and not (config.tie_word_embeddings and name == _TIED_HEAD)
+        }
+        _check_tied_head(config, weights)
+        _check_weights(config, kept)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}"
+            )
+        return cls(config, kept, tokenizer)
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same model with its weights in another floating-point dtype."""
+        weights = {name: tensor.to(dtype) for name, tensor in self.weights.items()}
+        return dataclasses.replace(self, weights=weights)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON object; raises ``ValueError`` if the file is missing or something else."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return content
+
+
+def _check_tied_head(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` if the file's head is not the embedding that it claims to be."""
+    head = weights.get(_TIED_HEAD)
+    if config.tie_word_embeddings and head is not None:
+        embedding = weights.get("model.embed_tokens.weight")
+        if embedding is None or not torch.equal(head, embedding):
+            raise ValueError(
+                f"tie_word_embeddings is set, but {_TIED_HEAD} differs from the embedding"
+            )
+
+
+def _check_weights(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` naming the first weight that the decoder lacks or misses."""
+    with torch.device("meta"):
+        wanted = {name: weight.shape for name, weight in Decoder(config).named_parameters()}
+    for name, shape in wanted.items():
+        if name not in weights:
+            raise ValueError(f"weights: {name} is missing")
+        if weights[name].shape != shape:
+            raise ValueError(
+                f"weights: {name} has shape {list(weights[name].shape)}, "
+                f"the config wants {list(shape)}"
+            )
+        if not weights[name].is_floating_point():
+            raise ValueError(f"weights: {name} is {weights[name].dtype}, not floating point")
+    for name in weights:
+        if name not in wanted:
+            raise ValueError(f"weights: {name} is not supported")

@@ -1,0 +1,75 @@
+"""A run's own records: ``metrics.jsonl`` and ``samples.jsonl``, one JSON object a line.
+
+Appended as things happen and read by ``trainer plot`` and by people. A resumed run first drops
+the lines past its step, since it will write them again: no step appears twice. These files tell
+of a run; nothing that decides its weights is read back from them.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+METRICS_FILE = "metrics.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+
+Line = Mapping[str, Any]
+
+
+class Journal:
+    """The two files of one run."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._metrics = run_dir / METRICS_FILE
+        self._samples = run_dir / SAMPLES_FILE
+
+    def rewind(self, *, trained: int, evaluated: int, sampled: int) -> None:
+        """Drop what the run has not done yet: lines past these steps, by kind."""
+        last = {"train": trained, "evaluation": evaluated}
+        _keep(self._metrics, lambda line: line["step"] <= last[line["kind"]])
+        _keep(self._samples, lambda line: line["step"] <= sampled)
+
+    def train(self, line: Line) -> None:
+        """Record an optimizer step."""
+        _append(self._metrics, {"kind": "train", **line})
+
+    def evaluation(self, line: Line) -> None:
+        """Record an evaluation."""
+        _append(self._metrics, {"kind": "evaluation", **line})
+
+    def sample(self, line: Line) -> None:
+        """Record a sampled text."""
+        _append(self._samples, line)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a journal; a last one that was cut short by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text("utf-8").split("\n"):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _append(path: Path, line: Line) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_text(line))
+
+
+def _text(line: Line) -> str:
+    return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite a journal with the wanted lines, by one rename."""
+    if not path.exists():
+        return
+    kept = [_text(line) for line in read_lines(path) if wanted(line)]
+    replacement = path.with_name(f".{path.name}-{os.getpid()}")
+    replacement.write_text("".join(kept), "utf-8")
+    replacement.replace(path)

@@ -1,0 +1,53 @@
+"""Cross-entropy that adds up: a float32 sum over tokens, divided once by all that count.
+
+Micro-batches of one optimizer step contribute sums, and the sum is divided by the step's total
+of tokens; dividing each micro-batch by its own count first, or by the number of micro-batches,
+gives a different gradient whenever the counts differ (huggingface/transformers#34191).
+The head is an argument, so that the logits of a whole batch need never exist at once.
+
+Shapes: B batch, T tokens, C hidden width, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lm.decoder import Decoder
+from trainer.attention import training_attention
+
+BatchLoss = Callable[[Decoder, Tensor, Tensor], Tensor]
+"""``batch_loss``, or what ``torch.compile`` makes of it."""
+IGNORED = -100
+"""Target that is not scored."""
+
+
+def batch_loss(decoder: Decoder, inputs: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy [] of whole rows, in nats; inputs and targets are int64 [B, T]."""
+    positions = torch.arange(inputs.shape[1], device=inputs.device)
+    attend = training_attention(inputs, decoder.config.dropout if decoder.training else 0.0)
+    hidden = decoder.hidden(inputs, positions, attend)
+    return summed_cross_entropy(hidden, decoder.head, targets)
+
+
+def summed_cross_entropy(
+    hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor
+) -> Tensor:
+    """Sum of -log p(target) over all scored tokens, in nats, float32 [].
+
+    Args:
+        hidden: final hidden states [B, T, C].
+        head: maps hidden states [..., C] to logits [..., V].
+        targets: int64 [B, T]; ``IGNORED`` is not scored.
+
+    """
+    logits = head(hidden).float()
+    return F.cross_entropy(
+        logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def count_scored(targets: Iterable[Tensor]) -> int:
+    """Tokens that count in the loss, over all micro-batches of a step."""
+    return sum(int((target != IGNORED).sum()) for target in targets)

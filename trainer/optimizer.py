@@ -1,0 +1,127 @@
+"""How gradients become updates: fused AdamW, or Muon on the hidden matrices beside it.
+
+``Optimizer`` is one face over one or two ``torch.optim`` optimizers. Learning rates and weight
+decay arrive with every step (they belong to the schedule and the phase), so its state is the
+moments alone: tensors named by parameter, which a checkpoint holds without a pickle.
+A gradient that is not finite never reaches a weight or a moment: ``step`` checks first.
+
+Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; ``torch.optim.Muon``.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config import OptimizerConfig, PhaseConfig
+
+NamedParameters = list[tuple[str, nn.Parameter]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """What one optimizer step multiplies its updates by."""
+
+    lr: float
+    muon_lr: float
+    weight_decay: float
+
+
+def rates_at(config: OptimizerConfig, phase: PhaseConfig, factor: float) -> Rates:
+    """Rates of a phase at a schedule's factor; a phase's own peak scales Muon's along."""
+    peak = config.lr if phase.lr is None else phase.lr
+    decay = config.weight_decay if phase.weight_decay is None else phase.weight_decay
+    return Rates(peak * factor, config.muon_lr * (peak / config.lr) * factor, decay)
+
+
+class Optimizer:
+    """Updates the named parameters of a decoder (a tied head is one parameter)."""
+
+    def __init__(
+        self, named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+    ) -> None:
+        named = list(named_parameters)
+        self._parameters = [parameter for _, parameter in named]
+        self._max_norm = math.inf if config.grad_clip is None else config.grad_clip
+        matrices = [pair for pair in named if config.name == "muon" and _is_hidden_matrix(*pair)]
+        taken = {name for name, _ in matrices}
+        others = [pair for pair in named if pair[0] not in taken]
+        self._parts: list[tuple[torch.optim.Optimizer, NamedParameters]] = [
+            (_adamw(others, config), others)
+        ]
+        if matrices:
+            self._parts.append((_muon(matrices, config), matrices))
+
+    def step(self, rates: Rates) -> float | None:
+        """Clip the gradients and update the weights.
+
+        Returns:
+            The global gradient norm before clipping, or ``None`` if it was not finite; then no
+            weight and no moment was touched.
+
+        """
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._max_norm))
+        if not math.isfinite(norm):
+            return None
+        for optimizer, _ in self._parts:
+            is_muon = isinstance(optimizer, torch.optim.Muon)
+            for group in optimizer.param_groups:
+                group["lr"] = rates.muon_lr if is_muon else rates.lr
+                group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
+            optimizer.step()
+        return norm
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The moments as they are (not copies), named ``<parameter>/<moment>``."""
+        return {
+            f"{name}/{key}": tensor
+            for optimizer, named in self._parts
+            for name, parameter in named
+            for key, tensor in optimizer.state.get(parameter, {}).items()
+        }
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over copies of saved moments; raises ``ValueError`` for an unknown parameter."""
+        owners = {
+            name: (optimizer, parameter)
+            for optimizer, named in self._parts
+            for name, parameter in named
+        }
+        for path, tensor in tensors.items():
+            name, _, key = path.rpartition("/")
+            if name not in owners:
+                raise ValueError(f"optimizer state of {name!r}, which this model does not have")
+            optimizer, parameter = owners[name]
+            optimizer.state[parameter][key] = tensor.to(parameter.device, copy=True)
+
+
+def _adamw(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optimizer:
+    groups = [
+        {"params": members, "decays": decays}
+        for decays in (True, False)
+        if (members := [p for name, p in named if _decays(name, p, config) is decays])
+    ]
+    # Fused must be asked for: the default on CPUs is one slow loop per parameter.
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def _muon(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optimizer:
+    group = {"params": [parameter for _, parameter in named], "decays": True}
+    return torch.optim.Muon([group], lr=config.muon_lr, momentum=config.muon_momentum)
+
+
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon may have it: matrices between the embedding and the head."""
+    return ".layers." in name and parameter.ndim == 2
+
+
+def _decays(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> bool:
+    """Whether weight decay applies: to matrices that are no embedding, or to all."""
+    return config.decay_all or (parameter.ndim >= 2 and ".embed_" not in name)

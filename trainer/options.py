@@ -1,0 +1,175 @@
+"""The trainer's command line: what may differ between two calls of one run.
+
+What decides the weights is in the recipe, ``--set`` included; what is here (where, on what, with
+how many threads) is not. Nothing heavy is imported, so ``--help`` answers at once.
+"""
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+BESIDE_SERVICE_NICE = 10
+
+TRAIN_HELP = """\
+examples:
+  python -m trainer --recipe tiny --volume ./volume
+      train; the same command goes on where it stopped, bit for bit
+  python -m trainer --recipe tiny --volume ./volume --run mine --set optimizer.lr=1e-3
+      another run beside it, with one value of the recipe replaced
+  python -m trainer --recipe tiny --volume ./volume --run mine --corpus file:input.txt
+      on a text of your own; its last tenth is held out
+
+other commands (each has --help):
+  python -m trainer recipes                       list the recipes
+  python -m trainer describe --recipe gpt-80m     architecture, parameters and cost
+  python -m trainer plot ./volume/tiny            curves of a run, as a PNG
+  python -m trainer import SOURCE --volume DIR    bring weights from elsewhere into a volume
+
+Ctrl-C or SIGTERM saves the last step and exits with status 0; a second one exits at once.
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """One call of the trainer."""
+
+    recipe: str
+    volume: Path
+    run: str | None
+    overrides: tuple[str, ...]
+    corpus: str | None
+    device: str
+    threads: int | None
+    nice: int
+    last_step: int | None
+
+
+def parse_train(arguments: Sequence[str]) -> TrainOptions:
+    """Parse a call that trains; exits with status 2 and one line for a wrong one."""
+    values = train_parser().parse_args(arguments)
+    threads, nice = values.threads, values.nice
+    if values.beside_service:
+        threads = threads or max(1, num_cores() - 1)
+        nice = BESIDE_SERVICE_NICE if nice is None else nice
+    return TrainOptions(
+        recipe=values.recipe,
+        volume=values.volume,
+        run=values.run,
+        overrides=tuple(values.set),
+        corpus=values.corpus,
+        device=values.device,
+        threads=threads,
+        nice=nice or 0,
+        last_step=values.steps,
+    )
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """Options of a call that trains."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Train a recipe and publish checkpoints to a volume; goes on where it stopped.",
+        epilog=TRAIN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--volume",
+        type=Path,
+        default=Path("volume"),
+        metavar="DIR",
+        help="where checkpoints go (default: ./volume)",
+    )
+    parser.add_argument(
+        "--run",
+        metavar="NAME",
+        help="directory of the run in the volume (default: the recipe's name)",
+    )
+    parser.add_argument(
+        "--corpus",
+        metavar="SPEC",
+        help="train on this instead of the recipe's sources: shakespeare, code, math or file:PATH",
+    )
+    parser.add_argument(
+        "--steps",
+        type=_positive,
+        metavar="N",
+        help="save and stop at step N; the schedule stays the recipe's",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="threads to compute with (default: all cores); equal bits need equal threads",
+    )
+    parser.add_argument(
+        "--nice", type=int, metavar="N", help="lower the process's priority by N, 0 to 19"
+    )
+    parser.add_argument(
+        "--beside-service",
+        action="store_true",
+        help=f"leave room for a service on this machine: one core less, nice {BESIDE_SERVICE_NICE}",
+    )
+    return parser
+
+
+def describe_parser() -> argparse.ArgumentParser:
+    """Options of ``describe``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer describe",
+        description="Print a recipe's architecture, parameters by part, and what training costs.",
+    )
+    add_recipe(parser)
+    return parser
+
+
+def plot_parser() -> argparse.ArgumentParser:
+    """Options of ``plot``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer plot",
+        description="Draw a run's loss, bits per byte, learning rate and throughput.",
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="directory of the run")
+    parser.add_argument(
+        "--output", type=Path, metavar="PNG", help="file to write (default: RUN/curves.png)"
+    )
+    return parser
+
+
+def recipes_parser() -> argparse.ArgumentParser:
+    """Options of ``recipes``: none."""
+    return argparse.ArgumentParser(
+        prog="python -m trainer recipes", description="List the recipes that come with nestling."
+    )
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Options that name a recipe and change it."""
+    parser.add_argument(
+        "--recipe",
+        default="tiny",
+        metavar="R",
+        help="name of a recipe, or path of a YAML file (default: tiny)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="replace a value of the recipe, as in optimizer.lr=1e-3; repeatable",
+    )
+
+
+def num_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value

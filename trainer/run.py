@@ -1,0 +1,139 @@
+"""Puts one run together, from its recipe and whatever its directory holds, and trains it.
+
+The newest complete step wins: if there is one, weights, moments, counters, tokenizer and
+precision come from it, and the recipe only has to agree. Everything that touches disk, clock or
+device at the start is reached from here; ``trainer.loop`` gets finished parts.
+"""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from lm.device import pick_device
+from lm.volume import Retention, RunLock, newest_step, sweep
+from trainer.checkpoint import Checkpointer
+from trainer.config import Recipe
+from trainer.data import open_data
+from trainer.interrupt import Interrupt
+from trainer.journal import Journal
+from trainer.loop import Ending, Loop, Parts
+from trainer.loss import batch_loss
+from trainer.optimizer import Optimizer
+from trainer.plan import Plan
+from trainer.precision import Precision, choose_precision
+from trainer.progress import show
+from trainer.recompute import recompute_activations
+from trainer.report import Report
+from trainer.snapshot import Subject, library_versions
+from trainer.start import Start
+from trainer.state import differences
+
+TOKEN_CACHE = ".cache/tokens"  # noqa: S105
+"""In the volume, for all of its runs."""
+
+
+_FAREWELLS = {
+    Ending.COMPLETE: "run {run} is complete at step {step:,}",
+    Ending.LIMIT: "run {run} is saved at step {step:,}, where it was asked to stop",
+    Ending.INTERRUPTED: "run {run} was interrupted; it is saved at step {step:,}",
+}
+
+
+def train(
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    last_step: int | None = None,
+    interrupt: Interrupt,
+    console: Console,
+) -> Ending:
+    """Train a run from where it stands to its end, to ``last_step``, or until interrupted.
+
+    Raises:
+        ValueError: the recipe, its data or the run's directory cannot be used; one line says why.
+        OSError: the volume is full or not writable.
+        Diverged: losses or gradients stopped being finite.
+
+    """
+    with RunLock(run_dir):
+        sweep(run_dir)
+        start = Start.at(newest_step(run_dir), recipe)
+        plan = Plan(recipe)
+        done = plan.step(start.counters.micro_step)
+        with show(run_dir, total=plan.num_steps, done=done, console=console) as bar:
+            journal = Journal(run_dir)
+            journal.rewind(
+                trained=done,
+                evaluated=start.counters.evaluated_at,
+                sampled=start.counters.sampled_at,
+            )
+            report = Report(journal, bar, total_steps=plan.num_steps, resumed=start.counters)
+            report.note(f"run {run_dir.name}: {start.description} of {plan.num_steps:,}")
+            parts = _assemble(
+                recipe, run_dir, start, pick_device(device), report, interrupt, console
+            )
+            loop = Loop(parts, start.counters)
+            ending = loop.run(last_step)
+            report.note(_FAREWELLS[ending].format(run=run_dir.name, step=loop.step))
+            return ending
+
+
+def _assemble(
+    recipe: Recipe,
+    run_dir: Path,
+    start: Start,
+    device: torch.device,
+    report: Report,
+    interrupt: Interrupt,
+    console: Console,
+) -> Parts:
+    """Everything that the loop works on."""
+    cache = run_dir.parent / TOKEN_CACHE
+    data = open_data(recipe, start.step, cache, console=console, note=report.note)
+    decoder = start.open_decoder(recipe, device)
+    if recipe.activation_checkpointing:
+        recompute_activations(decoder)
+    optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer)
+    optimizer.load_state_tensors(start.moments)
+    retention = recipe.retention
+    subject = Subject(
+        recipe=recipe,
+        decoder=decoder,
+        optimizer=optimizer,
+        tokenizer=data.tokenizer,
+        precision=_precision(recipe, start, device, report),
+        flags=data.flags,
+    )
+    checkpointer = Checkpointer(
+        run_dir,
+        Retention(
+            keep_last=retention.keep_last,
+            keep_every=retention.keep_every,
+            keep_steps=retention.keep_steps,
+        ),
+        keep_best=retention.keep_best,
+        model_config=recipe.model,
+        tokenizer=data.tokenizer,
+        on_written=report.written,
+    )
+    return Parts(
+        subject=subject,
+        batch_loss=torch.compile(batch_loss) if recipe.compile else batch_loss,
+        data=data,
+        checkpointer=checkpointer,
+        report=report,
+        interrupt=interrupt,
+    )
+
+
+def _precision(recipe: Recipe, start: Start, device: torch.device, report: Report) -> Precision:
+    """The precision that the run began with; measured when it begins."""
+    if start.state is None:
+        precision, reason = choose_precision(recipe, device)
+        report.note(f"precision {reason}")
+        return precision
+    for change in differences(start.state.versions, library_versions(device)):
+        report.warn(f"resumed with {change}: its bits may differ from an uninterrupted run's")
+    return start.state.precision

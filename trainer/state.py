@@ -1,0 +1,159 @@
+"""What a run needs beside the weights to go on as if it had never stopped.
+
+Moments as safetensors, counters and everything else as JSON: both open without a pickle. There
+is no generator state and no data cursor to keep: batch i and the dropout of micro-batch i are
+functions of (seed, i), so the micro-step says it all. Not here: how and when a snapshot becomes
+a published step (``trainer.checkpoint``).
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors.torch
+from torch import Tensor
+
+from lm.volume import Step, VolumeError
+from lm.volume.content import read_file
+from lm.volume.publish import TextFile, Writer
+from trainer.config import Recipe
+from trainer.evaluate import Evaluation
+from trainer.precision import Precision
+
+MOMENTS_FILE = "training_state.safetensors"
+STATE_FILE = "training_state.json"
+FORMAT_VERSION = 1
+
+AVERAGE_SHARE = 0.02
+"""Weight of the newest loss in the running average, about the last 50 steps; the first of
+them are averaged evenly."""
+FREE_FIELDS = frozenset({"description", "source", "cadence", "retention", "sample_prompts"})
+"""Parts of a recipe that may change in mid-run: they decide what is seen, not what is learnt."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counters:
+    """Where a run stands; every value is as of the last completed optimizer step."""
+
+    micro_step: int = 0
+    tokens_seen: int = 0
+    skipped_steps: int = 0
+    """Optimizer steps that a non-finite loss or gradient took no part in."""
+    skipped_in_a_row: int = 0
+    loss_average: float | None = None
+    """Running average of the training loss, nats a token."""
+    train_seconds: float = 0.0
+    """Time in optimizer steps alone; evaluation, samples and saving are not in it."""
+    evaluated_at: int = 0
+    """Step of the last evaluation."""
+    sampled_at: int = 0
+    """Step of the last samples."""
+    validation_loss: float | None = None
+    """Nats a token at the last evaluation."""
+    bits_per_byte: float | None = None
+    best_step: int | None = None
+    """Step with the lowest validation loss so far."""
+    best_validation_loss: float | None = None
+
+    def after_step(self, *, micro_steps: int, tokens: int, loss: float, skipped: bool) -> Self:
+        """Counters after one more optimizer step; a skipped one adds nothing to the average."""
+        average = self.loss_average
+        if not skipped:
+            share = max(AVERAGE_SHARE, micro_steps / (self.micro_step + micro_steps))
+            average = loss if average is None else average + share * (loss - average)
+        return dataclasses.replace(
+            self,
+            micro_step=self.micro_step + micro_steps,
+            tokens_seen=self.tokens_seen + tokens,
+            skipped_steps=self.skipped_steps + skipped,
+            skipped_in_a_row=self.skipped_in_a_row + 1 if skipped else 0,
+            loss_average=average,
+        )
+
+    def after_evaluation(self, step: int, evaluation: Evaluation) -> Self:
+        """Counters after an evaluation at a step."""
+        best = self.best_validation_loss is None or evaluation.loss < self.best_validation_loss
+        return dataclasses.replace(
+            self,
+            evaluated_at=step,
+            validation_loss=evaluation.loss,
+            bits_per_byte=evaluation.bits_per_byte,
+            best_step=step if best else self.best_step,
+            best_validation_loss=evaluation.loss if best else self.best_validation_loss,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """Content of ``training_state.json``."""
+
+    counters: Counters
+    precision: Precision
+    """The dtype that products run in; kept, for measuring it anew could turn out otherwise."""
+    horizons: tuple[int, ...]
+    """Optimizer steps that each phase's schedule is laid out over."""
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+    """Libraries and threads that the bits depend on."""
+
+    def to_json(self) -> str:
+        """Text of the file."""
+        content = dataclasses.asdict(self) | {"format_version": FORMAT_VERSION}
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes, where: str) -> Self:
+        """Parse; raises ``VolumeError`` for another format."""
+        try:
+            values = json.loads(text)
+            version = values.pop("format_version")
+            if version != FORMAT_VERSION:
+                raise VolumeError(f"{where}: training state of format {version}, not known here")
+            counters = Counters(**values.pop("counters"))
+            return cls(counters=counters, horizons=tuple(values.pop("horizons")), **values)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise VolumeError(f"{where}: malformed training state: {error!r}") from error
+
+
+def state_files(state: TrainingState, moments: Mapping[str, Tensor]) -> dict[str, Writer]:
+    """Writers of the two files; the moments are CPU tensors that no longer change."""
+    return {
+        MOMENTS_FILE: functools.partial(_write_moments, dict(moments)),
+        STATE_FILE: TextFile(state.to_json()),
+    }
+
+
+def load_state(step: Step) -> tuple[TrainingState, dict[str, Tensor]]:
+    """Read a resumable step's state and moments; raises ``VolumeError`` if it is damaged."""
+    state = TrainingState.from_json(read_file(step, STATE_FILE), str(step.path / STATE_FILE))
+    try:
+        return state, safetensors.torch.load(read_file(step, MOMENTS_FILE))
+    except safetensors.SafetensorError as error:
+        raise VolumeError(f"{step.path / MOMENTS_FILE}: {error}") from error
+
+
+def binding_fields(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data, without what may change in mid-run."""
+    return recipe.model_dump(mode="json", exclude=set(FREE_FIELDS))
+
+
+def differences(saved: Any, current: Any, path: str = "") -> list[str]:
+    """Where two pieces of plain data differ, as ``path: old → new``, one entry a leaf."""
+    if isinstance(saved, Mapping) and isinstance(current, Mapping):
+        pairs = [(str(key), saved.get(key), current.get(key)) for key in {**saved, **current}]
+    elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
+        pairs = [(str(i), *both) for i, both in enumerate(zip(saved, current, strict=True))]
+    else:
+        return [] if saved == current else [f"{path}: {saved!r} → {current!r}"]
+    return [
+        line
+        for key, old, new in pairs
+        for line in differences(old, new, f"{path}.{key}" if path else key)
+    ]
+
+
+def _write_moments(moments: dict[str, Tensor], path: Path) -> None:
+    safetensors.torch.save_file(moments, path)

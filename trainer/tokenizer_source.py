@@ -1,0 +1,48 @@
+"""Where a recipe's tokenizer comes from: trained, imported, the Hub, or a path."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
+from trainer import hub
+from trainer.config import TokenizerConfig
+from trainer.tokenizer_training import train_tokenizer
+
+TRAIN = "train"
+WEIGHTS = "weights"
+_HUB_FILES = (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, "generation_config.json", "*.jinja")
+
+
+def resolve_tokenizer(
+    config: TokenizerConfig,
+    train_texts: Iterable[str],
+    *,
+    weights_dir: Path | None = None,
+    on_fallback: Callable[[str], None],
+) -> Tokenizer:
+    """The tokenizer that a recipe names.
+
+    Args:
+        config: the recipe's section.
+        train_texts: training documents; read only if a tokenizer is trained.
+        weights_dir: directory of the imported step, for ``weights``.
+        on_fallback: told, in one line, that a Hub tokenizer was replaced by a trained one, for
+            the log and the manifest (Decision 13 of the design).
+
+    Raises ``ValueError`` if it cannot be had.
+    """
+    if config.source == TRAIN:
+        return train_tokenizer(train_texts, config.vocab_size)
+    if config.source == WEIGHTS:
+        if weights_dir is None:
+            raise ValueError("tokenizer.source: 'weights' needs imported weights to start from")
+        return Tokenizer.load(weights_dir)
+    if not config.source.startswith(hub.PREFIX):
+        return Tokenizer.load(Path(config.source).expanduser())
+    try:
+        return Tokenizer.load(hub.download(config.source, _HUB_FILES))
+    except ValueError as error:
+        if not config.offline_fallback:
+            raise
+        on_fallback(f"a tokenizer trained here stands in for {config.source}: {error}")
+        return train_tokenizer(train_texts, config.vocab_size)
