@@ -59,9 +59,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit each other."""
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and (type(value) is not int or value < 1):
-                raise ValueError(f"model.{field.name} must be a positive integer, got {value!r}")
+            _refuse_wrong_type(field, getattr(self, field.name))
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"model.hidden_size {self.hidden_size} does not divide into "
@@ -74,6 +72,8 @@ class ModelConfig:
             )
         if self.positions == "rope" and self.head_dim % 2:
             raise ValueError(f"model.head_dim {self.head_dim} must be even for rotary positions")
+        if self.rope_theta == 0.0:
+            raise ValueError("model.rope_theta must be positive, got 0")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
         for name, choices in _CHOICES.items():
@@ -160,6 +160,20 @@ class ModelConfig:
             looked_up += self.vocab_size * self.hidden_size
         attention = 12 * self.num_hidden_layers * self.hidden_size * context
         return 6 * (self.num_parameters - looked_up) + attention
+
+
+def _refuse_wrong_type(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raise ``ValueError`` naming a field whose value is not what it is annotated as.
+
+    YAML reads ``1e-5`` as text, and only ``1.0e-5`` as a number.
+    """
+    if field.type is int and (type(value) is not int or value < 1):
+        raise ValueError(f"model.{field.name} must be a positive integer, got {value!r}")
+    if field.type is bool and type(value) is not bool:
+        raise ValueError(f"model.{field.name} must be true or false, got {value!r}")
+    is_number = field.type is float or (field.type == float | None and value is not None)
+    if is_number and not (type(value) in (int, float) and 0.0 <= value < math.inf):
+        raise ValueError(f"model.{field.name} must be a number from 0 up, got {value!r}")
 
 
 _CHOICES = {

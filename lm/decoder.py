@@ -7,7 +7,7 @@ training flag; what tokens see is decided by the ``attend`` that the caller pass
 Shapes: B batch, T tokens, C hidden width, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
@@ -97,10 +97,32 @@ class Decoder(nn.Module):
         return cos.view(shape), sin.view(shape)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
-        """Move the rotary table along with the weights, in its own dtype."""
+        """Move the rotary table along with the weights, in its own dtype; never to meta."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.config.positions == "rope":
             cos, sin = self._rotary_table
             device = self.lm_head.weight.device
-            self._rotary_table = (cos.to(device), sin.to(device))
+            if device.type != "meta":
+                self._rotary_table = (cos.to(device), sin.to(device))
         return self
+
+
+def decoder_from_weights(config: ModelConfig, weights: Mapping[str, Tensor]) -> Decoder:
+    """A decoder that holds these tensors themselves, without drawing or copying anything.
+
+    Raises ``ValueError`` naming what is missing, left over or of another shape. A tied head
+    need not be there.
+    """
+    with torch.device("meta"):
+        decoder = Decoder(config)
+    given = dict(weights)
+    if config.tie_word_embeddings and "model.embed_tokens.weight" in given:
+        given.setdefault("lm_head.weight", given["model.embed_tokens.weight"])
+    try:
+        decoder.load_state_dict(given, assign=True)
+    except RuntimeError as error:
+        first_fault = str(error).splitlines()[1].strip()
+        raise ValueError(f"weights do not fit the config: {first_fault}") from error
+    if config.tie_word_embeddings:
+        decoder.lm_head.weight = decoder.model.embed_tokens.weight
+    return decoder

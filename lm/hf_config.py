@@ -46,18 +46,23 @@ def to_hf(config: ModelConfig, *, dtype: str = "float32") -> dict[str, Any]:
 def from_hf(values: Mapping[str, Any]) -> ModelConfig:
     """Read the content of a ``config.json``; raises ``ValueError`` for an unsupported feature."""
     if values.get("model_type") == "nestling":
+        if not isinstance(values.get("nestling"), Mapping):
+            raise ValueError("config.json: missing nestling")
         return ModelConfig.from_dict(values["nestling"])
     if values.get("model_type") != "llama":
         raise ValueError(
             f"config.json: model_type {values.get('model_type')!r} is not supported; "
             "nestling reads llama and its own"
         )
-    _refuse_unsupported(values)
-    defaults = {"num_key_value_heads": values["num_attention_heads"], "tie_word_embeddings": False}
-    sizes = {name: values.get(name, defaults.get(name)) for name in _LLAMA_FIELDS}
+    sizes: dict[str, Any] = {name: values.get(name) for name in _LLAMA_FIELDS}
+    if sizes["num_key_value_heads"] is None:
+        sizes["num_key_value_heads"] = sizes["num_attention_heads"]
+    if sizes["tie_word_embeddings"] is None:
+        sizes["tie_word_embeddings"] = False
     missing = [name for name, value in sizes.items() if value is None]
     if missing:
         raise ValueError(f"config.json: missing {', '.join(missing)}")
+    _refuse_unsupported(values)
     return ModelConfig(
         **sizes,
         rope_theta=float(_rope(values).get("rope_theta", 10_000.0)),
@@ -68,18 +73,20 @@ def from_hf(values: Mapping[str, Any]) -> ModelConfig:
 
 def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Rotary settings: a section of its own since transformers 5, top-level before."""
-    section: Mapping[str, Any] = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    section: Mapping[str, Any] = values.get("rope_scaling") or values.get("rope_parameters") or {}
     return {"rope_theta": values.get("rope_theta") or 10_000.0, **section}
 
 
 def _refuse_unsupported(values: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` naming the first feature that our decoder does not compute."""
-    rope_type = _rope(values).get("rope_type", _rope(values).get("type", "default"))
+    rope = _rope(values)
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    if rope_type != "default":
+        raise ValueError(f"config.json: rope_scaling of type {rope_type!r} is not supported")
     unsupported = {
         "hidden_act": values.get("hidden_act", "silu") != "silu",
         "attention_bias": bool(values.get("attention_bias")),
         "mlp_bias": bool(values.get("mlp_bias")),
-        "rope_scaling": rope_type != "default",
         "sliding_window": values.get("sliding_window") is not None,
         "quantization_config": values.get("quantization_config") is not None,
         "head_dim": values.get("head_dim") is not None

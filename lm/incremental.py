@@ -2,7 +2,8 @@
 
 Byte-level vocabularies (GPT-2's alphabet, as every recipe here trains them) go through an
 incremental UTF-8 decoder: constant time a token, defined for every sequence of ids. Other
-vocabularies go through the library's own ``DecodeStream``.
+vocabularies are decoded again over a short window, as the library's ``DecodeStream`` does; that
+one raises on broken byte-fallback tokens, which a model may always choose.
 """
 
 import codecs
@@ -12,6 +13,8 @@ from typing import Protocol
 from tokenizers import decoders
 
 from lm.tokenizer import Tokenizer
+
+REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 class IncrementalDecoder(Protocol):
@@ -53,24 +56,31 @@ class ByteLevelDecoder:
 
 
 class LibraryDecoder:
-    """Wraps ``DecodeStream``, which knows every decoder but cannot say what it still holds."""
+    """Decodes the last piece's tokens together with those held back; the piece's text goes off.
+
+    The last piece gives the context that decides about spaces. Equal to decoding all ids at once
+    unless byte-fallback tokens spell broken UTF-8: then what was whole before stays whole.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._stream = decoders.DecodeStream(skip_special_tokens=True)
-        self._token_ids: list[int] = []
-        self._sent_length = 0
+        self._window: list[int] = []
+        self._num_sent = 0
 
     def push(self, token_id: int) -> str:
         """See ``IncrementalDecoder``."""
-        self._token_ids.append(token_id)
-        piece = self._stream.step(self._tokenizer.backend, token_id) or ""
-        self._sent_length += len(piece)
-        return piece
+        self._window.append(token_id)
+        text = self.finish()
+        if not text or text.endswith(REPLACEMENT_CHARACTER):
+            return ""
+        del self._window[: self._num_sent]
+        self._num_sent = len(self._window)
+        return text
 
     def finish(self) -> str:
         """See ``IncrementalDecoder``."""
-        return self._tokenizer.decode(self._token_ids)[self._sent_length :]
+        sent = self._tokenizer.decode(self._window[: self._num_sent])
+        return self._tokenizer.decode(self._window)[len(sent) :]
 
 
 def token_bytes(tokenizer: Tokenizer, token_id: int) -> bytes:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 MAX_SEED = 2**63 - 1
 MAX_TEMPERATURE = 100.0
+GREEDY_TEMPERATURE = 1e-5
+"""Below this a draw takes the likeliest token, without dividing logits until they overflow."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
-        return self.temperature == 0.0
+        return self.temperature < GREEDY_TEMPERATURE
 
 
 def counter_uniform(seed: int, index: int) -> float:
@@ -65,7 +67,7 @@ def _mix64(z: int) -> int:
 
 
 def kept_logits(logits: Tensor, params: SamplingParams) -> Tensor:
-    """Logits [V] divided by the temperature (> 0), with what top-k and top-p drop at -inf.
+    """Logits [V] divided by the temperature (not greedy), with what top-k and top-p drop at -inf.
 
     Top-p is taken over what top-k left, as transformers' logits processors do. Ties at the
     edge of top-k all stay.

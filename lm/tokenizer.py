@@ -47,6 +47,8 @@ class Tokenizer:
             backend = Backend.from_file(str(file))
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"{file} is not a tokenizer: {error}") from error
+        backend.no_truncation()  # a saved limit would cut every longer text without a word
+        backend.no_padding()
         config = _read_json(file.parent / TOKENIZER_CONFIG_FILE)
         generation = _read_json(file.parent / "generation_config.json")
         eos = generation.get("eos_token_id")

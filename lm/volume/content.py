@@ -4,6 +4,7 @@ Weights are read once into memory of our own and hashed there: a file that is tr
 vanishes later cannot reach a serving process (Decision 5 of the design).
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -16,9 +17,9 @@ from torch import Tensor
 from lm.config import ModelConfig
 from lm.hf_config import from_hf, to_hf
 from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
-from lm.volume.errors import StepDamaged, StepVanished
+from lm.volume.errors import StepDamaged
 from lm.volume.publish import TextFile, Writer
-from lm.volume.read import Step
+from lm.volume.read import Step, unreadable
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -73,11 +74,12 @@ def load_weights(step: Step, *, check_hash: bool = True) -> dict[str, Tensor]:
 
 def load_model_config(step: Step) -> ModelConfig:
     """The step's architecture; raises ``StepDamaged`` if config and manifest differ."""
+    content = read_file(step, CONFIG_FILE)
     try:
-        config = from_hf(json.loads(read_file(step, CONFIG_FILE)))
-    except ValueError as error:
+        config = from_hf(json.loads(content))
+    except (AttributeError, TypeError, ValueError) as error:
         raise StepDamaged(f"{step.path / CONFIG_FILE}: {error}") from error
-    if config.num_parameters != step.manifest.details.model_config.num_parameters:
+    if _function(config) != _function(step.manifest.details.model_config):
         raise StepDamaged(f"{step.path}: {CONFIG_FILE} and the manifest describe different models")
     return config
 
@@ -87,10 +89,8 @@ def read_file(step: Step, name: str) -> bytes:
     path = step.path / name
     try:
         content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise StepVanished(f"{path}: gone while it was read") from error
     except OSError as error:
-        raise StepDamaged(f"{path}: {error.strerror}") from error
+        raise unreadable(step.path, name, error) from error
     entry = step.manifest.files.get(name)
     if entry is None or len(content) != entry.size:
         raise StepDamaged(f"{path}: {len(content)} bytes, not what the manifest says")
@@ -98,7 +98,15 @@ def read_file(step: Step, name: str) -> bytes:
 
 
 def _write_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    safetensors.torch.save_file(dict(weights), path, metadata={"format": "pt"})
+    try:
+        safetensors.torch.save_file(dict(weights), path, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:  # how the library reports a full disk
+        raise OSError(f"{path}: {error}") from error
+
+
+def _function(config: ModelConfig) -> ModelConfig:
+    """The config without what only training reads and ``config.json`` does not keep."""
+    return dataclasses.replace(config, dropout=0.0, initializer_range=None)
 
 
 def _json(content: Mapping[str, object]) -> str:

@@ -23,8 +23,7 @@ class RunLock:
 
     def __enter__(self) -> Self:
         """Take the lock at once or raise."""
-        self._run_dir.mkdir(parents=True, exist_ok=True)
-        self._run_dir.chmod(0o755)
+        _make_directory(self._run_dir)
         descriptor = os.open(self._run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,3 +46,12 @@ class RunLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _make_directory(path: Path) -> None:
+    """Create a directory and its parents, each readable by every user whatever the umask is."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    path.chmod(0o755)

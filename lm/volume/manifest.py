@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -29,7 +30,7 @@ def step_name(step: int) -> str:
 def step_number(name: str) -> int | None:
     """Step of a directory name, ``None`` if it is not a step's."""
     digits = name.removeprefix(_STEP_PREFIX)
-    if name.startswith(_STEP_PREFIX) and digits.isdecimal() and len(digits) >= _STEP_DIGITS:
+    if digits.isdecimal() and name == step_name(int(digits)):
         return int(digits)
     return None
 
@@ -61,7 +62,10 @@ class StepDetails:
     tokenizer_fingerprint: str
     progress: Progress
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """By name: ``train_loss`` and ``val_loss`` (nats a token), ``val_bits_per_byte``, …"""
+    """By name: ``train_loss`` and ``val_loss`` (nats a token), ``val_bits_per_byte``, …
+
+    One that is not finite is left out of the file, which must be JSON for every reader.
+    """
     flags: tuple[str, ...] = ()
     """Findings that readers may act on, such as ``memorising``."""
     recipe_hash: str = ""
@@ -85,7 +89,10 @@ class Manifest:
 
     def to_json(self) -> str:
         """Text of the file, keys sorted."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        values = dataclasses.asdict(self)
+        metrics = values["details"]["metrics"]
+        values["details"]["metrics"] = {k: v for k, v in metrics.items() if math.isfinite(v)}
+        return json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Self:
@@ -93,7 +100,7 @@ class Manifest:
         try:
             values = json.loads(text)
             version = values["format_version"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StepDamaged(f"{where}: not a manifest: {error!r}") from error
         if version != FORMAT_VERSION:
             raise UnknownFormat(
@@ -107,7 +114,7 @@ class Manifest:
                 files={name: FileEntry(**entry) for name, entry in values["files"].items()},
                 details=_details(values["details"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise StepDamaged(f"{where}: malformed manifest: {error!r}") from error
 
     @property
@@ -144,6 +151,7 @@ def _details(values: dict[str, Any]) -> StepDetails:
     parts = {
         "model_config": ModelConfig.from_dict(values["model_config"]),
         "progress": Progress(**values["progress"]),
+        "metrics": {name: float(value) for name, value in values["metrics"].items()},
         "flags": tuple(values["flags"]),
     }
     return StepDetails(**{**values, **parts})

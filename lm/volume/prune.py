@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lm.volume.manifest import MANIFEST_FILE, step_name
+from lm.volume.manifest import MANIFEST_FILE, TRAINING_STATE_PREFIX, step_name
 from lm.volume.publish import TMP_PREFIX, seal, sync
 from lm.volume.read import Step, list_steps
 from lm.volume.retention import Retention, steps_to_keep
@@ -54,13 +54,12 @@ def _remove(path: Path) -> None:
 
 def _strip(step: Step) -> None:
     """Reduce a step to its weights: first the manifest forgets the state, then it is deleted."""
-    if not step.manifest.details.resumable:
-        return
     reduced = step.manifest.without_training_state()
-    draft = step.path / f"{TMP_PREFIX}{MANIFEST_FILE}"
-    draft.write_text(reduced.to_json(), "utf-8")
-    seal(draft)
-    draft.replace(step.path / MANIFEST_FILE)
-    sync(step.path)
-    for name in step.manifest.files.keys() - reduced.files.keys():
-        (step.path / name).unlink(missing_ok=True)
+    if reduced != step.manifest:
+        draft = step.path / f"{TMP_PREFIX}{MANIFEST_FILE}"
+        draft.write_text(reduced.to_json(), "utf-8")
+        seal(draft)
+        draft.replace(step.path / MANIFEST_FILE)
+        sync(step.path)
+    for path in step.path.glob(f"{TRAINING_STATE_PREFIX}*"):  # also a killed strip's leftovers
+        path.unlink()

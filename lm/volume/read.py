@@ -5,6 +5,7 @@ stores without rename too. Directories that begin with a dot are none of a reade
 """
 
 import dataclasses
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -64,12 +65,8 @@ def read_step(path: Path) -> Step:
     manifest_path = path / MANIFEST_FILE
     try:
         manifest = Manifest.from_json(manifest_path.read_bytes(), str(manifest_path))
-    except FileNotFoundError as error:
-        if path.is_dir():
-            raise StepDamaged(f"{path}: no {MANIFEST_FILE}; the step is not complete") from error
-        raise StepVanished(f"{path}: no such step") from error
     except OSError as error:
-        raise StepDamaged(f"{manifest_path}: {error.strerror}") from error
+        raise unreadable(path, MANIFEST_FILE, error) from error
     if manifest.step != step_number(path.name):
         raise StepDamaged(f"{path}: the manifest says step {manifest.step}")
     for name, entry in manifest.files.items():
@@ -80,14 +77,23 @@ def read_step(path: Path) -> Step:
 def _check_file(path: Path, name: str, size: int) -> None:
     """Raise ``StepDamaged`` unless the file is a plain one inside the step, of this size."""
     file = path / name
+    if Path(name).name != name:
+        raise StepDamaged(f"{path}: {name!r} is not a name inside the step")
     try:
         status = file.lstat()
-    except OSError as error:
-        raise StepDamaged(f"{file}: {error.strerror}") from error
-    if Path(name).name != name or not file.is_file() or file.is_symlink():
+    except (OSError, ValueError) as error:
+        raise unreadable(path, name, error) from error
+    if not stat.S_ISREG(status.st_mode):
         raise StepDamaged(f"{file}: not a plain file of the step")
     if status.st_size != size:
         raise StepDamaged(f"{file}: {status.st_size} bytes, the manifest says {size}")
+
+
+def unreadable(step_path: Path, name: str, error: Exception) -> StepDamaged | StepVanished:
+    """What it means that a file of a step cannot be read: the step is gone, or is not whole."""
+    if isinstance(error, FileNotFoundError) and not step_path.is_dir():
+        return StepVanished(f"{step_path}: no such step")
+    return StepDamaged(f"{step_path / name}: {getattr(error, 'strerror', None) or error}")
 
 
 def list_steps(run_dir: Path) -> list[Step]:
