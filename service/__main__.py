@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     """One option a setting."""
     parser = argparse.ArgumentParser(
         prog="python -m service",
+        allow_abbrev=False,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -55,9 +56,15 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{name}: {first['msg']}, got {first['input']!r}") from error
+        raise ValueError(_in_one_line(error)) from error
+
+
+def _in_one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if not first["loc"]:  # about several settings; the message names them
+        return first["msg"].removeprefix("Value error, ")
+    name = ".".join(str(part) for part in first["loc"])
+    return f"{name}: {first['msg']}, got {first['input']!r}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

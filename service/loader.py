@@ -10,7 +10,7 @@ import time
 import torch
 
 from lm.config import ModelConfig
-from lm.decoder import Decoder
+from lm.decoder import Decoder, decoder_from_weights
 from lm.device import bfloat16_speedup
 from lm.tokenizer import Tokenizer
 from lm.volume import Step, StepDamaged, load_model_config, load_weights
@@ -82,19 +82,12 @@ class Loader:
         """Weights in memory of our own, in the dtype and on the device to serve from."""
         weights = load_weights(step, check_hash=self._options.verify_hashes)
         dtype = self._dtype(config)
-        with torch.device("meta"):
-            decoder = Decoder(config)
-        if config.tie_word_embeddings:
-            weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
         try:
-            decoder.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
-            raise StepDamaged(f"{step.path}: {str(error).splitlines()[-1].strip()}") from error
-        if config.tie_word_embeddings:
-            decoder.lm_head.weight = decoder.model.embed_tokens.weight
-        return decoder.to(device=self._options.device, dtype=dtype).requires_grad_(
-            requires_grad=False
-        )
+            decoder = decoder_from_weights(config, weights)
+        except ValueError as error:
+            raise StepDamaged(f"{step.path}: {error}") from error
+        decoder.requires_grad_(requires_grad=False)
+        return decoder.to(device=self._options.device, dtype=dtype)
 
     def _dtype(self, config: ModelConfig) -> torch.dtype:
         """The dtype asked for, or what a measurement at this model's size says."""

@@ -71,11 +71,12 @@ class Runtime:
         await asyncio.to_thread(self.worker.stop)
 
     async def drain(self) -> None:
-        """Accept nothing more and wait until everything accepted has ended, or for so long."""
+        """Accept nothing more and wait for what was accepted; after so long, abort it."""
         self.admission.is_draining = True
         deadline = self.clock() + self.settings.drain_timeout_s
         while self.switchboard.num_open and self.clock() < deadline:
             await asyncio.sleep(0.02)
+        self.switchboard.abort_all()
 
     def model(self) -> ServedModel:
         """The model for new requests; raises ``NotReady`` with the reason if there is none."""

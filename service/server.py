@@ -48,6 +48,7 @@ class DrainingServer(uvicorn.Server):
             logger.info("draining: no new requests; running ones may finish")
             self._draining = asyncio.ensure_future(self._drain())
         else:
+            self._runtime.switchboard.abort_all()
             self.should_exit = True
 
     async def _drain(self) -> None:
@@ -62,7 +63,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
-        access_log=settings.log_level in ("debug", "info"),
+        access_log=settings.log_level == "debug",  # each request has a line of its own
         timeout_graceful_shutdown=CLOSE_CONNECTIONS_S,
         server_header=False,
     )

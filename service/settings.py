@@ -8,9 +8,9 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "NESTLING_"
@@ -19,6 +19,9 @@ _KUBERNETES_LINK = re.compile(
     r"NESTLING_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)"
 )
 """Kubernetes puts such variables into pods beside a Service whose name begins with nestling."""
+
+_KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+"""And such a value into ``NESTLING_PORT`` if the Service is called just that."""
 
 
 class Settings(BaseSettings):
@@ -71,12 +74,30 @@ class Settings(BaseSettings):
         "info", description="What is logged; warning leaves out one line a request."
     )
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_kubernetes_address(cls, value: object) -> object:
+        if isinstance(value, str) and _KUBERNETES_ADDRESS.match(value):
+            return cls.model_fields["port"].default
+        return value
+
+    @model_validator(mode="after")
+    def _leave_room_for_prompts(self) -> Self:
+        if self.max_step_tokens <= self.num_slots:
+            raise ValueError(
+                f"max_step_tokens {self.max_step_tokens} must exceed num_slots {self.num_slots}, "
+                "else prompts could starve"
+            )
+        return self
+
 
 def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     """Raise ``ValueError`` for a ``NESTLING_`` variable that names no setting."""
     known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
     for name in sorted(environment):
-        if not name.startswith(ENV_PREFIX) or name in known or _KUBERNETES_LINK.fullmatch(name):
+        if not name.startswith(ENV_PREFIX) or name in known:
+            continue
+        if _KUBERNETES_LINK.fullmatch(name) or _KUBERNETES_ADDRESS.match(environment[name]):
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ValueError(f"{name} is no setting; did you mean {near}?")

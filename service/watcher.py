@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from lm.volume import Step, StepVanished, VolumeError, list_runs, list_steps, newest_step
+from lm.volume import MANIFEST_FILE, Step, StepVanished, VolumeError, list_runs, newest_step
+from lm.volume.manifest import step_number
+from lm.volume.read import read_step, step_paths
 from service.engine.served import Checkpoint, ServedModel
 from service.gate import CheckpointRefused
 
@@ -24,7 +26,7 @@ class Refusal:
     reason: str
     message: str
     identity: tuple[object, ...]
-    """What must change before the step is tried again."""
+    """What must change before the step is tried, and counted, again."""
 
 
 class CheckpointWatcher:
@@ -63,7 +65,7 @@ class CheckpointWatcher:
 
     def steps(self) -> list[Step]:
         """Complete steps of the followed run, ascending."""
-        return [] if self.run is None else list_steps(self._volume / self.run)
+        return self._survey()[0]
 
     def why_not_ready(self) -> str:
         """What a person should know while nothing is served."""
@@ -78,7 +80,12 @@ class CheckpointWatcher:
         """Put the newest step that is good into service, if it is not there already."""
         if self.run is None:
             self.run = newest_run(self._volume)
-        for step in self._newer_steps():
+        steps, unreadable = self._survey()
+        self._forget_absent({step.number for step in steps} | unreadable.keys())
+        for number, error in unreadable.items():
+            if self.served is None or number > self.served.step:
+                self._refuse(number, error.reason, str(error), (str(error),))
+        for step in self._newer(steps):
             if not self._is_refused(step) and self._try(step):
                 return
 
@@ -88,22 +95,42 @@ class CheckpointWatcher:
                 self.look()
             except OSError as error:
                 logger.warning("cannot read the volume: %s", error)
+            except Exception:
+                logger.exception("looking at the volume failed; trying again")
             self._stop.wait(self._poll_interval_s)
 
-    def _newer_steps(self) -> list[Step]:
+    def _survey(self) -> tuple[list[Step], dict[int, VolumeError]]:
+        """Complete steps, ascending, and why others with a manifest are none.
+
+        A step without a manifest is still being written, on a store without rename.
+        """
+        steps, unreadable = [], {}
+        for path in [] if self.run is None else step_paths(self._volume / self.run):
+            try:
+                steps.append(read_step(path))
+            except VolumeError as error:
+                if (path / MANIFEST_FILE).exists():
+                    unreadable[step_number(path.name) or 0] = error
+        return steps, unreadable
+
+    def _forget_absent(self, present: set[int]) -> None:
+        """Drop refusals of steps that are gone; all gone at once is an unmounted volume."""
+        if present:
+            self.refusals = {n: refusal for n, refusal in self.refusals.items() if n in present}
+
+    def _newer(self, steps: list[Step]) -> list[Step]:
         """Steps that should take over from the served one, the best first.
 
         Numbers decide, not clocks, which may jump; only when the served step is gone from the
         volume can a lower number be newer: the run was begun again.
         """
-        steps = self.steps()[::-1]
         served = self.served
         if served is None:
-            return steps
+            return steps[::-1]
         is_gone = all(step.manifest.fingerprint != served.fingerprint for step in steps)
         return [
             step
-            for step in steps
+            for step in reversed(steps)
             if step.number > served.step
             or (is_gone and step.manifest.created_timestamp > served.created_at)
         ]
@@ -121,11 +148,14 @@ class CheckpointWatcher:
             logger.info("%s was pruned while it was loaded", step.name)
             return False
         except (VolumeError, CheckpointRefused) as error:
-            self.refusals[step.number] = Refusal(error.reason, str(error), identity)
-            self._on_refused(error.reason)
-            logger.warning("refused %s (%s): %s", step.name, error.reason, error)
+            self._refuse(step.number, error.reason, str(error), identity)
             return False
-        self.refusals.pop(step.number, None)
+        except Exception as error:
+            logger.exception("loading %s failed", step.name)
+            message = f"{type(error).__name__}: {error}"
+            self._refuse(step.number, "load_failed", message, identity)
+            return False
+        self.refusals = {n: refusal for n, refusal in self.refusals.items() if n != step.number}
         self.served = model.checkpoint
         self._on_served(model)
         logger.info(
@@ -136,6 +166,18 @@ class CheckpointWatcher:
             model.load_s,
         )
         return True
+
+    def _refuse(self, number: int, reason: str, message: str, identity: tuple[object, ...]) -> None:
+        """Remember why a step is not served; said and counted once.
+
+        The table is replaced, never changed: other threads iterate over it.
+        """
+        known = self.refusals.get(number)
+        if known is not None and known.identity == identity:
+            return
+        self.refusals = {**self.refusals, number: Refusal(reason, message, identity)}
+        self._on_refused(reason)
+        logger.warning("refused step %d of run %s (%s): %s", number, self.run, reason, message)
 
 
 def newest_run(volume: Path) -> str | None:

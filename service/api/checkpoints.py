@@ -7,18 +7,23 @@ from fastapi import APIRouter
 from lm.volume import Step
 from service.api.dependencies import RuntimeDep
 from service.api.schemas import CheckpointList, CheckpointStatus
-from service.watcher import CheckpointWatcher
+from service.watcher import CheckpointWatcher, Refusal
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/checkpoints")
 def checkpoints(runtime: RuntimeDep) -> CheckpointList:
-    """List the complete steps of the followed run, ascending."""
+    """List the steps of the followed run, ascending: complete ones, and why others are refused."""
     watcher = runtime.watcher
-    return CheckpointList(
-        run=watcher.run, checkpoints=[_status(watcher, step) for step in watcher.steps()]
-    )
+    steps = watcher.steps()
+    complete = {step.number for step in steps}
+    listed = [_status(watcher, step) for step in steps] + [
+        _unreadable(watcher, number, refusal)
+        for number, refusal in watcher.refusals.items()
+        if number not in complete
+    ]
+    return CheckpointList(run=watcher.run, checkpoints=sorted(listed, key=lambda one: one.step))
 
 
 def _status(watcher: CheckpointWatcher, step: Step) -> CheckpointStatus:
@@ -37,4 +42,17 @@ def _status(watcher: CheckpointWatcher, step: Step) -> CheckpointStatus:
         status=status,
         reason=None if refusal is None else refusal.reason,
         message=None if refusal is None else refusal.message,
+    )
+
+
+def _unreadable(watcher: CheckpointWatcher, number: int, refusal: Refusal) -> CheckpointStatus:
+    """A step of which nothing is known but why it is refused."""
+    return CheckpointStatus(
+        name=f"{watcher.run}@{number}",
+        step=number,
+        created_at=None,
+        metrics={},
+        status="refused",
+        reason=refusal.reason,
+        message=refusal.message,
     )

@@ -6,6 +6,7 @@ work behind.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,8 @@ from service.engine.served import ServedModel
 from service.engine.worker import Turn, Worker
 from service.metrics import Metrics
 from service.timeline import Timeline
+
+logger = logging.getLogger(__name__)
 
 
 class Reply:
@@ -98,6 +101,11 @@ class Switchboard:
         worker.submit(model, request)
         return reply
 
+    def abort_all(self) -> None:
+        """End every open request before the next step; their clients are told."""
+        for reply in self._replies.values():
+            reply.close()
+
     def on_turn(self, turn: Turn) -> None:
         """Deliver what one turn of the worker brought; called in the event loop."""
         self._metrics.engine.on_turn(turn.stats)
@@ -127,3 +135,19 @@ class Switchboard:
                 metrics.on_finished(timeline, event.reason, num_prompt_tokens, reply.num_tokens)
                 if timeline.started is not None:
                     self._admission.on_finished(turn.at - timeline.started)
+                _log(reply, event)
+
+
+def _log(reply: Reply, event: Finished) -> None:
+    """One line a request; never what it says."""
+    timeline = reply.timeline
+    logger.info(
+        "request %s on %s: %d prompt tokens, %d generated, %s; first token %s s, total %.3f s",
+        reply.request.request_id,
+        reply.model.checkpoint.name,
+        len(reply.request.prompt_ids),
+        reply.num_tokens,
+        event.reason.value,
+        "-" if timeline.ttft_s is None else f"{timeline.ttft_s:.3f}",
+        timeline.total_s or 0.0,
+    )

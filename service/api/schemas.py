@@ -7,7 +7,8 @@ them too.
 import secrets
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from lm.sampling import MAX_SEED, MAX_TEMPERATURE, SamplingParams
 from service.engine.served import Checkpoint
@@ -22,7 +23,19 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+def _refuse_lone_surrogates(text: str) -> str:
+    """JSON can spell half a surrogate pair; no encoding can, so no tokenizer knows it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError(
+            "lone_surrogate", "Input should be text, found half a surrogate pair"
+        ) from error
+    return text
+
+
+IsText = AfterValidator(_refuse_lone_surrogates)
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH), IsText]
 
 
 class Schema(BaseModel):
@@ -40,7 +53,7 @@ class GenerateRequest(Schema):
         }
     )
 
-    prompt: str = Field(description="Text to continue.")
+    prompt: Annotated[str, IsText] = Field(description="Text to continue.")
     max_new_tokens: int = Field(DEFAULT_NEW_TOKENS, ge=1, description="Most tokens to generate.")
     temperature: float = Field(
         1.0, ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False, description="0 is greedy."
@@ -173,7 +186,7 @@ class CheckpointStatus(Schema):
 
     name: str
     step: int
-    created_at: str
+    created_at: str | None = Field(description="Null where the manifest cannot be read.")
     metrics: dict[str, float]
     status: Literal["served", "available", "refused"]
     reason: str | None = Field(description="Why it was refused, in one word.")

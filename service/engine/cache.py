@@ -5,6 +5,9 @@ On a CPU the tensors are only address space until tokens are written, so generou
 what is used, not what is reserved.
 """
 
+import math
+import mmap
+
 import torch
 from torch import Tensor
 
@@ -30,8 +33,8 @@ class SlotCache:
             max_tokens,
             config.head_dim,
         )
-        self.key = torch.empty(shape, dtype=dtype, device=device)
-        self.value = torch.empty(shape, dtype=dtype, device=device)
+        self.key = _zeros(shape, dtype, device)
+        self.value = _zeros(shape, dtype, device)
 
     @property
     def num_slots(self) -> int:
@@ -58,3 +61,15 @@ class SlotCache:
     def read(self, layer: int, slots: slice | Tensor, length: int) -> tuple[Tensor, Tensor]:
         """The first tokens of some slots: key and value [slots, Hkv, length, D]."""
         return self.key[layer, slots, :, :length], self.value[layer, slots, :, :length]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on a CPU as fresh pages of the kernel, which take no memory until written.
+
+    A masked token has the weight 0, but 0 times a NaN that some memory held is NaN.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)

@@ -1,5 +1,6 @@
 """One model's loop: schedule → forward → sample → events. Knows no clock and no thread."""
 
+import itertools
 from collections.abc import Collection
 
 from lm.decoder import Decoder
@@ -51,7 +52,7 @@ class Engine:
         )
         sequence = Sequence(request, self._tokenizer)
         sequence.slot = 0
-        for start, end in ((0, length // 2), (length // 2, length - 1), (length - 1, length)):
+        for start, end in itertools.pairwise(sorted({0, length // 2, length - 1, length})):
             self._runner.run(Plan((Chunk(sequence, start, end),), ()))
 
     def submit(self, request: GenerationRequest) -> None:
@@ -133,6 +134,6 @@ class Engine:
         """Free what a sequence holds and say how it ended."""
         self._scheduler.remove(sequence)
         text, stopped = sequence.text.finish()
-        if stopped:
+        if stopped and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
         return Finished(sequence.request_id, reason, text, message)

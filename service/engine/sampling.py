@@ -41,7 +41,8 @@ def _draw(logits: Tensor, params: Rows[SamplingParams], indices: Rows[int]) -> T
         device=device,
     )
     threshold = uniform[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+    drawn = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+    return drawn.clamp(max=logits.shape[-1] - 1)  # NaN in a row must not become an unknown id
 
 
 def _keep_top(logits: Tensor, params: Rows[SamplingParams]) -> Tensor:
@@ -70,5 +71,7 @@ def _keep_nucleus(logits: Tensor, params: Rows[SamplingParams]) -> Tensor:
     before[:, 0] = 0.0
     top_p = torch.tensor([row.top_p for row in params], device=logits.device)
     # A row without top-p keeps everything, also where its cumulative sum rounds up to 1.
-    dropped = (before >= top_p[:, None]) & (top_p[:, None] < 1.0)
+    cuts = torch.tensor([row.top_p < 1.0 for row in params], device=logits.device)
+    dropped = (before >= top_p[:, None]) & cuts[:, None]
+    dropped[:, 0] = False  # the likeliest stays, also where top-p rounds down to 0
     return logits.masked_fill(dropped.gather(-1, order.argsort(-1)), -torch.inf)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from service.engine.engine import Engine
 from service.engine.request import (
     Event,
+    Finished,
     FinishReason,
     GenerationRequest,
     StepStats,
@@ -82,16 +83,17 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping:
-            events = self._take_commands()
-            began_at = self._clock()
-            for engine in self._engines:
-                events.extend(self._step(engine))
-            stats = _total([engine.stats() for engine in self._engines])
-            self._engines = [engine for engine in self._engines if not engine.is_idle]
-            for event in events:
-                if event.is_final:
-                    self._owners.pop(event.request_id, None)
-            self._on_turn(Turn(events, began_at, self._clock(), stats))
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """One step of every engine; a function of its own, so that no local outlives a model."""
+        events = self._take_commands()
+        began_at = self._clock()
+        for engine in self._engines:
+            events.extend(self._step(engine))
+        stats = _total([engine.stats() for engine in self._engines])
+        self._engines = [engine for engine in self._engines if not engine.is_idle]
+        self._on_turn(Turn(events, began_at, self._clock(), stats))
 
     def _take_commands(self) -> list[Event]:
         """Carry out what other threads asked for; waits for that while there is no work."""
@@ -102,15 +104,31 @@ class Worker:
                 command = self._commands.get(block=wait)
             except queue.Empty:
                 return events
-            events.extend(command())
+            events.extend(self._forget_ended(command()))
             wait = False
 
     def _step(self, engine: Engine) -> list[Event]:
         """Advance one engine; a failing step ends its requests, not the service."""
+        expired = self._forget_ended(engine.expire(self._clock()))
         try:
-            return [*engine.expire(self._clock()), *engine.step()]
+            return [*expired, *self._forget_ended(engine.step())]
         except Exception as error:  # noqa: BLE001  whatever the model raises, clients get an answer
-            return engine.finish_all(FinishReason.ERROR, f"{type(error).__name__}: {error}")
+            return [*expired, *self._fail(engine, f"{type(error).__name__}: {error}")]
+
+    def _fail(self, engine: Engine, message: str) -> list[Event]:
+        """End all requests of an engine, those too whose end was lost with the failing step."""
+        engine.finish_all(FinishReason.ERROR)
+        request_ids = [name for name, owner in self._owners.items() if owner is engine]
+        return self._forget_ended(
+            [Finished(name, FinishReason.ERROR, message=message) for name in request_ids]
+        )
+
+    def _forget_ended(self, events: list[Event]) -> list[Event]:
+        """The same events, once the requests that they end have no owner any more."""
+        for event in events:
+            if event.is_final:
+                self._owners.pop(event.request_id, None)
+        return events
 
     def _submit(self, engine: Engine, request: GenerationRequest) -> list[Event]:
         engine.submit(request)

@@ -1,0 +1,180 @@
+"""Requests that are not answered with text: refused at the door, or given up later."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from serving import (
+    GatedService,
+    LiveService,
+    RawClient,
+    Stream,
+    stream_generate,
+    toy_settings,
+    wait_until,
+)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def post(service: LiveService, **body: object) -> httpx.Response:
+    return service.client.post("/generate", json={"prompt": "01", "seed": 1, **body})
+
+
+def check(response: httpx.Response | Stream, status: int, code: str) -> None:
+    """A whole error response, streamed request or not."""
+    if isinstance(response, Stream):
+        assert (response.status, response.is_done) == (status, False)
+        (body,) = response.events
+    else:
+        assert response.status_code == status
+        body = response.json()
+    assert response.headers["content-type"] == "application/json"
+    assert body["error"]["code"] == code
+
+
+def check_told(stream: Stream, code: str) -> None:
+    """A stream that had begun, told of its end in its last event."""
+    assert stream.status == 200
+    assert stream.is_done
+    assert stream.token_ids, "something had been sent"
+    assert stream.final.keys() == {"error"}
+    assert stream.final["error"].keys() == {"message", "type", "code", "param"}
+    assert stream.final["error"]["code"] == code
+    assert "finish_reason" not in json.dumps(stream.events)
+
+
+def test_without_a_model_it_is_503_with_the_reason(tmp_path: Path) -> None:
+    with LiveService(toy_settings(tmp_path / "volume")) as service:
+        for stream in (False, True):
+            response = post(service, stream=stream)
+            check(response, 503, "not_ready")
+            assert "no run with a complete checkpoint in volume" in response.text
+        rejections = service.metrics().by_label("admission_rejections_total", "reason")
+        assert rejections == {"not_ready": 2}
+
+
+def test_a_full_queue_is_429_with_a_time_to_come_back(
+    gated: GatedService, pool: ThreadPoolExecutor
+) -> None:
+    accepted = [pool.submit(post, gated, max_new_tokens=2) for _ in range(2)]
+    wait_until(lambda: gated.runtime.switchboard.num_open == 2, "slot and queue are full")
+    for stream in (False, True):
+        response = post(gated, stream=stream)
+        check(response, 429, "queue_full")
+        assert int(response.headers["retry-after"]) >= 1
+        assert response.json()["error"]["type"] == "overloaded_error"
+    gated.decoder.open()
+    assert [future.result().status_code for future in accepted] == [200, 200]
+    metrics = gated.metrics()
+    assert metrics.by_label("admission_rejections_total", "reason") == {"queue_full": 2}
+    assert metrics.total("requests_total") == 2
+    assert post(gated).status_code == 200, "there is room again"
+
+
+def test_refusals_are_counted_and_hold_nothing(gated: GatedService) -> None:
+    check(post(gated, max_new_tokens=9999), 422, "context_length_exceeded")
+    check(post(gated, prompt="0123456789" * 60), 422, "context_length_exceeded")
+    metrics = gated.metrics()
+    assert metrics.by_label("admission_rejections_total", "reason") == {
+        "context_length_exceeded": 2
+    }
+    assert metrics.total("requests_total") == 0
+    assert gated.decoder.num_begun == 0
+
+
+def test_while_draining_it_is_503(gated: GatedService) -> None:
+    gated.runtime.admission.is_draining = True
+    check(post(gated), 503, "draining")
+    ready = gated.client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["reason"] == "the service is shutting down"
+    assert gated.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_deadline_before_the_first_token_is_504(
+    gated: GatedService, pool: ThreadPoolExecutor, stream: bool
+) -> None:
+    running, waiting = (pool.submit(post, gated, stream=stream) for _ in range(2))
+    wait_until(lambda: gated.runtime.switchboard.num_open == 2, "both are accepted")
+    gated.wait_for_steps(1)
+    gated.pass_time(1000)
+    gated.decoder.release()
+    check(waiting.result(), 504, "deadline_exceeded")
+    if stream:  # its first token came with the step that had begun in time
+        assert '"error"' in running.result().text
+    else:
+        check(running.result(), 504, "deadline_exceeded")
+    outcomes = gated.metrics().by_label("requests_total", "outcome")
+    assert outcomes["timeout"] == 2
+
+
+def test_a_deadline_in_the_middle_of_a_stream_is_its_last_event(
+    gated: GatedService, pool: ThreadPoolExecutor
+) -> None:
+    streaming = pool.submit(stream_generate, gated.client, prompt="01", seed=1)
+    gated.decoder.release(2)
+    gated.wait_for_steps(3)
+    gated.pass_time(1000)
+    gated.decoder.open()
+    check_told(streaming.result(), "deadline_exceeded")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_model_that_fails_before_the_first_token_is_500(
+    gated: GatedService, stream: bool
+) -> None:
+    gated.decoder.open()
+    gated.decoder.fault = RuntimeError("out of cheese")
+    response = post(gated, stream=stream)
+    check(response, 500, "generation_failed")
+    assert "RuntimeError: out of cheese" in response.json()["error"]["message"]
+    gated.decoder.fault = None
+    assert post(gated).status_code == 200, "the service goes on"
+    outcomes = gated.metrics().by_label("requests_total", "outcome")
+    assert (outcomes["error"], outcomes["length"] + outcomes["stop"]) == (1, 1)
+
+
+def test_a_model_that_fails_in_the_middle_of_a_stream_is_its_last_event(
+    gated: GatedService, pool: ThreadPoolExecutor
+) -> None:
+    streaming = pool.submit(stream_generate, gated.client, prompt="01", seed=1)
+    gated.decoder.release(2)
+    gated.wait_for_steps(3)
+    gated.decoder.fault = RuntimeError("out of cheese")
+    gated.decoder.open()
+    check_told(streaming.result(), "generation_failed")
+    metrics = gated.metrics()
+    assert metrics.by_label("requests_total", "outcome")["error"] == 1
+    assert metrics.value("num_requests_running") == 0
+    assert metrics.value("kv_cache_usage_ratio") == 0
+
+
+def test_shutting_down_in_the_middle_of_a_stream_is_its_last_event(
+    gated: GatedService, pool: ThreadPoolExecutor
+) -> None:
+    streaming = pool.submit(stream_generate, gated.client, prompt="01", seed=1)
+    gated.decoder.release(2)
+    gated.wait_for_steps(3)
+    gated.runtime.switchboard.abort_all()
+    gated.decoder.open()
+    check_told(streaming.result(), "draining")
+
+
+def test_after_a_silence_the_headers_are_out_and_failure_is_an_event(tmp_path: Path) -> None:
+    with GatedService(tmp_path, keep_alive_s=0.02) as gated:
+        gated.decoder.fault = RuntimeError("out of cheese")
+        client = RawClient.generate(gated.port, prompt="01", stream=True)
+        assert client.read_until(b": keep-alive\n\n").startswith(b"HTTP/1.1 200 OK")
+        gated.decoder.open()
+        received = client.read_until(b"data: [DONE]\n\n")
+        assert b'data: {"error":{"message":"the model\'s step failed' in received
+        client.close()

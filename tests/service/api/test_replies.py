@@ -1,0 +1,123 @@
+"""Replies and the switchboard without a worker: turns are handed in by the test."""
+
+import asyncio
+
+from serving import Exposition, generation_request, toy_served
+
+from service.api.limits import Admission
+from service.api.replies import Reply, Switchboard
+from service.engine.request import (
+    Event,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Started,
+    StepStats,
+    TokenGenerated,
+)
+from service.engine.served import ServedModel
+from service.engine.worker import Turn
+from service.metrics import Metrics
+
+
+class RecordingWorker:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.submitted: list[str] = []
+        self.aborted: list[str] = []
+
+    def submit(self, model: ServedModel, request: GenerationRequest) -> None:
+        self.submitted.append(request.request_id)
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.append(request_id)
+
+
+class Office:
+    """A switchboard and what is around it."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics(lambda: 0.0)
+        self.switchboard = Switchboard(self.metrics, Admission(num_slots=2, max_waiting_requests=2))
+        self.worker = RecordingWorker()
+        self.model = toy_served()
+
+    def open(self, request_id: str, arrived: float = 0.0) -> Reply:
+        request = generation_request(request_id)
+        return self.switchboard.open(self.worker, self.model, request, arrived)  # type: ignore[arg-type]
+
+    def turn(self, *events: Event, began_at: float, at: float) -> None:
+        self.switchboard.on_turn(Turn(list(events), began_at, at, StepStats()))
+
+    def exposition(self) -> Exposition:
+        return Exposition(self.metrics.exposition().decode())
+
+
+def test_events_reach_their_reply_in_order() -> None:
+    office = Office()
+    first, second = office.open("a"), office.open("b")
+    assert office.worker.submitted == ["a", "b"]
+    events = [TokenGenerated("a", 5, "x"), TokenGenerated("b", 6, "y"), TokenGenerated("a", 7, "z")]
+    office.turn(Started("a"), Started("b"), *events, began_at=1, at=2)
+
+    async def read() -> list[object]:
+        return [
+            await first.next_event(),
+            await first.next_event(),
+            await second.next_event(),
+            await second.next_event(timeout_s=0.001),
+        ]
+
+    assert asyncio.run(read()) == [events[0], events[2], events[1], None]
+
+
+def test_an_end_closes_the_account() -> None:
+    office = Office()
+    reply = office.open("a", arrived=0.5)
+    office.turn(Started("a"), began_at=1.0, at=2.0)
+    office.turn(TokenGenerated("a", 5, "x"), began_at=2.0, at=3.0)
+    office.turn(
+        TokenGenerated("a", 6, "y"),
+        Finished("a", FinishReason.LENGTH),
+        began_at=3.0,
+        at=4.0,
+    )
+    assert reply.is_finished
+    assert office.switchboard.num_open == 0
+    assert reply.num_tokens == 2
+    timeline = reply.timeline
+    assert (timeline.queue_s, timeline.ttft_s, timeline.decode_s, timeline.total_s) == (
+        0.5,
+        2.5,
+        1.0,
+        3.5,
+    )
+    exposition = office.exposition()
+    assert exposition.value("time_to_first_token_seconds_sum") == 2.5
+    assert exposition.value("inter_token_latency_seconds_count") == 1
+    assert exposition.value("requests_total", {"outcome": "length"}) == 1
+
+
+def test_who_stops_listening_early_aborts() -> None:
+    office = Office()
+    with office.open("a"):
+        assert office.worker.aborted == []
+    assert office.worker.aborted == ["a"]
+
+
+def test_who_heard_the_end_aborts_nothing() -> None:
+    office = Office()
+    with office.open("a"):
+        office.turn(Finished("a", FinishReason.STOP), began_at=1, at=2)
+    assert office.worker.aborted == []
+
+
+def test_all_open_requests_can_be_aborted() -> None:
+    office = Office()
+    for name in ("a", "b", "c"):
+        office.open(name)
+    office.turn(Finished("b", FinishReason.STOP), began_at=1, at=2)
+    office.switchboard.abort_all()
+    assert office.worker.aborted == ["a", "c"]
+    assert office.switchboard.num_open == 2, "until the worker has answered"

@@ -1,0 +1,169 @@
+"""The policy as tables of cases: no model, no tensor, no time."""
+
+import dataclasses
+
+import pytest
+from serving import generation_request
+from toys import toy_tokenizer
+
+from service.engine.scheduler import Plan, Scheduler
+from service.engine.sequence import Sequence
+
+
+def make_sequence(name: str, prompt_length: int, *, max_new_tokens: int = 4) -> Sequence:
+    request = generation_request(name, (7,) * prompt_length, max_new_tokens=max_new_tokens)
+    return Sequence(request, toy_tokenizer())
+
+
+def carry_out(scheduler: Scheduler, plan: Plan) -> list[Sequence]:
+    """What the engine does after a step, with an invented token; returns who finished."""
+    finished = []
+    for chunk in plan.chunks:
+        chunk.sequence.num_computed = chunk.end
+    for chunk in plan.chunks:
+        if chunk.yields_token or chunk.sequence.num_uncomputed == 0:
+            chunk.sequence.output_ids.append(9)
+            if len(chunk.sequence.output_ids) == chunk.sequence.request.max_new_tokens:
+                scheduler.remove(chunk.sequence)
+                finished.append(chunk.sequence)
+    scheduler.check_integrity()
+    return finished
+
+
+def described(plan: Plan | None) -> list[tuple[str, int, int]]:
+    return [] if plan is None else [(c.sequence.request_id, c.start, c.end) for c in plan.chunks]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Sequences by arrival: (name, prompt tokens, computed before); what the step computes."""
+
+    waiting: list[tuple[str, int]]
+    expected: list[tuple[str, int, int]]
+    num_slots: int = 3
+    max_step_tokens: int = 8
+
+
+CASES = {
+    "a prompt within the budget is one chunk": Case([("a", 5)], [("a", 0, 5)]),
+    "a prompt over the budget is cut": Case([("a", 20)], [("a", 0, 8)]),
+    "what is left goes to the next prompt": Case([("a", 5), ("b", 5)], [("a", 0, 5), ("b", 0, 3)]),
+    "a prompt that gets nothing is not in the step": Case([("a", 8), ("b", 5)], [("a", 0, 8)]),
+    "a prompt of one token is laid out with the decodes": Case(
+        [("a", 5), ("b", 1)], [("b", 0, 1), ("a", 0, 5)]
+    ),
+    "who has no slot waits": Case(
+        [("a", 1), ("b", 1), ("c", 1), ("d", 1)], [("a", 0, 1), ("b", 0, 1), ("c", 0, 1)]
+    ),
+    "one slot serves one": Case([("a", 2), ("b", 2)], [("a", 0, 2)], num_slots=1),
+    "nothing to do is no plan": Case([], []),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_first_step_computes(name: str) -> None:
+    case = CASES[name]
+    scheduler = Scheduler(num_slots=case.num_slots, max_step_tokens=case.max_step_tokens)
+    for request_id, prompt_length in case.waiting:
+        scheduler.add(make_sequence(request_id, prompt_length))
+    plan = scheduler.schedule()
+    assert described(plan) == case.expected
+    started = [] if plan is None else [sequence.request_id for sequence in plan.started]
+    assert started == [request_id for request_id, _ in case.waiting[: case.num_slots]]
+    scheduler.check_integrity()
+
+
+def test_running_sequences_decode_in_every_step_while_a_long_prompt_comes_in_chunks() -> None:
+    scheduler = Scheduler(num_slots=3, max_step_tokens=8)
+    scheduler.add(make_sequence("a", 2, max_new_tokens=9))
+    scheduler.add(make_sequence("b", 3, max_new_tokens=9))
+    steps = []
+    for _ in range(5):
+        plan = scheduler.schedule()
+        assert plan is not None
+        steps.append(described(plan))
+        carry_out(scheduler, plan)
+        if len(steps) == 1:
+            scheduler.add(make_sequence("long", 15))
+    assert steps == [
+        [("a", 0, 2), ("b", 0, 3)],
+        [("a", 2, 3), ("b", 3, 4), ("long", 0, 6)],
+        [("a", 3, 4), ("b", 4, 5), ("long", 6, 12)],
+        [("a", 4, 5), ("b", 5, 6), ("long", 12, 15)],
+        [("a", 5, 6), ("b", 6, 7), ("long", 15, 16)],
+    ]
+
+
+def test_decodes_stand_by_slot_so_that_neighbours_are_one_slice() -> None:
+    scheduler = Scheduler(num_slots=3, max_step_tokens=16)
+    names = ["a", "b", "c"]
+    for name in names:
+        scheduler.add(make_sequence(name, 2, max_new_tokens=1 if name == "a" else 9))
+    plan = scheduler.schedule()
+    assert plan is not None
+    carry_out(scheduler, plan)  # a ends and gives slot 0 back
+    scheduler.add(make_sequence("d", 2, max_new_tokens=9))
+    for _ in range(2):
+        plan = scheduler.schedule()
+        assert plan is not None
+        carry_out(scheduler, plan)
+    assert [chunk.sequence.request_id for chunk in plan.chunks] == ["d", "b", "c"]
+    assert [chunk.slot for chunk in plan.chunks] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("num_slots", "max_step_tokens"), [(1, 1), (4, 4), (32, 16)], ids=str)
+def test_a_budget_that_decoding_could_use_up_is_refused(
+    num_slots: int, max_step_tokens: int
+) -> None:
+    with pytest.raises(ValueError, match=f"max_step_tokens {max_step_tokens} must exceed"):
+        Scheduler(num_slots=num_slots, max_step_tokens=max_step_tokens)
+
+
+@pytest.mark.parametrize("flood_length", [1, 3, 30])
+def test_nobody_starves_under_a_constant_flood(flood_length: int) -> None:
+    scheduler = Scheduler(num_slots=3, max_step_tokens=4)
+    order: list[str] = []
+    finished: list[str] = []
+    scheduler.add(make_sequence("early", 25))
+    for step in range(1200):
+        scheduler.add(make_sequence(f"flood-{step}", flood_length))
+        decoding = {s.request_id for s in scheduler.running if s.num_uncomputed == 1}
+        plan = scheduler.schedule()
+        assert plan is not None
+        assert sum(chunk.num_tokens for chunk in plan.chunks) <= 4
+        assert decoding <= {chunk.sequence.request_id for chunk in plan.chunks}
+        order += [sequence.request_id for sequence in plan.started]
+        finished += [sequence.request_id for sequence in carry_out(scheduler, plan)]
+    arrivals = ["early", *(f"flood-{step}" for step in range(1200))]
+    assert order == arrivals[: len(order)]
+    # The budget is at least one prompt token a step, so each of the served took at most its
+    # prompt and its output in steps while it was the oldest.
+    steps_a_request = flood_length + 4
+    assert len(finished) >= (1200 - 29) // steps_a_request - 3
+    assert set(arrivals[: len(finished) - 3]) <= set(finished)
+
+
+def test_find_and_remove_know_the_queue_and_the_running() -> None:
+    scheduler = Scheduler(num_slots=1, max_step_tokens=4)
+    running, waiting = make_sequence("running", 2), make_sequence("waiting", 2)
+    scheduler.add(running)
+    scheduler.add(waiting)
+    scheduler.schedule()
+    assert scheduler.find("running") is running
+    assert scheduler.find("waiting") is waiting
+    assert scheduler.find("nobody") is None
+    scheduler.remove(waiting)
+    scheduler.remove(running)
+    scheduler.check_integrity()
+    assert (list(scheduler.running), list(scheduler.waiting)) == ([], [])
+    assert scheduler.schedule() is None
+
+
+def test_a_freed_slot_is_taken_in_the_next_step() -> None:
+    scheduler = Scheduler(num_slots=1, max_step_tokens=4)
+    first, second = make_sequence("first", 10), make_sequence("second", 2)
+    scheduler.add(first)
+    scheduler.add(second)
+    scheduler.schedule()
+    scheduler.remove(first)
+    assert described(scheduler.schedule()) == [("second", 0, 2)]

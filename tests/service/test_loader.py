@@ -1,0 +1,152 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from serving import generation_request, reference_ids
+from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weights
+
+from lm.volume import Step, StepDamaged, StepVanished
+from service.engine.request import TokenGenerated
+from service.engine.served import ServedModel
+from service.gate import CheckpointRefused
+from service.loader import Loader, LoaderOptions
+
+
+def make_loader(
+    *, dtype: str = "float64", max_model_tokens: int | None = None, verify_hashes: bool = True
+) -> Loader:
+    return Loader(
+        LoaderOptions(
+            device=torch.device("cpu"),
+            dtype=dtype,
+            num_slots=2,
+            max_step_tokens=16,
+            max_model_tokens=max_model_tokens,
+            verify_hashes=verify_hashes,
+        )
+    )
+
+
+def answer(model: ServedModel) -> list[int]:
+    model.engine.submit(generation_request("a", (5, 6, 7), max_new_tokens=6))
+    events = []
+    while not model.engine.is_idle:
+        events += model.engine.step()
+    return [event.token_id for event in events if isinstance(event, TokenGenerated)]
+
+
+def flip_byte(path: Path, position: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x10
+    status = path.stat()
+    path.write_bytes(bytes(content))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_step_becomes_a_model_that_names_itself(tmp_path: Path) -> None:
+    step = publish_toy(tmp_path, "toy", 30, seed=4)
+    model = make_loader().load(step)
+    checkpoint = model.checkpoint
+    assert (checkpoint.name, checkpoint.run, checkpoint.step) == ("toy@30", "toy", 30)
+    assert checkpoint.fingerprint == step.manifest.fingerprint
+    assert checkpoint.created_at == step.manifest.created_timestamp
+    assert (model.dtype, model.device, model.max_model_tokens) == ("float64", "cpu", 256)
+    assert model.tokenizer.fingerprint == toy_tokenizer().fingerprint
+    assert model.load_s > 0
+    expected = reference_ids(
+        toy_decoder(4).double(), generation_request("a", (5, 6, 7), max_new_tokens=6)
+    )
+    assert answer(model) == expected
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_weights_are_served_in_the_dtype_asked_for(tmp_path: Path, dtype: str, tied: bool) -> None:
+    config = toy_config(tie_word_embeddings=tied)
+    model = make_loader(dtype=dtype).load(publish_toy(tmp_path, "toy", 1, config=config))
+    decoder = model.engine._runner._decoder
+    assert {str(weight.dtype) for weight in decoder.parameters()} == {f"torch.{dtype}"}
+    assert not any(weight.requires_grad for weight in decoder.parameters())
+    assert (decoder.lm_head.weight is decoder.model.embed_tokens.weight) == tied
+    assert model.engine._runner.cache.key.dtype is getattr(torch, dtype)
+
+
+def test_auto_measures_once_and_says_what_it_chose(tmp_path: Path) -> None:
+    loader = make_loader(dtype="auto")
+    dtypes = {loader.load(publish_toy(tmp_path, "toy", step)).dtype for step in (1, 2, 3)}
+    assert len(dtypes) == 1
+    assert dtypes <= {"float32", "bfloat16"}
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 256), (2, 2), (40, 40), (9999, 256)])
+def test_the_context_is_the_models_or_less(
+    tmp_path: Path, asked: int | None, expected: int
+) -> None:
+    model = make_loader(max_model_tokens=asked).load(publish_toy(tmp_path, "toy", 1))
+    assert model.max_model_tokens == expected
+    assert model.engine._runner.cache.max_tokens == expected
+
+
+def test_what_happens_to_the_files_later_does_not_reach_the_model(tmp_path: Path) -> None:
+    step = publish_toy(tmp_path, "toy", 1, seed=4)
+    model = make_loader(dtype="float32").load(step)
+    before = answer(model)
+    for file in step.path.iterdir():
+        os.truncate(file, 0)
+        file.unlink()
+    assert answer(model) == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_flipped_byte_is_refused(tmp_path: Path, name: str) -> None:
+    step = publish_toy(tmp_path, "toy", 1)
+    file = step.path / name
+    position = file.read_bytes().rindex(b"6") if name == "config.json" else file.stat().st_size // 2
+    flip_byte(file, position)
+    with pytest.raises((StepDamaged, CheckpointRefused)):
+        make_loader().load(step)
+
+
+def test_without_hashes_the_numbers_are_still_checked(tmp_path: Path) -> None:
+    weights = toy_weights(0)
+    weights["model.norm.weight"][3] = torch.nan
+    step = publish_toy(tmp_path, "toy", 1, weights=weights)
+    with pytest.raises(CheckpointRefused) as refused:
+        make_loader(verify_hashes=False).load(step)
+    assert refused.value.reason == "weights_not_finite"
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_weights_that_do_not_fit_the_config_are_damage(tmp_path: Path, change: str) -> None:
+    weights = toy_weights(0)
+    if change == "missing":
+        del weights["model.layers.0.mlp.up_proj.weight"]
+    elif change == "extra":
+        weights["model.layers.7.mlp.up_proj.weight"] = torch.zeros(2)
+    else:
+        weights["model.norm.weight"] = torch.ones(65)
+    step = publish_toy(tmp_path, "toy", 1, weights=weights)
+    with pytest.raises(StepDamaged, match=r"up_proj|norm"):
+        make_loader().load(step)
+
+
+def test_a_tokenizer_of_another_training_is_refused(tmp_path: Path) -> None:
+    step = publish_toy(tmp_path, "toy", 1, tokenizer_fingerprint="0" * 64)
+    with pytest.raises(CheckpointRefused) as refused:
+        make_loader().load(step)
+    assert refused.value.reason == "tokenizer"
+
+
+def test_a_step_that_is_pruned_meanwhile_has_vanished(tmp_path: Path) -> None:
+    step = publish_toy(tmp_path, "toy", 1)
+    step.path.rename(tmp_path / "elsewhere")
+    with pytest.raises(StepVanished):
+        make_loader().load(step)
+
+
+def test_a_step_without_a_tokenizer_is_damage(tmp_path: Path) -> None:
+    step: Step = publish_toy(tmp_path, "toy", 1)
+    (step.path / "tokenizer.json").unlink()
+    with pytest.raises(StepDamaged, match="tokenizer"):
+        make_loader().load(step)

@@ -1,0 +1,72 @@
+import re
+
+import pytest
+
+from service.__main__ import build_parser, main, read_settings
+from service.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"NESTLING_{name.upper()}", raising=False)
+
+
+def test_help_lists_every_setting_with_its_default() -> None:
+    help_text = " ".join(build_parser().format_help().split())
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in help_text
+        assert str(field.description) in help_text
+    assert "[8000]" in help_text
+    assert "NESTLING_" in help_text
+
+
+def test_the_command_line_is_stronger_than_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NESTLING_PORT", "9000")
+    monkeypatch.setenv("NESTLING_NUM_SLOTS", "5")
+    settings = read_settings(["--port", "9001", "--verify-hashes=false"])
+    assert (settings.port, settings.num_slots, settings.verify_hashes) == (9001, 5, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--port", "http"], "port: .*'http'"),
+        (["--num-slots", "0"], "num_slots: .*'0'"),
+        (["--num-slots", "64", "--max-step-tokens", "64"], "max_step_tokens 64 must exceed"),
+        (["--device", "abacus"], "unknown device 'abacus'; use auto, cpu or cuda"),
+        (["--dtype", "int4"], "dtype: .*'int4'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_value_is_one_line_and_exit_2(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(rf"service: {expected}.*\n", captured.err)
+
+
+def test_an_unknown_variable_is_one_line_and_exit_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NESTLING_PROT", "1")
+    assert main([]) == 2
+    expected = "service: NESTLING_PROT is no setting; did you mean NESTLING_PORT?\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_an_unknown_option_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["--prot", "1"])
+    assert exited.value.code == 2
+    assert "--prot" in capsys.readouterr().err
+
+
+def test_an_option_is_written_out() -> None:
+    """An abbreviation that works today becomes ambiguous with tomorrow's setting."""
+    with pytest.raises(SystemExit):
+        read_settings(["--max-wait", "1"])

@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings, refuse_unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"NESTLING_{name.upper()}", raising=False)
+
+
+def test_the_environment_sets_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "NESTLING_VOLUME": "/somewhere",
+        "NESTLING_RUN": "tiny",
+        "NESTLING_PORT": "9000",
+        "NESTLING_DTYPE": "float32",
+        "NESTLING_MAX_MODEL_TOKENS": "512",
+        "NESTLING_POLL_INTERVAL_S": "0.25",
+        "NESTLING_VERIFY_HASHES": "false",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert settings.volume == Path("/somewhere")
+    assert (settings.run, settings.port, settings.dtype) == ("tiny", 9000, "float32")
+    assert (settings.max_model_tokens, settings.poll_interval_s) == (512, 0.25)
+    assert settings.verify_hashes is False
+
+
+def test_an_argument_is_stronger_than_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NESTLING_PORT", "9000")
+    assert Settings(port=9001).port == 9001
+
+
+def test_settings_do_not_change() -> None:
+    settings = Settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_says_what_it_is(name: str) -> None:
+    description = Settings.model_fields[name].description
+    assert description is not None
+    assert description.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "http"),
+        ("port", "70000"),
+        ("port", "-1"),
+        ("num_slots", "0"),
+        ("max_waiting_requests", "-1"),
+        ("max_body_bytes", "0"),
+        ("request_timeout_s", "0"),
+        ("keep_alive_s", "soon"),
+        ("poll_interval_s", "-1"),
+        ("drain_timeout_s", "-1"),
+        ("dtype", "int4"),
+        ("log_level", "loud"),
+        ("verify_hashes", "perhaps"),
+        ("max_model_tokens", "1"),
+        ("threads", "0"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        Settings(**{name: value})
+
+
+def test_slots_that_leave_no_room_for_prompts_are_refused() -> None:
+    with pytest.raises(ValidationError, match="max_step_tokens 8 must exceed num_slots 8"):
+        Settings(num_slots=8, max_step_tokens=8)
+    assert Settings(num_slots=8, max_step_tokens=9).max_step_tokens == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "neighbour"),
+    [
+        ("NESTLING_PRT", "NESTLING_PORT"),
+        ("NESTLING_VOLUMES", "NESTLING_VOLUME"),
+        ("NESTLING_MAX_BODY_SIZE", "NESTLING_MAX_BODY_BYTES"),
+        ("NESTLING_", "NESTLING_RUN"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_its_neighbour(name: str, neighbour: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} is no setting; did you mean {neighbour}\?$"):
+        refuse_unknown_variables({name: "1"})
+
+
+KUBERNETES = {
+    "NESTLING_SERVICE_HOST": "10.0.0.1",
+    "NESTLING_SERVICE_PORT": "8000",
+    "NESTLING_SERVICE_PORT_HTTP": "8000",
+    "NESTLING_PORT": "tcp://10.0.0.1:8000",
+    "NESTLING_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "NESTLING_PORT_8000_TCP_PROTO": "tcp",
+    "NESTLING_PORT_8000_TCP_PORT": "8000",
+    "NESTLING_PORT_8000_TCP_ADDR": "10.0.0.1",
+    "NESTLING_TRAINER_SERVICE_HOST": "10.0.0.2",
+    "NESTLING_TRAINER_PORT": "tcp://10.0.0.2:9100",
+    "NESTLING_TRAINER_PORT_9100_TCP_ADDR": "10.0.0.2",
+}
+"""What a pod finds beside Services named ``nestling`` and ``nestling-trainer``."""
+
+
+def test_variables_that_kubernetes_sets_are_tolerated(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_unknown_variables(KUBERNETES)
+    for name, value in KUBERNETES.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().port == 8000
+
+
+def test_variables_of_others_are_none_of_our_business() -> None:
+    refuse_unknown_variables({"PATH": "/bin", "NESTLINGS_EGG": "1", "MY_NESTLING_PORT": "1"})

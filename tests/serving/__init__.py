@@ -1,0 +1,34 @@
+"""What tests of the service share: engines over toys, live services, clients, small parsers."""
+
+from serving.engines import (
+    GatedDecoder,
+    gated_engine,
+    generation_request,
+    reference_ids,
+    toy_engine,
+    toy_served,
+)
+from serving.exposition import Exposition
+from serving.live import GatedService, LiveService, toy_settings
+from serving.process import ServiceProcess
+from serving.raw import RawClient
+from serving.sse import Stream, stream_generate
+from serving.waiting import wait_until
+
+__all__ = [
+    "Exposition",
+    "GatedDecoder",
+    "GatedService",
+    "LiveService",
+    "RawClient",
+    "ServiceProcess",
+    "Stream",
+    "gated_engine",
+    "generation_request",
+    "reference_ids",
+    "stream_generate",
+    "toy_engine",
+    "toy_served",
+    "toy_settings",
+    "wait_until",
+]

@@ -1,0 +1,121 @@
+"""Engines and models over toy decoders, and decoders that a test holds or breaks."""
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+from toys import toy_config, toy_decoder, toy_tokenizer
+
+from lm.attention import Attend
+from lm.config import ModelConfig
+from lm.decoder import Decoder
+from lm.generate import generate
+from lm.initialize import initialize
+from lm.sampling import SamplingParams
+from lm.tokenizer import Tokenizer
+from service.engine.cache import SlotCache
+from service.engine.engine import Engine
+from service.engine.request import GenerationRequest
+from service.engine.served import Checkpoint, ServedModel
+
+
+class GatedDecoder(Decoder):
+    """Computes one step a permit, so that a test decides when a step ends."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.permits = threading.Semaphore(0)
+        self.num_begun = 0
+        self.fault: Exception | None = None
+        """Raised at the end of a step, if it is set."""
+
+    def hidden(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        self.num_begun += 1
+        assert self.permits.acquire(timeout=30), "the test forgot to release a step"
+        if self.fault is not None:
+            raise self.fault
+        return super().hidden(token_ids, positions, attend)
+
+    def release(self, steps: int = 1) -> None:
+        """Let so many steps end."""
+        self.permits.release(steps)
+
+    def open(self) -> None:
+        """Let every step end from now on."""
+        self.release(1_000_000)
+
+
+def toy_engine(
+    decoder: Decoder | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    num_slots: int = 4,
+    max_step_tokens: int = 16,
+) -> Engine:
+    """An engine in the decoder's dtype; a toy decoder in float64 where none is given."""
+    decoder = toy_decoder(0).double() if decoder is None else decoder
+    cache = SlotCache(
+        decoder.config,
+        num_slots=num_slots,
+        max_tokens=decoder.config.max_position_embeddings,
+        dtype=decoder.lm_head.weight.dtype,
+        device=torch.device("cpu"),
+    )
+    return Engine(decoder, tokenizer or toy_tokenizer(), cache, max_step_tokens=max_step_tokens)
+
+
+def toy_served(engine: Engine | None = None, *, step: int = 1) -> ServedModel:
+    """A model as the loader would hand it over."""
+    engine = engine or toy_engine()
+    return ServedModel(
+        checkpoint=Checkpoint(run="toy", step=step, fingerprint=f"{step:064x}", created_at=0.0),
+        tokenizer=toy_tokenizer(),
+        engine=engine,
+        max_model_tokens=toy_config().max_position_embeddings,
+        dtype="float64",
+        device="cpu",
+        load_s=0.1,
+    )
+
+
+def gated_engine(*, seed: int = 0, **engine_options: int) -> tuple[GatedDecoder, Engine]:
+    """A decoder that waits for permits, with the weights of ``toy_decoder(seed)``."""
+    decoder = GatedDecoder(toy_config())
+    initialize(decoder, seed)
+    return decoder, toy_engine(decoder.double().eval(), **engine_options)
+
+
+def generation_request(
+    request_id: str = "a",
+    prompt_ids: tuple[int, ...] = (5, 6, 7),
+    *,
+    max_new_tokens: int = 4,
+    stop: tuple[str, ...] = (),
+    deadline: float | None = None,
+    **sampling: Any,
+) -> GenerationRequest:
+    """A request, greedy unless ``sampling`` says otherwise."""
+    return GenerationRequest(
+        request_id=request_id,
+        prompt_ids=prompt_ids,
+        max_new_tokens=max_new_tokens,
+        sampling=SamplingParams(**{"temperature": 0.0, **sampling}),
+        stop=stop,
+        deadline=deadline,
+    )
+
+
+def reference_ids(
+    decoder: Decoder, request: GenerationRequest, eos_token_ids: tuple[int, ...] = (0,)
+) -> list[int]:
+    """What the slow reference generator answers."""
+    return list(
+        generate(
+            decoder,
+            request.prompt_ids,
+            request.sampling,
+            max_new_tokens=request.max_new_tokens,
+            eos_token_ids=eos_token_ids,
+        )
+    )

@@ -1,0 +1,125 @@
+"""A service inside this process: uvicorn in a thread behind a real socket, no start-up cost."""
+
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import uvicorn
+
+from service.app import create_app
+from service.runtime import Runtime
+from service.settings import Settings
+from serving.engines import gated_engine, toy_served
+from serving.exposition import Exposition
+from serving.waiting import wait_until
+
+
+def toy_settings(volume: Path, **changes: Any) -> Settings:
+    """Settings for a toy: float64, so that texts equal the reference; quick polls."""
+    return Settings(
+        **{
+            "volume": volume,
+            "port": 0,
+            "device": "cpu",
+            "dtype": "float64",
+            "num_slots": 4,
+            "max_step_tokens": 32,
+            "poll_interval_s": 0.01,
+            **changes,
+        }
+    )
+
+
+class LiveService:
+    """Serves while entered."""
+
+    def __init__(self, settings: Settings) -> None:
+        app = create_app(settings)
+        self.runtime: Runtime = app.state.runtime
+        config = uvicorn.Config(app, port=0, log_config=None, ws="none", lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="uvicorn")
+        self.port = 0
+        self.client = httpx.Client()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        wait_until(lambda: self._server.started, "the server starts")
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.client.close()
+        self._server.should_exit = True
+        self._thread.join()
+
+    def metrics(self) -> Exposition:
+        """Scrape."""
+        return Exposition(self.client.get("/metrics").text)
+
+    def wait_ready(self) -> None:
+        """Wait until a model serves."""
+        wait_until(lambda: self.client.get("/readyz").is_success, "a model serves")
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is open, running or waiting."""
+        metrics = self.metrics()
+        return (
+            self.runtime.switchboard.num_open == 0
+            and metrics.value("num_requests_running") == 0
+            and metrics.value("num_requests_waiting") == 0
+        )
+
+
+class GatedService(LiveService):
+    """Serves a model that computes only as many steps as the test lets it."""
+
+    def __init__(self, volume: Path, **settings: Any) -> None:
+        super().__init__(toy_settings(volume, **settings))
+        options = self.runtime.settings
+        self.decoder, engine = gated_engine(
+            num_slots=options.num_slots, max_step_tokens=options.max_step_tokens
+        )
+        self._model = toy_served(engine)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.runtime.worker.flip(self._model)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if hasattr(self, "decoder"):
+            self.decoder.open()
+        super().__exit__(kind, error, traceback)
+
+    def wait_for_steps(self, count: int) -> None:
+        """Wait until step number ``count`` has begun."""
+        wait_until(lambda: self.decoder.num_begun >= count, f"step {count} begins")
+
+    def wait_for_command(self) -> None:
+        """Wait until the worker has been told something that it has not read yet."""
+        wait_until(lambda: not self.runtime.worker._commands.empty(), "the worker is told")
+
+    def forget_model(self) -> None:
+        """Let go of the model, so that the service alone holds it."""
+        self.decoder.open()
+        del self.decoder, self._model
+
+    def pass_time(self, seconds: float) -> None:
+        """Let the worker's clock jump ahead."""
+        clock = self.runtime.clock
+        self.runtime.worker._clock = lambda: clock() + seconds

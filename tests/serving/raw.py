@@ -1,0 +1,52 @@
+"""A client at the level of the socket: sends half a request, leaves rudely."""
+
+import json
+import socket
+import struct
+from typing import Any, Self
+
+
+class RawClient:
+    """One connection."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.received = b""
+
+    @classmethod
+    def generate(cls, port: int, **body: Any) -> Self:
+        """A connection on which ``POST /generate`` has been sent."""
+        client = cls(port)
+        content = json.dumps(body).encode()
+        client.send(
+            b"POST /generate HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(content), content)
+        )
+        return client
+
+    def send(self, content: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(content)
+
+    def read_until(self, mark: bytes) -> bytes:
+        """Read until a mark has come; returns everything received so far."""
+        while mark not in self.received:
+            piece = self._socket.recv(65536)
+            assert piece, f"the service hung up before {mark!r}: {self.received!r}"
+            self.received += piece
+        return self.received
+
+    def read_all(self) -> bytes:
+        """Read until the service closes the connection."""
+        while piece := self._socket.recv(65536):
+            self.received += piece
+        return self.received
+
+    def close(self) -> None:
+        """Leave as a browser tab does."""
+        self._socket.close()
+
+    def reset(self) -> None:
+        """Leave with a TCP reset instead of a farewell."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
