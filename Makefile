@@ -1,0 +1,58 @@
+# Everything a person types. `make help` lists it; `make run` and `make test` set up what they need.
+RECIPE ?= tiny
+PORT ?= 8000
+VOLUME ?= ./volume
+PYTHON ?= python3
+# An index of PyTorch wheels to prefer, e.g. PyTorch's CPU one; empty takes the default wheel.
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := trainer,corpus,service,import,plot,dev
+
+.DEFAULT_GOAL := help
+.PHONY: help install run train serve lint test test-all bench weights clean
+
+help:  ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: RECIPE=$(RECIPE) PORT=$(PORT) VOLUME=$(VOLUME) TORCH_INDEX=$(TORCH_INDEX)"
+
+install: $(STAMP)  ## Create .venv with pinned dependencies (skipped when it is up to date)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "nestling needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --constraint constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[$(EXTRAS)]'
+	@touch $(STAMP)
+
+run: $(STAMP)  ## Train RECIPE into VOLUME and serve it on PORT while it learns; Ctrl-C stops both
+	@$(BIN)/python scripts/run.py --recipe $(RECIPE) --port $(PORT) --volume $(VOLUME)
+
+train: $(STAMP)  ## Train alone; the same command goes on where it stopped
+	@$(BIN)/python -m trainer --recipe $(RECIPE) --volume $(VOLUME)
+
+serve: $(STAMP)  ## Serve alone
+	@$(BIN)/python -m service --volume $(VOLUME) --port $(PORT)
+
+lint: $(STAMP)  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint  ## Lint, types and tests; no network beyond the package index
+	$(BIN)/pytest
+
+test-all: lint weights  ## What is slow or needs servers or weights, too
+	REQUIRE_TOOLS=1 $(BIN)/pytest -m 'slow or not slow'
+
+bench: $(STAMP)  ## Measure the engine on this machine; the last line is JSON
+	@$(BIN)/python -m bench.engine
+
+weights: $(STAMP)  ## Fetch SmolLM2-135M-Instruct into ./weights (cached)
+	@$(BIN)/python scripts/fetch_weights.py
+
+clean:  ## Remove .venv and caches; volumes and weights stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build ./*.egg-info

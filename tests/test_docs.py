@@ -1,0 +1,37 @@
+"""What the pages list is what there is: routes, metrics, error codes."""
+
+import inspect
+import re
+from pathlib import Path
+
+from fastapi.routing import APIRoute
+
+from service import errors
+from service.api import checkpoints, generate, health, home
+from service.metrics import Metrics
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_the_http_page_names_every_route() -> None:
+    page = (DOCS / "http.md").read_text("utf-8")
+    routers = (checkpoints.router, generate.router, health.router, home.router)
+    routes = [route for router in routers for route in router.routes]
+    paths = [route.path for route in routes if isinstance(route, APIRoute)]
+    assert "/generate" in paths
+    assert [path for path in paths if f"{path}`" not in page] == []
+
+
+def test_the_http_page_names_every_error_code() -> None:
+    page = (DOCS / "http.md").read_text("utf-8")
+    tree = [error for _, error in inspect.getmembers(errors, inspect.isclass)]
+    leaves = [error for error in tree if error is not errors.ServiceError]
+    assert [error.code for error in leaves if f"`{error.code}`" not in page] == []
+
+
+def test_the_operations_page_names_only_metrics_that_exist() -> None:
+    exposition = Metrics(wall_clock=lambda: 0.0).exposition().decode()
+    named = re.findall(r"`(nestling_[a-z_]+)", (DOCS / "operations.md").read_text("utf-8"))
+    assert named
+    known = set(re.findall(r"^# TYPE (\w+)", exposition, re.MULTILINE))
+    assert [name for name in named if name not in known] == []
