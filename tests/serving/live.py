@@ -69,6 +69,21 @@ class LiveService:
         """Wait until a model serves."""
         wait_until(lambda: self.client.get("/readyz").is_success, "a model serves")
 
+    def wait_for_looks(self) -> None:
+        """Wait until the watcher has looked at the volume, begun after this call and ended."""
+        watcher = self.runtime.watcher
+        look = watcher.look
+        num_looks = 0
+
+        def counting_look() -> None:
+            nonlocal num_looks
+            look()
+            num_looks += 1
+
+        watcher.look = counting_look  # type: ignore[method-assign]
+        wait_until(lambda: num_looks >= 2, "the watcher looks")
+        watcher.look = look  # type: ignore[method-assign]
+
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is open, running or waiting."""

@@ -1,0 +1,108 @@
+"""``make run``: one foreground job that trains, serves, and leaves nothing behind."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from serving import wait_until
+from toy_run import toy_recipe
+
+from lm.volume import newest_step
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "run.py"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe that would train for hours, with a checkpoint at every fifth step."""
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(toy_recipe("phases.0.steps=1000000").to_dict()))
+    return path
+
+
+@pytest.fixture
+def job(recipe: Path, tmp_path: Path) -> Iterator["Job"]:
+    with Job(recipe, tmp_path) as job:
+        yield job
+
+
+class Job:
+    """``scripts/run.py`` in a process group of its own, as a shell would start it."""
+
+    def __init__(self, recipe: Path, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.volume = tmp_path / "volume"
+        self._log = tmp_path / "job.log"
+        options = ["--recipe", recipe, "--port", str(self.port), "--volume", self.volume]
+        self._command = [sys.executable, SCRIPT, *options]
+
+    def __enter__(self) -> "Job":
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                self._command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in [*psutil.Process().children(recursive=True)]:
+            child.kill()
+        self.process.wait()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: text in self.log, f"{text!r} is printed", timeout_s=90)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_prints_a_curl_that_works_and_one_signal_ends_it_whole(
+    job: Job, number: signal.Signals
+) -> None:
+    job.wait_for("curl -N")
+    (line,) = re.findall(r"^ *(curl -N .*)$", job.log, re.MULTILINE)
+    body = json.loads(shlex.split(line)[-1]) | {"max_new_tokens": 4}
+    arguments = [*shlex.split(line)[:-1], json.dumps(body)]
+    answer = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert answer.stdout.endswith("data: [DONE]\n\n")
+    children = job.children()
+    assert len(children) == 2
+    os.killpg(job.process.pid, number)
+    assert job.process.wait(timeout=60) == 0
+    assert [child for child in children if child.is_running()] == []
+    saved = newest_step(job.volume / "toy")
+    assert saved is not None
+    assert f"interrupted; it is saved at step {saved.number}" in job.log
+    assert "draining" in job.log
+
+
+def test_a_child_that_fails_stops_the_other_and_gives_its_status(job: Job) -> None:
+    job.wait_for("curl -N")
+    children = job.children()
+    (service,) = [child for child in children if "service" in child.cmdline()]
+    service.kill()
+    assert job.process.wait(timeout=60) == 128 + signal.SIGKILL
+    assert [child for child in children if child.is_running()] == []
+    assert newest_step(job.volume / "toy") is not None
+
+
+def test_a_recipe_that_does_not_exist_ends_the_job_with_status_2(tmp_path: Path) -> None:
+    with Job(Path("tinny"), tmp_path) as job:
+        assert job.process.wait(timeout=60) == 2
+        assert "tiny" in job.log
