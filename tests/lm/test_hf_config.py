@@ -113,6 +113,11 @@ def test_transformers_refuses_our_own_model_type_by_name(tmp_path: Path) -> None
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
+def test_theta_is_written_for_every_version_of_transformers() -> None:
+    written = to_hf(toy_config(rope_theta=100_000.0))
+    assert written["rope_theta"] == written["rope_parameters"]["rope_theta"] == 100_000.0
+
+
 def test_the_published_config_has_the_published_theta_length_and_size() -> None:
     config = from_hf(PUBLISHED)
     assert config.rope_theta == 100_000.0

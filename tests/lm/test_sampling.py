@@ -16,6 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from lm import sampling
 from lm.sampling import (
     GREEDY_TEMPERATURE,
     MAX_SEED,
@@ -195,6 +196,15 @@ def test_a_dropped_token_is_never_drawn() -> None:
     drawn = {sample(logits, params, index) for index in range(500)}
     assert drawn == kept
     assert 1 < len(kept) <= 4
+
+
+@pytest.mark.parametrize(("uniform", "token"), [(0.0, 1), (0.5, 3), (1.0 - 2.0**-53, 3)])
+def test_a_uniform_number_on_an_edge_belongs_to_the_token_above_it(
+    monkeypatch: pytest.MonkeyPatch, uniform: float, token: int
+) -> None:
+    monkeypatch.setattr(sampling, "counter_uniform", lambda seed, index: uniform)
+    logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf])
+    assert sample(logits, SamplingParams(), 0) == token
 
 
 def test_counter_uniform_gives_the_same_numbers_for_ever() -> None:

@@ -56,6 +56,16 @@ def replace_by_link(step: Path) -> None:
     (step / WEIGHTS).symlink_to(outside)
 
 
+def replace_by_link_of_the_same_size(step: Path) -> None:
+    """A link as long as its file: slashes in a path can be repeated at will."""
+    outside = step.parent.parent.parent / "outside.json"
+    size = (step / "config.json").stat().st_size
+    shutil.move(step / "config.json", outside)
+    slashes = "/" * (size - len(str(outside.parent)) - len(outside.name))
+    (step / "config.json").symlink_to(f"{outside.parent}{slashes}{outside.name}")
+    assert (step / "config.json").lstat().st_size == size
+
+
 def replace_by_directory(step: Path) -> None:
     """Put a directory where the weights should be."""
     (step / WEIGHTS).unlink()
@@ -74,6 +84,7 @@ VISIBLE: dict[str, tuple[Damage, type[VolumeError]]] = {
     "grown file": (grow, StepDamaged),
     "missing file": (lambda step: (step / WEIGHTS).unlink(), StepDamaged),
     "file that is a link": (replace_by_link, StepDamaged),
+    "file that is a link of its size": (replace_by_link_of_the_same_size, StepDamaged),
     "file that is a directory": (replace_by_directory, StepDamaged),
     "missing manifest": (lambda step: (step / MANIFEST_FILE).unlink(), StepDamaged),
     "empty manifest": (lambda step: (step / MANIFEST_FILE).write_bytes(b""), StepDamaged),
