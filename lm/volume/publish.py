@@ -53,14 +53,9 @@ def publish(
 
     """
     final = run_dir / step_name(step)
-    if final.exists():
-        try:
-            existing = read_step(final)
-            verify(existing)
-        except VolumeError:
-            _move_aside(final)
-        else:
-            return existing
+    published = _already_published(final)
+    if published is not None:
+        return published
     on_phase("begin")
     tmp = run_dir / f"{TMP_PREFIX}{step_name(step)}-{os.getpid()}"
     try:
@@ -73,6 +68,19 @@ def publish(
     sync(run_dir)
     on_phase("done")
     return read_step(final)
+
+
+def _already_published(final: Path) -> Step | None:
+    """The step that is there if it verifies; what does not is moved aside."""
+    if not final.exists():
+        return None
+    try:
+        step = read_step(final)
+        verify(step)
+    except VolumeError:
+        _move_aside(final)
+        return None
+    return step
 
 
 def _fill(

@@ -71,7 +71,6 @@ class Worker:
     def flip(self, model: ServedModel) -> None:
         """Send all new requests to a model that is loaded and warm."""
         self.current = model
-        self._commands.put(list)  # wakes the thread, which lets an idle predecessor go
 
     @property
     def num_models(self) -> int:
