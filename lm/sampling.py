@@ -80,7 +80,9 @@ def kept_logits(logits: Tensor, params: SamplingParams) -> Tensor:
         ordered, order = logits.sort(descending=True, stable=True)
         before = ordered.softmax(-1).cumsum(-1).roll(1)
         before[0] = 0.0
-        logits = logits.index_fill(0, order[before >= params.top_p], -torch.inf)
+        dropped = before >= params.top_p
+        dropped[0] = False  # the likeliest stays however small top_p is
+        logits = logits.index_fill(0, order[dropped], -torch.inf)
     return logits
 
 

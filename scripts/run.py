@@ -72,6 +72,8 @@ def main() -> int:
     say(f"service on port {options.port}, trainer with recipe {options.recipe}; Ctrl-C stops both")
     children.append(Child("service", serve, relayed=True))
     children.append(Child("trainer", train, relayed=False))
+    if stopping.is_set():  # asked to stop while the children were being started
+        on_signal(0, None)
     threading.Thread(target=announce, args=(options.port, stopping), daemon=True).start()
     return supervise(children, stopping)
 

@@ -1,85 +1,42 @@
-"""``python -m service``: reads settings, serves, exits 0 after a signal."""
+"""``python -m service``: reads settings, serves, exits 0 after a signal.
 
-import argparse
-import logging
-import os
-import sys
-from collections.abc import Sequence
-from typing import Any
-
-from pydantic import ValidationError
-
-from service.app import create_app
-from service.server import serve
-from service.settings import ENV_PREFIX, Settings, refuse_unknown_variables
-
-DESCRIPTION = """Serve the newest good checkpoint of a volume over HTTP, and each newer one as it
-appears. Starts with an empty volume too: /readyz says 503 until the first checkpoint is there."""
-
-EPILOG = f"""Every option can be given as {ENV_PREFIX}OPTION in the environment as well.
-
-examples:
-  python -m service --volume volume --port 8000
-  curl -N localhost:8000/generate -H 'content-type: application/json' \\
-    -d '{{"prompt": "First Citizen:", "stream": true}}'
+Signals are listened to before anything heavy is imported, so that Ctrl-C ends even the first
+seconds quietly.
 """
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """One option a setting."""
-    parser = argparse.ArgumentParser(
-        prog="python -m service",
-        allow_abbrev=False,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f" [{field.default}]"
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=name,
-            metavar="VALUE",
-            help=f"{field.description}{default}",
-        )
-    return parser
-
-
-def read_settings(arguments: Sequence[str] | None) -> Settings:
-    """Settings from the command line and the environment; raises ``ValueError`` in one line."""
-    given: dict[str, Any] = {
-        name: value
-        for name, value in vars(build_parser().parse_args(arguments)).items()
-        if value is not None
-    }
-    refuse_unknown_variables(os.environ)
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        raise ValueError(_in_one_line(error)) from error
-
-
-def _in_one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    if not first["loc"]:  # about several settings; the message names them
-        return first["msg"].removeprefix("Value error, ")
-    name = ".".join(str(part) for part in first["loc"])
-    return f"{name}: {first['msg']}, got {first['input']!r}"
+import logging
+import signal
+import sys
+from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the service; 0 after a signal, 2 for settings that make no sense."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in numbers}
     try:
-        settings = read_settings(arguments)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
-        app = create_app(settings)
+        return _run(arguments)
     except ValueError as error:
         sys.stderr.write(f"service: {error}\n")
         return 2
-    serve(app, settings)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    from service.options import read_settings
+
+    settings = read_settings(arguments)
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+    from service.app import create_app
+    from service.server import serve
+
+    serve(create_app(settings), settings)
     return 0
 
 

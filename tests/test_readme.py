@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import build_parser
 from service.api.schemas import GenerateRequest, GenerateResponse
+from service.options import build_parser
 from trainer import options
 from trainer.importing.__main__ import build_parser as build_import_parser
 from trainer.recipes import load_recipe

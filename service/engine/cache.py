@@ -58,6 +58,11 @@ class SlotCache:
         self.key[layer][slots, :, positions] = key
         self.value[layer][slots, :, positions] = value
 
+    def clear(self, slot: int) -> None:
+        """Forget a slot whose numbers must not reach the next sequence, masked or not."""
+        self.key[:, slot] = 0
+        self.value[:, slot] = 0
+
     def read(self, layer: int, slots: slice | Tensor, length: int) -> tuple[Tensor, Tensor]:
         """The first tokens of some slots: key and value [slots, Hkv, length, D]."""
         return self.key[layer, slots, :, :length], self.value[layer, slots, :, :length]

@@ -83,17 +83,24 @@ class Engine:
             self._last_step = StepStats()
             return []
         events: list[Event] = [Started(sequence.request_id) for sequence in plan.started]
-        logits = self._runner.run(plan)
+        output = self._runner.run(plan)
         for chunk in plan.chunks:
             chunk.sequence.num_computed = chunk.end
         yielding = [chunk.sequence for chunk in plan.chunks if chunk.yields_token]
         token_ids = sample_rows(
-            logits,
+            output.logits,
             [sequence.request.sampling for sequence in yielding],
             [len(sequence.output_ids) for sequence in yielding],
         )
+        broken = [
+            chunk.sequence
+            for chunk, is_finite in zip(plan.chunks, output.is_finite, strict=True)
+            if not is_finite
+        ]
+        events.extend(self._break_off(sequence) for sequence in broken)
         for sequence, token_id in zip(yielding, token_ids, strict=True):
-            events.extend(self._accept(sequence, token_id))
+            if sequence not in broken:
+                events.extend(self._accept(sequence, token_id))
         self._last_step = StepStats(
             batch_size=len(plan.chunks), num_tokens=sum(c.num_tokens for c in plan.chunks)
         )
@@ -129,6 +136,12 @@ class Engine:
             return [event, Finished(sequence.request_id, FinishReason.STOP)]
         reason = sequence.limit_reached(self._runner.cache.max_tokens)
         return [event] if reason is None else [event, self._end(sequence, reason)]
+
+    def _break_off(self, sequence: Sequence) -> Finished:
+        """End a sequence whose numbers overflowed, and wipe them from its slot."""
+        assert sequence.slot is not None, "only running sequences are computed"
+        self._runner.cache.clear(sequence.slot)
+        return self._end(sequence, FinishReason.ERROR, "the model's numbers are not finite")
 
     def _end(self, sequence: Sequence, reason: FinishReason, message: str = "") -> Finished:
         """Free what a sequence holds and say how it ended."""

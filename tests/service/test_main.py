@@ -1,8 +1,12 @@
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from service.__main__ import build_parser, main, read_settings
+from service.__main__ import main
+from service.options import build_parser, read_settings
 from service.settings import Settings
 
 
@@ -70,3 +74,20 @@ def test_an_option_is_written_out() -> None:
     """An abbreviation that works today becomes ambiguous with tomorrow's setting."""
     with pytest.raises(SystemExit):
         read_settings(["--max-wait", "1"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_modules_are_imported_is_exit_0(number: signal.Signals) -> None:
+    program = (
+        "import os, sys, types, service.__main__ as main\n"
+        "def send(name, *_):\n"
+        "    if name == 'service.app':\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, types.SimpleNamespace(find_spec=send))\n"
+        "main.main([])\n"
+        "print('served')\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (child.returncode, child.stdout, child.stderr) == (0, "", "")

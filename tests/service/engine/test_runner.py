@@ -36,7 +36,7 @@ def last_logits(runner: Runner, cuts: list[int], slot: int = 0) -> Tensor:
     sequence = Sequence(generation_request("a", PROMPT), toy_tokenizer())
     sequence.slot = slot
     for start, end in zip([0, *cuts], [*cuts, len(PROMPT)], strict=True):
-        logits = runner.run(Plan((Chunk(sequence, start, end),), ()))
+        logits = runner.run(Plan((Chunk(sequence, start, end),), ())).logits
         assert len(logits) == (end == len(PROMPT))
     return logits[0]
 
