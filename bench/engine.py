@@ -18,7 +18,6 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models
 
-from lm.config import ModelConfig
 from lm.decoder import Decoder, decoder_from_weights
 from lm.initialize import initialize
 from lm.sampling import SamplingParams
@@ -27,20 +26,12 @@ from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.request import GenerationRequest, TokenGenerated
 from trainer.importing.directory import read_directory
+from trainer.recipes import load_recipe
 
 PROMPT_TOKENS = 128
 NEW_TOKENS = 128
 STREAMS = (1, 8, 32)
 TTFT_TOKENS = (512, 1024)
-SMOLLM2_135M = ModelConfig(
-    vocab_size=49_152,
-    hidden_size=576,
-    intermediate_size=1536,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    max_position_embeddings=2048,
-)
 
 
 def main() -> None:
@@ -75,7 +66,7 @@ def measure(weights: Path | None, dtype: str, repeats: int) -> dict[str, object]
 def load(weights: Path | None, dtype: torch.dtype) -> Decoder:
     """A decoder of the SmolLM2-135M shape, or of a directory's."""
     if weights is None:
-        decoder = Decoder(SMOLLM2_135M)
+        decoder = Decoder(load_recipe("smollm2-135m").model)
         initialize(decoder, seed=0)
     else:
         foreign = read_directory(weights)

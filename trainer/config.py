@@ -204,7 +204,7 @@ class CadenceConfig(Section):
 
 
 class RetentionConfig(Section):
-    """Which published steps stay (Decision 6 of the design: full state, milestones)."""
+    """Which published steps stay and how: whole, or as milestones."""
 
     keep_last: int = Field(default=3, ge=2)
     keep_best: bool = True

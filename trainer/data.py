@@ -17,7 +17,7 @@ from trainer.tokens import TokenSource, bytes_of_tokens, check_fits, encode_spli
 from trainer.windows import validation_batches
 
 TOKENIZER_REPLACED = "tokenizer_replaced"
-"""Flag of a run whose tokenizer is not the one that its recipe names (Decision 13)."""
+"""Flag of a run whose tokenizer is not the one that its recipe names."""
 
 
 class Data:

@@ -3,7 +3,7 @@
 The one fact about a run's position is its micro-step, the number of micro-batches trained on.
 Everything else follows from it: the phase, the step of the phase's schedule, the micro-batches
 of the next optimizer step, and the step in the recipe's own unit. An accumulation window that a
-phase's end cuts short is flushed with the micro-batches it has (Decision 8 of the design).
+phase's end cuts short is flushed with the micro-batches it has.
 """
 
 import bisect

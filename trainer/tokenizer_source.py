@@ -27,7 +27,7 @@ def resolve_tokenizer(
         train_texts: training documents; read only if a tokenizer is trained.
         weights_dir: directory of the imported step, for ``weights``.
         on_fallback: told, in one line, that a Hub tokenizer was replaced by a trained one, for
-            the log and the manifest (Decision 13 of the design).
+            the log and the manifest.
 
     Raises ``ValueError`` if it cannot be had.
     """

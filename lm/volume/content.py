@@ -1,7 +1,7 @@
 """What is inside a step: a Hugging Face model directory, written and read.
 
 Weights are read once into memory of our own and hashed there: a file that is truncated or
-vanishes later cannot reach a serving process (Decision 5 of the design).
+vanishes later cannot reach a serving process.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Which steps stay: a pure decision over step numbers.
 
 Full state is kept for the newest and the best; milestones keep their weights alone, so that old
-steps can be compared and pinned (Decision 6 of the design).
+steps can be compared and pinned.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """Contract: with the real SmolLM2-135M-Instruct we compute what transformers computes.
 
 The reference is transformers' own reading of the GGUF file; ours goes through ``trainer import``
-and the volume. Needs ``make weights``. Greedy text is compared teacher-forced (Decision 4 of the
-design): the reference's text is scored by our decoder, and another choice is allowed only where
+and the volume. Needs ``make weights``. Greedy text is compared teacher-forced:
+the reference's text is scored by our decoder, and another choice is allowed only where
 the reference's two best logits are within ``MARGIN``.
 """
 

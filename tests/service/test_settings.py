@@ -117,5 +117,8 @@ def test_variables_that_kubernetes_sets_are_tolerated(monkeypatch: pytest.Monkey
     assert Settings().port == 8000
 
 
-def test_variables_of_others_are_none_of_our_business() -> None:
-    refuse_unknown_variables({"PATH": "/bin", "NESTLINGS_EGG": "1", "MY_NESTLING_PORT": "1"})
+def test_variables_of_others_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {"PATH": "/bin", "NESTLINGS_EGG": "1", "MY_NESTLING_PORT": "1"}
+    refuse_unknown_variables(others)
+    monkeypatch.setenv("MY_NESTLING_PORT", others["MY_NESTLING_PORT"])
+    assert Settings().port == 8000

@@ -117,7 +117,7 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
 
 def test_a_leftover_lock_file_locks_nobody_out(tmp_path: Path) -> None:
     (tmp_path / LOCK_FILE).write_text("12345")
-    with RunLock(tmp_path):
+    with RunLock(tmp_path), pytest.raises(WriterBusy), RunLock(tmp_path):
         pass
 
 
@@ -131,7 +131,7 @@ def test_a_child_that_was_started_while_we_held_it_does_not_keep_it(tmp_path: Pa
     with RunLock(tmp_path):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
-        with RunLock(tmp_path):
+        with RunLock(tmp_path), pytest.raises(WriterBusy), RunLock(tmp_path):
             pass
     finally:
         child.kill()

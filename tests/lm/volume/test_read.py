@@ -164,7 +164,10 @@ def test_a_step_without_any_rename_is_complete_once_its_manifest_is_there(tmp_pa
 def test_an_extra_file_beside_those_of_the_manifest_harms_nothing(tmp_path: Path) -> None:
     run_dir = publish_steps(tmp_path, 1)
     (run_dir / "step-00000001" / ".nfs0001").write_text("")
-    verify(newest_step(run_dir))
+    step = newest_step(run_dir)
+    assert step is not None
+    assert ".nfs0001" not in step.manifest.files
+    verify(step)
 
 
 def test_open_step_loads_the_newest(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def step(tmp_path: Path, published: Path) -> Step:
 def test_a_fresh_step_verifies(step: Step) -> None:
     verify(step)
     verify(step, hashes=False)
+    assert read_step(step.path) == step
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,8 @@ def test_all_but_changed_bytes_is_found_without_hashes(step: Step, damage: Damag
 def test_changed_bytes_need_hashes(step: Step, damage: Damage) -> None:
     damage(step.path)
     verify(step, hashes=False)
+    with pytest.raises(StepDamaged):
+        verify(step, hashes=True)
 
 
 @pytest.mark.parametrize(
