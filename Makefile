@@ -49,7 +49,7 @@ test-all: lint weights  ## What is slow or needs servers or weights, too
 	REQUIRE_TOOLS=1 $(BIN)/pytest -m 'slow or not slow'
 
 bench: $(STAMP)  ## Measure the engine on this machine; the last line is JSON
-	@$(BIN)/python -m bench.engine
+	@$(BIN)/python -m bench.engine --dtypes bfloat16
 
 weights: $(STAMP)  ## Fetch SmolLM2-135M-Instruct into ./weights (cached)
 	@$(BIN)/python scripts/fetch_weights.py
