@@ -1,8 +1,8 @@
 """Causal attention for short rows on CPUs: two matrix products and a softmax.
 
-PyTorch's fused kernel saves memory that short rows do not need, and pays with a backward pass
-that runs far below a matrix product's speed on a CPU (measured in ``bench.attention``). The function is the same; long rows and GPUs keep
-``scaled_dot_product_attention``.
+PyTorch's fused kernel saves memory that short rows do not need, and pays with a slow backward
+pass on a CPU (``bench.attention`` measures both). The function is the same; long rows and GPUs
+keep ``scaled_dot_product_attention``.
 
 Shapes: B batch, T tokens, Hq query heads, Hkv key/value heads, D head width.
 """
