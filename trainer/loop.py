@@ -119,6 +119,9 @@ class Loop:
     def _train(self, window: Window) -> None:
         """One optimizer step; a loss or gradient that is not finite leaves the weights alone."""
         parts, started, before = self.parts, time.perf_counter(), self.step
+        if window.phase_step == 0:
+            peak = rates_at(self.recipe.optimizer, window.phase, 1.0)
+            parts.report.phase(self.step, window.phase, peak)
         micro_batches = [parts.data.micro_batch(index) for index in window.micro_steps]
         tokens = count_scored(targets for _, targets in micro_batches)
         self.decoder.train()

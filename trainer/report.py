@@ -4,6 +4,7 @@ import logging
 import math
 
 from trainer.checkpoint import Written
+from trainer.config import PhaseConfig
 from trainer.evaluate import Evaluation
 from trainer.journal import Journal
 from trainer.optimizer import Rates
@@ -30,6 +31,17 @@ class Report:
     def warn(self, text: str) -> None:
         """Say something that may surprise."""
         self._log.warning(text)
+
+    def phase(self, step: int, phase: PhaseConfig, peak: Rates) -> None:
+        """A phase begins."""
+        self._log.info(
+            "step %d · phase %s: %s, lr %g, weight decay %g",
+            step,
+            phase.name,
+            phase.schedule.name,
+            peak.lr,
+            peak.weight_decay,
+        )
 
     def trained(
         self, step: int, counters: Counters, *, loss: float, gradient_norm: float, rates: Rates

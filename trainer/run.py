@@ -70,7 +70,8 @@ def train(
                 sampled=start.counters.sampled_at,
             )
             report = Report(journal, bar, total_steps=plan.num_steps, resumed=start.counters)
-            report.note(f"run {run_dir.name}: {start.description} of {plan.num_steps:,}")
+            length = f"{plan.num_steps:,} ({plan.unit} steps)"
+            report.note(f"run {run_dir.name}: {start.description} of {length}")
             parts = _assemble(
                 recipe, run_dir, start, pick_device(device), report, interrupt, console
             )

@@ -58,7 +58,7 @@ def test_the_same_command_goes_on_and_a_finished_run_says_so(
 ) -> None:
     assert train(recipe_path, "--steps", "2") == 0
     assert train(recipe_path) == 0
-    assert "run toy: going on from step 2 of 12" in capsys.readouterr().err
+    assert "run toy: going on from step 2 of 12 (optimizer steps)" in capsys.readouterr().err
     assert train(recipe_path) == 0
     assert "run toy is complete at step 12" in capsys.readouterr().err
 

@@ -136,6 +136,27 @@ def test_a_cut_short_window_is_divided_by_its_own_tokens(tmp_path: Path) -> None
     assert second["loss"] == pytest.approx(first["loss"], rel=0.1)
 
 
+def test_a_second_phase_says_so_and_keeps_the_moments(tmp_path: Path) -> None:
+    """Two phases at the same rates are one phase; at others only the updates differ."""
+    constant = ("phases.0.schedule={name: constant}", "phases.1.lr=null")
+    train_toy(tmp_path / "two", toy_recipe(*constant))
+    train_toy(
+        tmp_path / "one", toy_recipe("phases=[{name: all, steps: 12, schedule: {name: constant}}]")
+    )
+    two, one = tensors_of(tmp_path / "two"), tensors_of(tmp_path / "one")
+    assert all(torch.equal(two[name], tensor) for name, tensor in one.items())
+
+    train_toy(
+        tmp_path / "other", toy_recipe(*constant, "phases.1.lr=1e-3", "phases.1.weight_decay=0.5")
+    )
+    log = (tmp_path / "other" / "toy" / "training.log").read_text()
+    assert "step 0 · phase one: constant, lr 0.003, weight decay 0.01" in log
+    assert "step 8 · phase two: constant, lr 0.001, weight decay 0.5" in log
+    other = tensors_of(tmp_path / "other")
+    steps = {tensor.item() for name, tensor in other.items() if name.endswith("/step")}
+    assert steps == {12.0}
+
+
 def test_a_finished_run_says_so_and_is_left_alone(tmp_path: Path) -> None:
     train_toy(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "toy").glob("step-*/*")}
