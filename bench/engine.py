@@ -7,7 +7,6 @@ Hugging Face directory: speed does not depend on their values, perplexity would.
 
 import argparse
 import json
-import platform
 import random
 import statistics
 import time
@@ -18,6 +17,7 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models
 
+from bench.machine import machine
 from lm.decoder import Decoder, decoder_from_weights
 from lm.initialize import initialize
 from lm.sampling import SamplingParams
@@ -143,16 +143,6 @@ def median(values: list[float]) -> float:
 def spread(values: list[float]) -> list[float]:
     """Smallest and largest, to a tenth."""
     return [round(min(values), 1), round(max(values), 1)]
-
-
-def machine() -> dict[str, object]:
-    """What the figures depend on."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-    }
 
 
 def print_table(rows: list[dict[str, object]]) -> None:
