@@ -11,11 +11,15 @@ MAX_CORE_LINES = 4000
 MAX_FUNCTION_LINES = 60
 
 EXTRAS = {
-    "trainer": {"corpus", "importing", "hub", "plot", "describe", "options", "__main__"},
+    "trainer": {
+        *("corpus", "importing", "hub"),
+        *("log", "progress", "plot"),
+        *("describe", "options", "__main__"),
+    },
     "lm": set(),
     "service/engine": set(),
 }
-"""Beside the core, by package: texts, imports, pictures and command lines."""
+"""Beside the core, by package: texts and imports, what people watch, command lines."""
 
 SILENT = {
     tokenize.COMMENT,

@@ -18,7 +18,8 @@ from trainer.interrupt import Interrupt
 from trainer.loop import Ending
 from trainer.recipes import override
 
-CLOCK_KEYS = {"seconds", "tokens_per_s", "train_seconds"}
+MACHINE_KEYS = {"seconds", "tokens_per_s", "train_seconds", "resident_bytes", "gpu_bytes"}
+CHECKPOINT_KINDS = {"snapshot", "published"}
 
 _RECIPE = {
     "name": "toy",
@@ -96,10 +97,14 @@ def tensors_of(volume: Path) -> dict[str, Tensor]:
 
 
 def journal_of(volume: Path) -> list[dict[str, Any]]:
-    """Lines of ``metrics.jsonl`` without what a clock says."""
+    """Lines of ``metrics.jsonl`` without what a clock or the machine says.
+
+    A run that is stopped takes more checkpoints than one that is not: their lines are left out.
+    """
     return [
-        {key: value for key, value in line.items() if key not in CLOCK_KEYS}
+        {key: value for key, value in line.items() if key not in MACHINE_KEYS}
         for line in _lines(volume / "toy" / "metrics.jsonl")
+        if line["kind"] not in CHECKPOINT_KINDS
     ]
 
 

@@ -17,7 +17,7 @@ import safetensors
 
 from lm.config import ModelConfig
 from lm.tokenizer import Tokenizer
-from lm.volume import Retention, model_files, prune, publish
+from lm.volume import Retention, best_step, model_files, prune, publish
 from trainer.snapshot import Snapshot
 from trainer.state import state_files
 
@@ -96,8 +96,8 @@ class Checkpointer:
         error: Exception | None = None
         try:
             publish(self._run_dir, snapshot.step, writers, snapshot.details)
-            best = snapshot.state.counters.best_step if self._keep_best else None
-            prune(self._run_dir, self._retention, best=best)
+            best = best_step(self._run_dir) if self._keep_best else None
+            prune(self._run_dir, self._retention, best=best.number if best else None)
         except (OSError, safetensors.SafetensorError) as failure:
             error = failure
         return Written(snapshot.step, time.perf_counter() - started, error)

@@ -196,7 +196,8 @@ class CadenceConfig(Section):
     """Also publish when this much time passed since the last checkpoint (never changes weights)."""
     eval_every: int = Field(gt=0)
     eval_tokens: int = Field(default=65_536, gt=0)
-    """Validation tokens scored at each evaluation; the final one scores all of them."""
+    """Validation tokens scored at each evaluation, the same every time; at the end all of them are
+    scored, too."""
     sample_every: int = Field(gt=0)
     sample_tokens: int = Field(default=64, gt=0)
     log_every: int = Field(default=10, gt=0)

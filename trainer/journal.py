@@ -5,14 +5,25 @@ the lines past its step, since it will write them again: no step appears twice. 
 of a run; nothing that decides its weights is read back from them.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainer.events import Evaluated, Event, Published, Sampled, Snapshotted, Trained
+
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
+
+KINDS: Mapping[type[Event], str] = {
+    Trained: "train",
+    Evaluated: "evaluation",
+    Snapshotted: "snapshot",
+    Published: "published",
+}
+"""Events that ``metrics.jsonl`` keeps, and what their lines are called."""
 
 Line = Mapping[str, Any]
 
@@ -26,21 +37,16 @@ class Journal:
 
     def rewind(self, *, trained: int, evaluated: int, sampled: int) -> None:
         """Drop what the run has not done yet: lines past these steps, by kind."""
-        last = {"train": trained, "evaluation": evaluated}
-        _keep(self._metrics, lambda line: line["step"] <= last[line["kind"]])
+        last = {KINDS[Evaluated]: evaluated}
+        _keep(self._metrics, lambda line: line["step"] <= last.get(line["kind"], trained))
         _keep(self._samples, lambda line: line["step"] <= sampled)
 
-    def train(self, line: Line) -> None:
-        """Record an optimizer step."""
-        _append(self._metrics, {"kind": "train", **line})
-
-    def evaluation(self, line: Line) -> None:
-        """Record an evaluation."""
-        _append(self._metrics, {"kind": "evaluation", **line})
-
-    def sample(self, line: Line) -> None:
-        """Record a sampled text."""
-        _append(self._samples, line)
+    def hear(self, event: Event) -> None:
+        """Record an event, if it is of a kind that is kept."""
+        if isinstance(event, Sampled):
+            _append(self._samples, dataclasses.asdict(event))
+        elif (kind := KINDS.get(type(event))) is not None:
+            _append(self._metrics, {"kind": kind, **dataclasses.asdict(event)})
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

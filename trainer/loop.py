@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainer.checkpoint import Checkpointer
 from trainer.data import Data
-from trainer.evaluate import evaluate
+from trainer.evaluate import Evaluation, evaluate
 from trainer.interrupt import Interrupt
 from trainer.loss import BatchLoss, count_scored
 from trainer.optimizer import rates_at
@@ -171,7 +171,7 @@ class Loop:
         is_end = self.counters.micro_step >= self.plan.num_micro_steps
         owes_last = is_end and self.counters.evaluated_at != step
         if owes_last or is_due(cadence.eval_every, self.counters.evaluated_at, step):
-            self._evaluate(max_tokens=None if is_end else cadence.eval_tokens)
+            self._evaluate(is_end=is_end)
         if is_due(cadence.sample_every, self.counters.sampled_at, step):
             self._sample()
         self.parts.checkpointer.poll()
@@ -187,7 +187,16 @@ class Loop:
         waited = time.monotonic() - self._saved_time
         return self.step > self._saved_at and waited >= cadence.checkpoint_seconds
 
-    def _evaluate(self, max_tokens: int | None) -> None:
+    def _evaluate(self, *, is_end: bool) -> None:
+        """Score the same text every time, so that losses compare; at the end report all of it."""
+        eval_tokens = self.recipe.cadence.eval_tokens
+        measured = [self._score(limit) for limit in (eval_tokens, None)[: 1 + is_end]]
+        self.counters = self.counters.after_evaluation(self.step, measured[0][0])
+        for evaluation, seconds in measured:
+            self.parts.report.evaluated(self.step, self.counters, evaluation, seconds)
+
+    def _score(self, max_tokens: int | None) -> tuple[Evaluation, float]:
+        """A measurement on held-out text, and how many seconds it took."""
         parts, started = self.parts, time.perf_counter()
         evaluation = evaluate(
             self.decoder,
@@ -196,9 +205,7 @@ class Loop:
             precision=parts.subject.precision,
             poll=self._poll,
         )
-        self.counters = self.counters.after_evaluation(self.step, evaluation)
-        seconds = time.perf_counter() - started
-        parts.report.evaluated(self.step, self.counters, evaluation, seconds)
+        return evaluation, time.perf_counter() - started
 
     def _sample(self) -> None:
         parts = self.parts

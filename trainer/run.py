@@ -17,6 +17,7 @@ from trainer.config import Recipe
 from trainer.data import open_data
 from trainer.interrupt import Interrupt
 from trainer.journal import Journal
+from trainer.log import Log
 from trainer.loop import Ending, Loop, Parts
 from trainer.loss import batch_loss
 from trainer.optimizer import Optimizer
@@ -69,12 +70,12 @@ def train(
                 evaluated=start.counters.evaluated_at,
                 sampled=start.counters.sampled_at,
             )
-            report = Report(journal, bar, total_steps=plan.num_steps, resumed=start.counters)
+            where = pick_device(device)
+            listeners = (journal, Log(bar, total_steps=plan.num_steps))
+            report = Report(listeners, resumed=start.counters, device=where)
             length = f"{plan.num_steps:,} ({plan.unit} steps)"
             report.note(f"run {run_dir.name}: {start.description} of {length}")
-            parts = _assemble(
-                recipe, run_dir, start, pick_device(device), report, interrupt, console
-            )
+            parts = _assemble(recipe, run_dir, start, where, report, interrupt, console)
             loop = Loop(parts, start.counters)
             ending = loop.run(last_step)
             report.note(_FAREWELLS[ending].format(run=run_dir.name, step=loop.step))

@@ -12,6 +12,7 @@ from lm.decoder import Decoder
 from lm.tokenizer import Tokenizer
 from lm.volume import Progress, StepDetails
 from trainer.config import Recipe
+from trainer.memorising import FLAG
 from trainer.optimizer import Optimizer
 from trainer.plan import Plan
 from trainer.precision import Precision
@@ -42,7 +43,7 @@ class Subject:
     tokenizer: Tokenizer
     precision: Precision
     flags: tuple[str, ...] = ()
-    """What the manifest says of the run."""
+    """What the manifest says of the run, whatever its step."""
 
     def snapshot(self, counters: Counters) -> Snapshot:
         """Copy the run; no optimizer step may be under way."""
@@ -63,7 +64,7 @@ class Subject:
                 tokens_seen=counters.tokens_seen,
             ),
             metrics=_metrics(counters, plan.step(counters.micro_step)),
-            flags=self.flags,
+            flags=self.flags + (FLAG,) * counters.is_memorising,
             recipe_hash=self.recipe.recipe_hash,
             resumable=True,
             versions=versions,

@@ -21,6 +21,7 @@ from lm.volume.content import read_file
 from lm.volume.publish import TextFile, Writer
 from trainer.config import Recipe
 from trainer.evaluate import Evaluation
+from trainer.memorising import PATIENCE, shows_memorising
 from trainer.precision import Precision
 
 MOMENTS_FILE = "training_state.safetensors"
@@ -57,6 +58,15 @@ class Counters:
     best_step: int | None = None
     """Step with the lowest validation loss so far."""
     best_validation_loss: float | None = None
+    average_at_best: float | None = None
+    """``loss_average`` at that step."""
+    memorised_in_a_row: int = 0
+    """Last evaluations that all showed memorising."""
+
+    @property
+    def is_memorising(self) -> bool:
+        """Whether enough evaluations in a row showed it."""
+        return self.memorised_in_a_row >= PATIENCE
 
     def after_step(self, *, micro_steps: int, tokens: int, loss: float, skipped: bool) -> Self:
         """Counters after one more optimizer step; a skipped one adds nothing to the average."""
@@ -75,14 +85,23 @@ class Counters:
 
     def after_evaluation(self, step: int, evaluation: Evaluation) -> Self:
         """Counters after an evaluation at a step."""
-        best = self.best_validation_loss is None or evaluation.loss < self.best_validation_loss
+        loss, average, best_loss = evaluation.loss, self.loss_average, self.best_validation_loss
+        now = dataclasses.replace(
+            self, evaluated_at=step, validation_loss=loss, bits_per_byte=evaluation.bits_per_byte
+        )
+        if best_loss is None or loss < best_loss:
+            return dataclasses.replace(
+                now,
+                best_step=step,
+                best_validation_loss=loss,
+                average_at_best=average,
+                memorised_in_a_row=0,
+            )
+        shown = shows_memorising(
+            loss, average, best_loss=best_loss, average_at_best=self.average_at_best
+        )
         return dataclasses.replace(
-            self,
-            evaluated_at=step,
-            validation_loss=evaluation.loss,
-            bits_per_byte=evaluation.bits_per_byte,
-            best_step=step if best else self.best_step,
-            best_validation_loss=evaluation.loss if best else self.best_validation_loss,
+            now, memorised_in_a_row=self.memorised_in_a_row + 1 if shown else 0
         )
 
 

@@ -12,7 +12,7 @@ from lm.volume.lock import RunLock
 from lm.volume.manifest import MANIFEST_FILE, Manifest, Progress, StepDetails, step_name
 from lm.volume.prune import prune, sweep
 from lm.volume.publish import publish
-from lm.volume.read import Step, list_runs, list_steps, newest_step, open_step
+from lm.volume.read import Step, best_step, list_runs, list_steps, newest_step, open_step
 from lm.volume.retention import Retention, steps_to_keep
 from lm.volume.verify import verify
 
@@ -29,6 +29,7 @@ __all__ = [
     "UnknownFormat",
     "VolumeError",
     "WriterBusy",
+    "best_step",
     "list_runs",
     "list_steps",
     "load_model_config",

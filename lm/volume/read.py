@@ -14,6 +14,7 @@ from lm.volume.errors import StepDamaged, StepVanished, VolumeError
 from lm.volume.manifest import MANIFEST_FILE, Manifest, step_number
 
 T = TypeVar("T")
+_LOSS = "val_loss"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,12 @@ def newest_step(run_dir: Path) -> Step | None:
         except VolumeError:
             continue
     return None
+
+
+def best_step(run_dir: Path) -> Step | None:
+    """The complete step with the lowest validation loss, of those that it was measured at."""
+    measured = [step for step in list_steps(run_dir) if _LOSS in step.manifest.details.metrics]
+    return min(measured, key=lambda step: step.manifest.details.metrics[_LOSS], default=None)
 
 
 def open_step(run_dir: Path, load: Callable[[Step], T], *, attempts: int = 3) -> T | None:

@@ -17,7 +17,8 @@ from trainer.snapshot import Snapshot, Subject
 from trainer.state import Counters, load_state
 
 
-def toy_snapshot(step: int, best_step: int | None = None) -> Snapshot:
+def toy_snapshot(step: int, loss: float | None = None) -> Snapshot:
+    """Of a run whose held-out loss was measured at this step, or not."""
     decoder = toy_decoder()
     subject = Subject(
         recipe=toy_recipe("unit=micro"),
@@ -26,7 +27,9 @@ def toy_snapshot(step: int, best_step: int | None = None) -> Snapshot:
         tokenizer=toy_tokenizer(),
         precision="float32",
     )
-    return subject.snapshot(Counters(micro_step=step, best_step=best_step))
+    evaluated_at = step if loss is not None else 0
+    counters = Counters(micro_step=step, evaluated_at=evaluated_at, validation_loss=loss)
+    return subject.snapshot(counters)
 
 
 @pytest.fixture
@@ -103,19 +106,20 @@ def test_saving_returns_while_the_step_is_still_being_written(
     assert [step.number for step in list_steps(run_dir)] == [2]
 
 
-def test_old_steps_are_pruned_but_never_the_best(run_dir: Path) -> None:
+def test_old_steps_are_pruned_but_never_the_best_that_was_measured(run_dir: Path) -> None:
+    """Step 5 was never evaluated, so nobody can say how good it is."""
     checkpointer = checkpointer_for(run_dir, [])
     with RunLock(run_dir):
-        for step in (2, 4, 6, 8):
-            checkpointer.save(toy_snapshot(step, best_step=4 if step >= 4 else None))
+        for step, loss in ((2, 3.0), (4, 2.0), (5, None), (6, 2.5), (8, None), (9, None)):
+            checkpointer.save(toy_snapshot(step, loss))
         checkpointer.finish()
-    assert [step.number for step in list_steps(run_dir)] == [4, 6, 8]
+    assert [step.number for step in list_steps(run_dir)] == [4, 8, 9]
 
 
 def test_the_best_goes_too_where_the_recipe_does_not_keep_it(run_dir: Path) -> None:
     checkpointer = checkpointer_for(run_dir, [], keep_best=False)
     for step in (2, 4, 6):
-        checkpointer.save(toy_snapshot(step, best_step=2))
+        checkpointer.save(toy_snapshot(step, loss=float(step)))
     checkpointer.finish()
     assert [step.number for step in list_steps(run_dir)] == [4, 6]
 

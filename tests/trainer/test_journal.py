@@ -2,7 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from toy_events import evaluated, trained
 
+from trainer.events import Note, Published, Sampled, Snapshotted
 from trainer.journal import Journal, read_lines
 
 
@@ -10,28 +12,49 @@ def steps_of(path: Path) -> list[int]:
     return [line["step"] for line in read_lines(path)]
 
 
+def sampled(step: int, text: str = "") -> Sampled:
+    return Sampled(step=step, prompt="", text=text)
+
+
 def test_lines_come_back_in_order_with_their_kind(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.train({"step": 1, "loss": 2.5})
-    journal.evaluation({"step": 1, "bits_per_byte": 2.0})
-    journal.sample({"step": 1, "text": "Zounds!\u2028\n'Sblood"})
-    assert read_lines(tmp_path / "metrics.jsonl") == [
-        {"kind": "train", "step": 1, "loss": 2.5},
-        {"kind": "evaluation", "step": 1, "bits_per_byte": 2.0},
+    for event in (
+        trained(1, loss=2.5, resident_bytes=7),
+        evaluated(1, bits_per_byte=2.0, gap=None),
+        Snapshotted(step=1, stall_s=0.25),
+        Published(step=1, write_s=1.5, error=None),
+        Published(step=2, write_s=0.1, error="No space left on device"),
+        Note("said, not kept"),
+        sampled(1, "Zounds!\u2028\n'Sblood"),
+    ):
+        journal.hear(event)
+    train, evaluation, *checkpoints = read_lines(tmp_path / "metrics.jsonl")
+    assert (train["kind"], train["step"], train["loss"]) == ("train", 1, 2.5)
+    assert (train["resident_bytes"], train["gpu_bytes"]) == (7, None)
+    assert (evaluation["kind"], evaluation["bits_per_byte"]) == ("evaluation", 2.0)
+    assert (evaluation["gap"], evaluation["memorising"]) == (None, False)
+    assert checkpoints == [
+        {"kind": "snapshot", "step": 1, "stall_s": 0.25},
+        {"kind": "published", "step": 1, "write_s": 1.5, "error": None},
+        {"kind": "published", "step": 2, "write_s": 0.1, "error": "No space left on device"},
     ]
-    assert read_lines(tmp_path / "samples.jsonl") == [{"step": 1, "text": "Zounds!\u2028\n'Sblood"}]
+    assert read_lines(tmp_path / "samples.jsonl") == [
+        {"step": 1, "prompt": "", "text": "Zounds!\u2028\n'Sblood"}
+    ]
 
 
 def test_rewinding_drops_each_kind_past_its_own_step(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for step in range(1, 7):
-        journal.train({"step": step})
-        journal.sample({"step": step})
+        journal.hear(trained(step))
+        journal.hear(sampled(step))
+        journal.hear(Snapshotted(step=step, stall_s=0.1))
     for step in (2, 4, 6):
-        journal.evaluation({"step": step})
+        journal.hear(evaluated(step))
     journal.rewind(trained=5, evaluated=2, sampled=3)
     lines = read_lines(tmp_path / "metrics.jsonl")
-    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5]
+    for kind, left in (("train", 5), ("snapshot", 5)):
+        assert [line["step"] for line in lines if line["kind"] == kind] == [*range(1, left + 1)]
     assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [2]
     assert steps_of(tmp_path / "samples.jsonl") == [1, 2, 3]
 
@@ -46,7 +69,7 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     path.write_text('{"kind": "train", "step": 1}\n{"kind": "tr')
     assert steps_of(path) == [1]
     Journal(tmp_path).rewind(trained=9, evaluated=9, sampled=9)
-    Journal(tmp_path).train({"step": 2})
+    Journal(tmp_path).hear(trained(2))
     assert steps_of(path) == [1, 2]
 
 
@@ -57,7 +80,7 @@ def test_a_missing_journal_reads_as_empty(tmp_path: Path) -> None:
 def test_every_line_is_strict_json(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        journal.train({"step": 1, "loss": float("nan")})
-    journal.train({"step": 1, "loss": 1.0})
+        journal.hear(trained(1, loss=float("nan")))
+    journal.hear(trained(1, loss=1.0))
     (text,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(text)["loss"] == 1.0

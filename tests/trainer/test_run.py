@@ -204,14 +204,15 @@ def test_the_manifest_tells_progress_and_metrics(tmp_path: Path) -> None:
     assert details.metrics["train_loss"] > 0
 
 
-def test_the_last_evaluation_scores_all_held_out_text(uninterrupted: Path) -> None:
-    first, *_, last = [
-        line["validation_tokens"]
-        for line in journal_of(uninterrupted)
-        if line["kind"] == "evaluation"
-    ]
-    assert first == 128
-    assert last > 500
+def test_evaluations_score_the_same_text_and_at_the_end_all_of_it_too(uninterrupted: Path) -> None:
+    lines = [line for line in journal_of(uninterrupted) if line["kind"] == "evaluation"]
+    assert [line["step"] for line in lines] == [4, 8, 12, 12]
+    *usual, whole = [line["validation_tokens"] for line in lines]
+    assert usual == [128, 128, 128]
+    assert whole > 500
+    step = newest_step(uninterrupted / "toy")
+    assert step is not None
+    assert step.manifest.details.metrics["val_loss"] == lines[2]["validation_loss"]
 
 
 @pytest.mark.parametrize(

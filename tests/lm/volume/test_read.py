@@ -12,6 +12,7 @@ from lm.volume import (
     StepDamaged,
     StepVanished,
     VolumeError,
+    best_step,
     list_runs,
     list_steps,
     load_model_config,
@@ -246,3 +247,12 @@ def test_readers_leave_no_trace(tmp_path: Path) -> None:
     open_step(run_dir, load_weights)
     verify(newest_step(run_dir))
     assert trace() == before
+
+
+def test_the_best_step_is_the_one_with_the_lowest_measured_loss(tmp_path: Path) -> None:
+    assert best_step(tmp_path / "run") is None
+    for step, metrics in enumerate([{}, {"val_loss": 2.5}, {"val_loss": 2.0}, {"train_loss": 1.0}]):
+        publish_toy(tmp_path, "run", step, metrics=metrics)
+    best = best_step(tmp_path / "run")
+    assert best is not None
+    assert best.number == 2
