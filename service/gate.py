@@ -1,12 +1,25 @@
-"""Decides whether a loaded checkpoint may be served. Refuses with a reason, never repairs."""
+"""Decides whether a loaded checkpoint may be served. Refuses with a reason, never repairs.
+
+What is broken is refused to everybody: ``check_tokenizer`` and ``check_numbers`` run at every
+load. What is merely worse, by a policy that is off unless it is set, must not take over by
+itself: a ``Gate`` judges what would replace the served model. Who asks for a step by name gets it.
+"""
+
+import dataclasses
 
 import torch
+from torch import Tensor
 
 from lm.decoder import Decoder
 from lm.tokenizer import Tokenizer
+from lm.volume import Step
+from service.engine.served import ServedModel
+from service.probe import PROBE_TEXT, greedy_continuation, is_degenerate, probe_ids
 
 PROBE_TOKENS = 16
-"""Length of the probe prompt."""
+"""Length of each probe prompt."""
+MEMORISING = "memorising"
+"""Flag of a manifest whose trainer saw validation rise while training fell."""
 
 
 class CheckpointRefused(ValueError):
@@ -15,6 +28,40 @@ class CheckpointRefused(ValueError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What a checkpoint must be, beyond whole and finite, to take over by itself."""
+
+    max_bpb_regression: float | None = None
+    """Bits per byte on the probe text by which it may be worse than the served one."""
+    refuse_memorising: bool = False
+    refuse_degenerate: bool = False
+
+    def check_claims(self, step: Step) -> None:
+        """Refuse what the manifest alone gives away, before anything is read."""
+        if self.refuse_memorising and MEMORISING in step.manifest.details.flags:
+            raise CheckpointRefused(MEMORISING, "the trainer flagged the step as memorising")
+
+    def check_behaviour(self, model: ServedModel, served: ServedModel | None) -> None:
+        """Refuse a loaded model that is worse than the served one, or babbles."""
+        self._check_regression(model, served)
+        if self.refuse_degenerate and is_degenerate(greedy_continuation(model)):
+            raise CheckpointRefused("degenerate", "its greedy text of the probe is empty or a loop")
+
+    def _check_regression(self, model: ServedModel, served: ServedModel | None) -> None:
+        if served is None or self.max_bpb_regression is None:
+            return
+        new, old = model.bits_per_byte, served.bits_per_byte
+        assert new is not None, "the loader measures where the gate compares"
+        assert old is not None, "the loader measures where the gate compares"
+        if new > old + self.max_bpb_regression:
+            raise CheckpointRefused(
+                "regression",
+                f"{new:.4f} bits per byte on the probe text, {served.checkpoint.name} has "
+                f"{old:.4f} and the setting allows {self.max_bpb_regression} more",
+            )
 
 
 def check_tokenizer(decoder: Decoder, tokenizer: Tokenizer, fingerprint: str) -> None:
@@ -29,14 +76,21 @@ def check_tokenizer(decoder: Decoder, tokenizer: Tokenizer, fingerprint: str) ->
 
 
 @torch.inference_mode()
-def check_numbers(decoder: Decoder) -> None:
-    """Refuse weights or probe logits that are not finite."""
+def check_numbers(decoder: Decoder, tokenizer: Tokenizer) -> None:
+    """Refuse weights or logits of probe prompts that are not finite."""
     for name, weight in decoder.named_parameters():
         if not bool(weight.isfinite().all()):
             raise CheckpointRefused("weights_not_finite", f"{name} has values that are not finite")
-    config = decoder.config
-    length = min(PROBE_TOKENS, config.max_position_embeddings)
-    device = decoder.lm_head.weight.device
-    probe = torch.arange(length, device=device)[None] % config.vocab_size
-    if not bool(decoder(probe).isfinite().all()):
-        raise CheckpointRefused("logits_not_finite", "probe logits are not finite")
+    for probe in _probes(decoder, tokenizer):
+        if not bool(decoder(probe).isfinite().all()):
+            raise CheckpointRefused("logits_not_finite", "probe logits are not finite")
+
+
+def _probes(decoder: Decoder, tokenizer: Tokenizer) -> list[Tensor]:
+    """Rows [1, T]: ids that follow one another, and the beginning of a text."""
+    length = min(PROBE_TOKENS, decoder.config.max_position_embeddings)
+    rows = [
+        [token_id % decoder.config.vocab_size for token_id in range(length)],
+        probe_ids(tokenizer, PROBE_TEXT, length),
+    ]
+    return [torch.tensor([row], device=decoder.lm_head.weight.device) for row in rows]

@@ -13,11 +13,22 @@ from lm.config import ModelConfig
 from lm.decoder import Decoder, decoder_from_weights
 from lm.device import bfloat16_speedup
 from lm.tokenizer import Tokenizer
-from lm.volume import Step, StepDamaged, load_model_config, load_weights
+from lm.volume import (
+    ReadFile,
+    Step,
+    StepDamaged,
+    load_model_config,
+    load_weights,
+    read_file,
+    read_plain,
+)
+from lm.volume.content import WEIGHTS_FILE
+from lm.volume.manifest import TRAINING_STATE_PREFIX
 from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.served import Checkpoint, ServedModel
 from service.gate import check_numbers, check_tokenizer
+from service.probe import bits_per_byte
 
 WORTHWHILE_SPEEDUP = 1.2
 """bfloat16 is chosen by itself only where it is at least so much faster than float32."""
@@ -36,24 +47,28 @@ class LoaderOptions:
     max_step_tokens: int
     max_model_tokens: int | None
     verify_hashes: bool
+    measure_bits_per_byte: bool = False
+    """On the probe text; a second or so of one core for 135M parameters."""
 
 
 class Loader:
     """Loads, checks and warms models; remembers what it measured of the machine."""
 
-    def __init__(self, options: LoaderOptions) -> None:
+    def __init__(self, options: LoaderOptions, read: ReadFile = read_plain) -> None:
         self._options = options
+        self._read = read
         self._auto_dtype: torch.dtype | None = None
 
     def load(self, step: Step) -> ServedModel:
         """Load a step; raises ``VolumeError`` or ``CheckpointRefused`` with the reason."""
         started = time.perf_counter()
         options = self._options
+        self._check_small_files(step)
         config = load_model_config(step)
         tokenizer = load_tokenizer(step)
         decoder = self._decoder(step, config)
         check_tokenizer(decoder, tokenizer, step.manifest.details.tokenizer_fingerprint)
-        check_numbers(decoder)
+        check_numbers(decoder, tokenizer)
         dtype = decoder.lm_head.weight.dtype
         max_tokens = min(
             options.max_model_tokens or config.max_position_embeddings,
@@ -75,12 +90,21 @@ class Loader:
             max_model_tokens=max_tokens,
             dtype=str(dtype).removeprefix("torch."),
             device=str(options.device),
+            bits_per_byte=bits_per_byte(decoder, tokenizer)
+            if options.measure_bits_per_byte
+            else None,
             load_s=time.perf_counter() - started,
         )
 
+    def _check_small_files(self, step: Step) -> None:
+        """Compare everything that is read by path, so everything but the weights."""
+        for name in step.manifest.files:
+            if name != WEIGHTS_FILE and not name.startswith(TRAINING_STATE_PREFIX):
+                read_file(step, name, check_hash=self._options.verify_hashes, read=self._read)
+
     def _decoder(self, step: Step, config: ModelConfig) -> Decoder:
         """Weights in memory of our own, in the dtype and on the device to serve from."""
-        weights = load_weights(step, check_hash=self._options.verify_hashes)
+        weights = load_weights(step, check_hash=self._options.verify_hashes, read=self._read)
         dtype = self._dtype(config)
         try:
             decoder = decoder_from_weights(config, weights)

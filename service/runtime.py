@@ -15,6 +15,7 @@ from service.api.replies import Switchboard
 from service.engine.served import ServedModel
 from service.engine.worker import Turn, Worker
 from service.errors import NotReady
+from service.gate import Gate
 from service.loader import Loader, LoaderOptions
 from service.metrics import Metrics
 from service.settings import Settings
@@ -40,12 +41,18 @@ class Runtime:
                 max_step_tokens=settings.max_step_tokens,
                 max_model_tokens=settings.max_model_tokens,
                 verify_hashes=settings.verify_hashes,
+                measure_bits_per_byte=settings.max_bpb_regression is not None,
             )
         )
         self.watcher = CheckpointWatcher(
             settings.volume,
             settings.run,
             load=self.loader.load,
+            gate=Gate(
+                max_bpb_regression=settings.max_bpb_regression,
+                refuse_memorising=settings.refuse_memorising,
+                refuse_degenerate=settings.refuse_degenerate,
+            ),
             on_served=self._on_served,
             on_refused=self.metrics.checkpoints.on_refused,
             poll_interval_s=settings.poll_interval_s,

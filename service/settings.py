@@ -68,7 +68,21 @@ class Settings(BaseSettings):
         0.5, gt=0, description="How often the volume is looked at for a newer checkpoint."
     )
     verify_hashes: bool = Field(
-        default=True, description="Compare the SHA-256 of the weights before they are served."
+        default=True, description="Compare SHA-256 sums before a checkpoint is served."
+    )
+    max_bpb_regression: float | None = Field(
+        None,
+        ge=0,
+        description="Refuse a checkpoint whose bits per byte on the service's probe text are "
+        "worse than the served one's by more than this; by default not measured.",
+    )
+    refuse_memorising: bool = Field(
+        default=False, description="Refuse a checkpoint that its trainer flagged as memorising."
+    )
+    refuse_degenerate: bool = Field(
+        default=False,
+        description="Refuse a checkpoint whose greedy text is empty or a loop, as that of most "
+        "young models is.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged; warning leaves out one line a request."

@@ -14,7 +14,7 @@ from lm.volume import MANIFEST_FILE, Step, StepVanished, VolumeError, list_runs,
 from lm.volume.manifest import step_number
 from lm.volume.read import read_step, step_paths
 from service.engine.served import Checkpoint, ServedModel
-from service.gate import CheckpointRefused
+from service.gate import CheckpointRefused, Gate
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class CheckpointWatcher:
         run: str | None,
         *,
         load: Callable[[Step], ServedModel],
+        gate: Gate,
         on_served: Callable[[ServedModel], None],
         on_refused: Callable[[str], None],
         poll_interval_s: float,
@@ -46,6 +47,8 @@ class CheckpointWatcher:
         self.run = run
         """The run that is followed; chosen once if it was not given."""
         self._load = load
+        self._gate = gate
+        self._model: ServedModel | None = None
         self._on_served = on_served
         self._on_refused = on_refused
         self._poll_interval_s = poll_interval_s
@@ -143,7 +146,9 @@ class CheckpointWatcher:
         """Load and serve a step; returns whether it took over."""
         identity = _identity(step)
         try:
+            self._gate.check_claims(step)
             model = self._load(step)
+            self._gate.check_behaviour(model, self._model)
         except StepVanished:
             logger.info("%s was pruned while it was loaded", step.name)
             return False
@@ -156,7 +161,7 @@ class CheckpointWatcher:
             self._refuse(step.number, "load_failed", message, identity)
             return False
         self.refusals = {n: refusal for n, refusal in self.refusals.items() if n != step.number}
-        self.served = model.checkpoint
+        self.served, self._model = model.checkpoint, model
         self._on_served(model)
         logger.info(
             "serving %s (%s on %s, loaded in %.2f s)",

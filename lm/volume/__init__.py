@@ -6,13 +6,29 @@ A step is a directory that becomes visible by one rename after everything in it 
 writers apart. ``docs/volume.md`` is the specification.
 """
 
-from lm.volume.content import load_model_config, load_weights, model_files
-from lm.volume.errors import StepDamaged, StepVanished, UnknownFormat, VolumeError, WriterBusy
+from lm.volume.content import load_model_config, load_weights, model_files, read_file
+from lm.volume.errors import (
+    StepDamaged,
+    StepUnreadable,
+    StepVanished,
+    UnknownFormat,
+    VolumeError,
+    WriterBusy,
+)
 from lm.volume.lock import RunLock
 from lm.volume.manifest import MANIFEST_FILE, Manifest, Progress, StepDetails, step_name
 from lm.volume.prune import prune, sweep
 from lm.volume.publish import publish
-from lm.volume.read import Step, best_step, list_runs, list_steps, newest_step, open_step
+from lm.volume.read import (
+    ReadFile,
+    Step,
+    best_step,
+    list_runs,
+    list_steps,
+    newest_step,
+    open_step,
+    read_plain,
+)
 from lm.volume.retention import Retention, steps_to_keep
 from lm.volume.verify import verify
 
@@ -20,11 +36,13 @@ __all__ = [
     "MANIFEST_FILE",
     "Manifest",
     "Progress",
+    "ReadFile",
     "Retention",
     "RunLock",
     "Step",
     "StepDamaged",
     "StepDetails",
+    "StepUnreadable",
     "StepVanished",
     "UnknownFormat",
     "VolumeError",
@@ -39,6 +57,8 @@ __all__ = [
     "open_step",
     "prune",
     "publish",
+    "read_file",
+    "read_plain",
     "step_name",
     "steps_to_keep",
     "sweep",

@@ -19,7 +19,7 @@ from lm.hf_config import from_hf, to_hf
 from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lm.volume.errors import StepDamaged
 from lm.volume.publish import TextFile, Writer
-from lm.volume.read import Step, unreadable
+from lm.volume.read import ReadFile, Step, read_plain, unreadable
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -55,17 +55,14 @@ def model_files(
     }
 
 
-def load_weights(step: Step, *, check_hash: bool = True) -> dict[str, Tensor]:
+def load_weights(
+    step: Step, *, check_hash: bool = True, read: ReadFile = read_plain
+) -> dict[str, Tensor]:
     """CPU tensors of a step by name, copied from the volume.
 
-    Raises ``StepDamaged`` if the copied bytes are not those of the manifest or no safetensors,
-    ``StepVanished`` if the step is being pruned.
+    Raises what ``read_file`` raises, and ``StepDamaged`` if the file is no safetensors.
     """
-    content = read_file(step, WEIGHTS_FILE)
-    if check_hash:
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != step.manifest.files[WEIGHTS_FILE].sha256:
-            raise StepDamaged(f"{step.path / WEIGHTS_FILE}: SHA-256 differs from the manifest")
+    content = read_file(step, WEIGHTS_FILE, check_hash=check_hash, read=read)
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError) as error:
@@ -84,16 +81,24 @@ def load_model_config(step: Step) -> ModelConfig:
     return config
 
 
-def read_file(step: Step, name: str) -> bytes:
-    """Bytes of one file of a step; raises ``StepVanished`` or ``StepDamaged``."""
+def read_file(
+    step: Step, name: str, *, check_hash: bool = False, read: ReadFile = read_plain
+) -> bytes:
+    """Bytes of one file of a step.
+
+    Raises ``StepDamaged`` if they are not those of the manifest, ``StepVanished`` if the step is
+    being pruned, ``StepUnreadable`` if the file cannot be read just now.
+    """
     path = step.path / name
     try:
-        content = path.read_bytes()
+        content = read(path)
     except OSError as error:
         raise unreadable(step.path, name, error) from error
     entry = step.manifest.files.get(name)
     if entry is None or len(content) != entry.size:
         raise StepDamaged(f"{path}: {len(content)} bytes, not what the manifest says")
+    if check_hash and hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise StepDamaged(f"{path}: SHA-256 differs from the manifest")
     return content
 
 

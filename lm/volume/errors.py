@@ -2,6 +2,7 @@
 
 VolumeError
 ├── StepDamaged     a file is missing, has another size or other bytes than the manifest says
+├── StepUnreadable  a file cannot be read just now: the disk or the network failed
 ├── StepVanished    the step was pruned while it was read; take the next one
 ├── UnknownFormat   written by a version of nestling that this one cannot read
 └── WriterBusy      another process writes to this run
@@ -19,6 +20,12 @@ class StepDamaged(VolumeError):
     """A file is missing, has another size or other bytes than the manifest says."""
 
     reason = "damaged"
+
+
+class StepUnreadable(VolumeError):
+    """A file is there and cannot be read just now; it may be later."""
+
+    reason = "read_error"
 
 
 class StepVanished(VolumeError):

@@ -5,16 +5,24 @@ stores without rename too. Directories that begin with a dot are none of a reade
 """
 
 import dataclasses
+import errno
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from lm.volume.errors import StepDamaged, StepVanished, VolumeError
+from lm.volume.errors import StepDamaged, StepUnreadable, StepVanished, VolumeError
 from lm.volume.manifest import MANIFEST_FILE, Manifest, step_number
 
 T = TypeVar("T")
 _LOSS = "val_loss"
+
+ReadFile = Callable[[Path], bytes]
+"""Reads a whole file or raises ``OSError``; readers take one, so that storage can be replaced."""
+
+DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, None}
+"""Error numbers that say what is wrong with a step; others say that reading it failed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +65,24 @@ def step_paths(run_dir: Path) -> list[Path]:
     return [path for number, path in sorted((n, p) for n, p in numbered if n is not None)]
 
 
-def read_step(path: Path) -> Step:
+def read_plain(path: Path) -> bytes:
+    """Bytes of a file that is no link: where a link leads is not in the volume's hand."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read()
+
+
+def read_step(path: Path, *, read: ReadFile = read_plain) -> Step:
     """Read a step's manifest and compare sizes.
 
     Raises ``StepVanished`` if there is no such directory, ``StepDamaged`` or ``UnknownFormat``
-    if it is not a complete step.
+    if it is not a complete step, ``StepUnreadable`` if it cannot be read just now.
     """
     manifest_path = path / MANIFEST_FILE
+    if path.is_symlink():
+        raise StepDamaged(f"{path}: a link, not a directory of the volume")
     try:
-        manifest = Manifest.from_json(manifest_path.read_bytes(), str(manifest_path))
+        manifest = Manifest.from_json(read(manifest_path), str(manifest_path))
     except OSError as error:
         raise unreadable(path, MANIFEST_FILE, error) from error
     if manifest.step != step_number(path.name):
@@ -90,11 +107,14 @@ def _check_file(path: Path, name: str, size: int) -> None:
         raise StepDamaged(f"{file}: {status.st_size} bytes, the manifest says {size}")
 
 
-def unreadable(step_path: Path, name: str, error: Exception) -> StepDamaged | StepVanished:
-    """What it means that a file of a step cannot be read: the step is gone, or is not whole."""
+def unreadable(
+    step_path: Path, name: str, error: Exception
+) -> StepDamaged | StepUnreadable | StepVanished:
+    """What it means that a file cannot be read: its step is gone or broken, or the disk fails."""
     if isinstance(error, FileNotFoundError) and not step_path.is_dir():
         return StepVanished(f"{step_path}: no such step")
-    return StepDamaged(f"{step_path / name}: {getattr(error, 'strerror', None) or error}")
+    kind = StepDamaged if getattr(error, "errno", None) in DAMAGE else StepUnreadable
+    return kind(f"{step_path / name}: {getattr(error, 'strerror', None) or error}")
 
 
 def list_steps(run_dir: Path) -> list[Step]:

@@ -37,3 +37,5 @@ class ServedModel:
     device: str
     load_s: float
     """From opening the step until the model was warm."""
+    bits_per_byte: float | None = None
+    """On the service's probe text, where it was measured."""

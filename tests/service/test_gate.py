@@ -1,15 +1,25 @@
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
+from serving import toy_served
 from tokenizers import Tokenizer as Backend
-from toys import toy_config, toy_decoder, toy_tokenizer
+from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
+import service.gate
 from lm.tokenizer import Tokenizer
-from service.gate import CheckpointRefused, check_numbers, check_tokenizer
+from service.engine.served import ServedModel
+from service.gate import CheckpointRefused, Gate, check_numbers, check_tokenizer
+
+
+def measured(step: int, bits_per_byte: float) -> ServedModel:
+    return dataclasses.replace(toy_served(step=step), bits_per_byte=bits_per_byte)
 
 
 def test_good_weights_pass() -> None:
     decoder = toy_decoder(0)
-    check_numbers(decoder)
+    check_numbers(decoder, toy_tokenizer())
     check_tokenizer(decoder, toy_tokenizer(), toy_tokenizer().fingerprint)
 
 
@@ -19,7 +29,7 @@ def test_one_weight_that_is_no_number_is_refused_by_name(value: float) -> None:
     with torch.no_grad():
         decoder.model.layers[1].mlp.up_proj.weight[3, 7] = value
     with pytest.raises(CheckpointRefused, match=r"layers\.1\.mlp\.up_proj\.weight") as refused:
-        check_numbers(decoder)
+        check_numbers(decoder, toy_tokenizer())
     assert refused.value.reason == "weights_not_finite"
 
 
@@ -28,12 +38,12 @@ def test_finite_weights_whose_logits_overflow_are_refused() -> None:
     with torch.no_grad():
         decoder.model.norm.weight.fill_(3e38)
     with pytest.raises(CheckpointRefused) as refused:
-        check_numbers(decoder)
+        check_numbers(decoder, toy_tokenizer())
     assert refused.value.reason == "logits_not_finite"
 
 
 def test_a_context_shorter_than_the_probe_passes() -> None:
-    check_numbers(toy_decoder(0, toy_config(max_position_embeddings=4)))
+    check_numbers(toy_decoder(0, toy_config(max_position_embeddings=4)), toy_tokenizer())
 
 
 def test_another_tokenizer_is_refused() -> None:
@@ -48,3 +58,52 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused() -> None:
     tokenizer = Tokenizer(backend, bos_token_id=0, eos_token_ids=[0])
     with pytest.raises(CheckpointRefused, match="301 ids, the model 300"):
         check_tokenizer(toy_decoder(0), tokenizer, tokenizer.fingerprint)
+
+
+@pytest.mark.parametrize(("new", "passes"), [(1.5, True), (2.0, True), (2.1, True), (2.2, False)])
+def test_bits_per_byte_may_be_worse_by_so_much(new: float, passes: bool) -> None:
+    gate = Gate(max_bpb_regression=0.15)
+    served = measured(1, 2.0)
+    if passes:
+        gate.check_behaviour(measured(2, new), served)
+        return
+    with pytest.raises(CheckpointRefused, match=r"2\.2000 bits .* toy@1 has 2\.0000") as refused:
+        gate.check_behaviour(measured(2, new), served)
+    assert refused.value.reason == "regression"
+
+
+def test_the_first_checkpoint_has_nothing_to_be_worse_than() -> None:
+    Gate(max_bpb_regression=0.0).check_behaviour(measured(1, 9.0), None)
+
+
+def test_without_the_setting_nothing_is_compared() -> None:
+    Gate().check_behaviour(measured(2, 9.0), measured(1, 1.0))
+
+
+@pytest.mark.parametrize("flags", [(), ("memorising",), ("other",)])
+@pytest.mark.parametrize("refuse", [True, False])
+def test_memorising_is_refused_where_the_setting_says_so(
+    tmp_path: Path, flags: tuple[str, ...], refuse: bool
+) -> None:
+    gate = Gate(refuse_memorising=refuse)
+    step = publish_toy(tmp_path, "toy", 1, flags=flags)
+    if not (refuse and "memorising" in flags):
+        gate.check_claims(step)
+        return
+    with pytest.raises(CheckpointRefused) as refused:
+        gate.check_claims(step)
+    assert refused.value.reason == "memorising"
+
+
+@pytest.mark.parametrize("refuse", [True, False])
+def test_a_loop_is_refused_where_the_setting_says_so(
+    monkeypatch: pytest.MonkeyPatch, refuse: bool
+) -> None:
+    monkeypatch.setattr(service.gate, "greedy_continuation", lambda model: [1, 2, 3] * 30)
+    gate = Gate(refuse_degenerate=refuse)
+    if not refuse:
+        gate.check_behaviour(toy_served(), None)
+        return
+    with pytest.raises(CheckpointRefused) as refused:
+        gate.check_behaviour(toy_served(), None)
+    assert refused.value.reason == "degenerate"

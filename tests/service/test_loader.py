@@ -1,3 +1,5 @@
+import dataclasses
+import errno
 import os
 from pathlib import Path
 
@@ -6,11 +8,12 @@ import torch
 from serving import generation_request, reference_ids
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weights
 
-from lm.volume import Step, StepDamaged, StepVanished
+from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, read_plain
 from service.engine.request import TokenGenerated
 from service.engine.served import ServedModel
 from service.gate import CheckpointRefused
 from service.loader import Loader, LoaderOptions
+from service.probe import bits_per_byte
 
 
 def make_loader(
@@ -150,3 +153,37 @@ def test_a_step_without_a_tokenizer_is_damage(tmp_path: Path) -> None:
     (step.path / "tokenizer.json").unlink()
     with pytest.raises(StepDamaged, match="tokenizer"):
         make_loader().load(step)
+
+
+def test_a_flipped_byte_in_a_small_file_is_refused_by_its_hash(tmp_path: Path) -> None:
+    """Nothing else would tell: another end token is as good a number."""
+    step = publish_toy(tmp_path, "toy", 1)
+    file = step.path / "generation_config.json"
+    flip_byte(file, file.read_bytes().rindex(b"0"))
+    with pytest.raises(StepDamaged, match=r"generation_config\.json: SHA-256 differs"):
+        make_loader().load(step)
+
+
+def test_bits_per_byte_are_measured_where_they_are_asked_for(tmp_path: Path) -> None:
+    step = publish_toy(tmp_path, "toy", 1, seed=4)
+    assert make_loader().load(step).bits_per_byte is None
+    options = dataclasses.replace(make_loader()._options, measure_bits_per_byte=True)
+    measured = Loader(options).load(step).bits_per_byte
+    assert measured == pytest.approx(bits_per_byte(toy_decoder(4), toy_tokenizer()), rel=1e-5)
+
+
+def test_a_disk_that_fails_is_said_and_a_later_load_succeeds(tmp_path: Path) -> None:
+    step = publish_toy(tmp_path, "toy", 1)
+    failures = ["config.json", "model.safetensors"]
+
+    def fail_once(path: Path) -> bytes:
+        if path.name in failures:
+            failures.remove(path.name)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read_plain(path)
+
+    loader = Loader(make_loader()._options, fail_once)
+    for name in ("config.json", "model.safetensors"):
+        with pytest.raises(StepUnreadable, match=f"{name}: Input/output error"):
+            loader.load(step)
+    assert loader.load(step).checkpoint.name == "toy@1"

@@ -13,6 +13,7 @@ from toys import publish_toy
 from lm.volume import Step, prune
 from lm.volume.retention import Retention
 from service.engine.served import ServedModel
+from service.gate import Gate
 from service.loader import Loader, LoaderOptions
 from service.watcher import CheckpointWatcher, newest_run
 
@@ -36,6 +37,7 @@ class Watching:
         self._load = Loader(OPTIONS).load
         options = {
             "load": self.load,
+            "gate": Gate(),
             "on_served": lambda model: self.served.append(model.checkpoint.name),
             "on_refused": self.refused.append,
             "poll_interval_s": 0.01,

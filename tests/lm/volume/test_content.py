@@ -29,8 +29,8 @@ from lm.volume import (
     load_weights,
     model_files,
     publish,
+    read_file,
 )
-from lm.volume.content import read_file
 from lm.volume.publish import TextFile
 from lm.volume.read import read_step
 
@@ -217,6 +217,22 @@ def test_a_file_that_the_manifest_does_not_know_is_not_read(step: Step) -> None:
     (step.path / "more.json").write_text("{}")
     with pytest.raises(StepDamaged, match=r"more\.json"):
         read_file(step, "more.json")
+
+
+def test_a_file_that_became_a_link_after_its_step_was_read_is_not_followed(step: Step) -> None:
+    outside = step.path.parents[2] / "outside.json"
+    (step.path / "config.json").rename(outside)
+    (step.path / "config.json").symlink_to(outside)
+    with pytest.raises(StepDamaged, match=r"config\.json: Too many levels of symbolic links"):
+        read_file(step, "config.json")
+
+
+def test_a_hash_is_compared_where_it_is_asked_for(step: Step) -> None:
+    content = (step.path / "config.json").read_bytes()
+    (step.path / "config.json").write_bytes(content.replace(b"e", b"E"))
+    assert len(read_file(step, "config.json")) == len(content)
+    with pytest.raises(StepDamaged, match=r"config\.json: SHA-256 differs"):
+        read_file(step, "config.json", check_hash=True)
 
 
 def test_the_weights_file_says_that_it_is_pytorchs(step: Step) -> None:

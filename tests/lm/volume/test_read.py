@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -5,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from toys import publish_toy
-from toys.damage import HIDDEN, VISIBLE, Damage
+from toys.damage import HIDDEN, VISIBLE, Damage, edit_manifest
 
 from lm.volume import (
     Step,
     StepDamaged,
+    StepUnreadable,
     StepVanished,
     VolumeError,
     best_step,
@@ -20,6 +22,7 @@ from lm.volume import (
     newest_step,
     open_step,
     prune,
+    read_plain,
     verify,
 )
 from lm.volume.read import read_step, step_paths
@@ -99,20 +102,40 @@ def test_a_step_that_is_not_there_has_vanished(tmp_path: Path) -> None:
         read_step(tmp_path / "step-00000009")
 
 
-def test_a_step_that_is_pruned_while_its_manifest_is_read_has_vanished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_that_is_pruned_while_its_manifest_is_read_has_vanished(tmp_path: Path) -> None:
     run_dir = publish_steps(tmp_path, 1)
-    read_bytes = Path.read_bytes
 
     def then_prune(path: Path) -> bytes:
-        content = read_bytes(path)
+        content = read_plain(path)
         path.parent.rename(run_dir / ".trash-step-00000001-1")
         return content
 
-    monkeypatch.setattr(Path, "read_bytes", then_prune)
     with pytest.raises(StepVanished):
-        read_step(run_dir / "step-00000001")
+        read_step(run_dir / "step-00000001", read=then_prune)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_disk_that_fails_is_not_the_steps_fault(tmp_path: Path, number: int) -> None:
+    run_dir = publish_steps(tmp_path, 1)
+
+    def fail(path: Path) -> bytes:
+        raise OSError(number, os.strerror(number), str(path))
+
+    with pytest.raises(StepUnreadable, match=os.strerror(number)):
+        read_step(run_dir / "step-00000001", read=fail)
+    assert read_step(run_dir / "step-00000001").number == 1
+
+
+def test_a_step_that_is_a_link_out_of_the_volume_is_damage(tmp_path: Path) -> None:
+    run_dir = publish_steps(tmp_path / "volume", 1)
+    outside = tmp_path / "step-00000002"
+    shutil.copytree(run_dir / "step-00000001", outside)
+    edit_manifest(outside, lambda values: values.update(step=2))
+    assert read_step(outside).number == 2
+    (run_dir / outside.name).symlink_to(outside)
+    with pytest.raises(StepDamaged, match="a link, not a directory"):
+        read_step(run_dir / outside.name)
+    assert [step.number for step in list_steps(run_dir)] == [1]
 
 
 def test_where_there_is_nothing_yet_nothing_is_found(tmp_path: Path) -> None:

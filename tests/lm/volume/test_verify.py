@@ -7,7 +7,16 @@ import pytest
 from toys import publish_toy, toy_training_state
 from toys.damage import HIDDEN, VISIBLE, Damage, edit_manifest
 
-from lm.volume import Retention, Step, StepDamaged, StepVanished, VolumeError, prune, verify
+from lm.volume import (
+    Retention,
+    Step,
+    StepDamaged,
+    StepUnreadable,
+    StepVanished,
+    VolumeError,
+    prune,
+    verify,
+)
 from lm.volume.read import read_step
 
 
@@ -103,7 +112,7 @@ def test_a_step_that_goes_while_it_is_hashed_has_vanished(
     assert len(opened) == 2
 
 
-def test_a_file_that_cannot_be_read_is_damage(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_read_is_said(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     path_open = Path.open
 
     def refuse(path: Path, mode: str = "r") -> Any:
@@ -112,7 +121,7 @@ def test_a_file_that_cannot_be_read_is_damage(step: Step, monkeypatch: pytest.Mo
         return path_open(path, mode)
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(StepDamaged, match=r"model\.safetensors: Permission denied"):
+    with pytest.raises(StepUnreadable, match=r"model\.safetensors: Permission denied"):
         verify(step)
 
 
