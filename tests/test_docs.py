@@ -5,10 +5,12 @@ import re
 from pathlib import Path
 
 from fastapi.routing import APIRoute
+from prometheus_client import generate_latest
 
 from service import errors
 from service.api import checkpoints, generate, health, home
 from service.metrics import Metrics
+from trainer.metrics import Metrics as TrainerMetrics
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -29,9 +31,14 @@ def test_the_http_page_names_every_error_code() -> None:
     assert [error.code for error in leaves if f"`{error.code}`" not in page] == []
 
 
-def test_the_operations_page_names_only_metrics_that_exist() -> None:
-    exposition = Metrics(wall_clock=lambda: 0.0).exposition().decode()
+def test_the_operations_page_names_only_metrics_that_exist_and_all_of_the_trainer_s() -> None:
+    service = Metrics(wall_clock=lambda: 0.0).exposition()
+    trainer = generate_latest(TrainerMetrics().registry)
     named = re.findall(r"`(nestling_[a-z_]+)", (DOCS / "operations.md").read_text("utf-8"))
-    assert named
-    known = set(re.findall(r"^# TYPE (\w+)", exposition, re.MULTILINE))
-    assert [name for name in named if name not in known] == []
+    assert sorted(set(named) - metric_names(service) - metric_names(trainer)) == []
+    assert sorted(metric_names(trainer) - set(named)) == []
+
+
+def metric_names(exposition: bytes) -> set[str]:
+    names = re.findall(r"^# TYPE (\w+)", exposition.decode(), re.MULTILINE)
+    return {name for name in names if not name.endswith("_created")}

@@ -5,12 +5,18 @@ seconds quietly. Exit status: 0 complete, interrupted or stopped at ``--steps``;
 2 something that the caller can put right, in one line.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer import options
 from trainer.interrupt import Interrupt
+
+if TYPE_CHECKING:
+    from trainer.events import Listener
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,18 +56,39 @@ def _train(call: options.TrainOptions) -> int:
         recipe = override(load_recipe(call.recipe), call.overrides)
         if call.corpus is not None:
             recipe = with_corpus(recipe, call.corpus)
+        run_dir = call.volume / (call.run or recipe.name)
         try:
-            run.train(
-                recipe,
-                call.volume / (call.run or recipe.name),
-                device=call.device,
-                last_step=call.last_step,
-                interrupt=interrupt,
-                console=Console(stderr=True),
-            )
+            with _watching(call, run_dir) as listeners:
+                run.train(
+                    recipe,
+                    run_dir,
+                    device=call.device,
+                    last_step=call.last_step,
+                    interrupt=interrupt,
+                    console=Console(stderr=True),
+                    listeners=listeners,
+                )
         except Diverged as error:
             return _fail(error, status=1)
     return 0
+
+
+@contextlib.contextmanager
+def _watching(call: options.TrainOptions, run_dir: Path) -> "Iterator[tuple[Listener, ...]]":
+    """What a caller asked for beside log and journal."""
+    listeners: list[Listener] = []
+    with contextlib.ExitStack() as stack:
+        if call.metrics_port is not None:
+            from trainer import metrics
+
+            exported = metrics.Metrics()
+            stack.enter_context(metrics.serve(exported, call.metrics_host, call.metrics_port))
+            listeners.append(exported)
+        if call.tensorboard:
+            from trainer.tensorboard import TensorBoard
+
+            listeners.append(stack.enter_context(contextlib.closing(TensorBoard(run_dir))))
+        yield tuple(listeners)
 
 
 def _describe(arguments: Sequence[str]) -> int:

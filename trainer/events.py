@@ -7,6 +7,18 @@ journal, the log, the exported metrics and TensorBoard hear them.
 import dataclasses
 from typing import Protocol
 
+from trainer.state import Counters
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Began:
+    """A process takes up a run."""
+
+    step: int
+    """Last completed step."""
+    counters: Counters
+    """Where the run stands."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -94,7 +106,7 @@ class Note:
     is_warning: bool = False
 
 
-Event = Trained | Skipped | Evaluated | Sampled | Snapshotted | Published | Note
+Event = Began | Trained | Skipped | Evaluated | Sampled | Snapshotted | Published | Note
 
 
 class Listener(Protocol):

@@ -44,6 +44,9 @@ class TrainOptions:
     threads: int | None
     nice: int
     last_step: int | None
+    metrics_host: str
+    metrics_port: int | None
+    tensorboard: bool
 
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
@@ -63,6 +66,9 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         threads=threads,
         nice=nice or 0,
         last_step=values.steps,
+        metrics_host=values.metrics_host,
+        metrics_port=values.metrics_port or None,
+        tensorboard=values.tensorboard,
     )
 
 
@@ -113,7 +119,28 @@ def train_parser() -> argparse.ArgumentParser:
         action="store_true",
         help=f"leave room for a service on this machine: one core less, nice {BESIDE_SERVICE_NICE}",
     )
+    _add_watching(parser)
     return parser
+
+
+def _add_watching(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics-port",
+        type=_port,
+        metavar="PORT",
+        help="serve the trainer's own /metrics for Prometheus (default: off, as 0)",
+    )
+    parser.add_argument(
+        "--metrics-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where /metrics listens; 0.0.0.0 in a container (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write curves and samples to the run's tensorboard directory",
+    )
 
 
 def describe_parser() -> argparse.ArgumentParser:
@@ -130,7 +157,7 @@ def plot_parser() -> argparse.ArgumentParser:
     """Options of ``plot``."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer plot",
-        description="Draw a run's loss, bits per byte, learning rate and throughput.",
+        description="Draw a run's loss, gap, bits per byte, learning rate and throughput.",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="directory of the run")
     parser.add_argument(
@@ -166,6 +193,13 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def num_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**16:
+        raise argparse.ArgumentTypeError(f"must be 0 to {2**16 - 1}, got {value}")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -12,6 +12,7 @@ from trainer.checkpoint import Written
 from trainer.config import PhaseConfig
 from trainer.evaluate import Evaluation
 from trainer.events import (
+    Began,
     Evaluated,
     Event,
     Listener,
@@ -31,13 +32,16 @@ from trainer.state import Counters
 class Report:
     """One run's voice; steps are in the recipe's unit."""
 
-    def __init__(
-        self, listeners: Sequence[Listener], *, resumed: Counters, device: torch.device
-    ) -> None:
+    def __init__(self, listeners: Sequence[Listener], device: torch.device) -> None:
         self._listeners = listeners
         self._device = device
-        self._last = resumed
-        """Counters at the step logged before, for the speed since then."""
+        self._last = Counters()
+        """At the step logged before, for the speed since then."""
+
+    def began(self, step: int, counters: Counters) -> None:
+        """A run is taken up where it stands."""
+        self._last = counters
+        self._tell(Began(step=step, counters=counters))
 
     def note(self, text: str) -> None:
         """Say something once."""

@@ -15,6 +15,7 @@ from lm.volume import Retention, RunLock, newest_step, sweep
 from trainer.checkpoint import Checkpointer
 from trainer.config import Recipe
 from trainer.data import open_data
+from trainer.events import Listener
 from trainer.interrupt import Interrupt
 from trainer.journal import Journal
 from trainer.log import Log
@@ -49,8 +50,11 @@ def train(
     last_step: int | None = None,
     interrupt: Interrupt,
     console: Console,
+    listeners: tuple[Listener, ...] = (),
 ) -> Ending:
     """Train a run from where it stands to its end, to ``last_step``, or until interrupted.
+
+    ``listeners`` hear of it beside the run's own log and journal.
 
     Raises:
         ValueError: the recipe, its data or the run's directory cannot be used; one line says why.
@@ -71,8 +75,9 @@ def train(
                 sampled=start.counters.sampled_at,
             )
             where = pick_device(device)
-            listeners = (journal, Log(bar, total_steps=plan.num_steps))
-            report = Report(listeners, resumed=start.counters, device=where)
+            own: tuple[Listener, ...] = (journal, Log(bar, total_steps=plan.num_steps))
+            report = Report(own + listeners, where)
+            report.began(done, start.counters)
             length = f"{plan.num_steps:,} ({plan.unit} steps)"
             report.note(f"run {run_dir.name}: {start.description} of {length}")
             parts = _assemble(recipe, run_dir, start, where, report, interrupt, console)

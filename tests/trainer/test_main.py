@@ -1,15 +1,19 @@
 """The command line, end to end."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from serving import Exposition
+from tools import free_port
 from toy_run import journal_of, toy_recipe
 
 from lm.volume import newest_step
@@ -112,7 +116,9 @@ def test_a_volume_that_cannot_be_written_is_one_line_and_status_2(
     assert "volume" in error_of(capsys)
 
 
-@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--threads", "x"], ["--what"]])
+@pytest.mark.parametrize(
+    "arguments", [["--steps", "0"], ["--threads", "x"], ["--what"], ["--metrics-port", "65536"]]
+)
 def test_wrong_options_are_refused_with_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         main(arguments)
@@ -156,22 +162,51 @@ def test_beside_a_service_a_core_is_left_and_priority_is_low() -> None:
     assert (alone.threads, alone.nice) == (None, 0)
 
 
+def test_curves_are_also_written_for_tensorboard(recipe_path: Path) -> None:
+    assert train(recipe_path, "--steps", "2", "--tensorboard") == 0
+    board = recipe_path.parent / "volume" / "toy" / "tensorboard"
+    (events,) = board.iterdir()
+    assert events.stat().st_size > 500
+
+
+def test_a_metrics_port_that_is_taken_is_one_line_and_status_2(
+    recipe_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert train(recipe_path, "--metrics-port", str(port)) == 2
+    assert f"metrics on 127.0.0.1:{port}: Address already in use" in error_of(capsys)
+
+
+def test_no_metrics_are_served_unless_asked_for() -> None:
+    assert options.parse_train([]).metrics_port is None
+    assert options.parse_train(["--metrics-port", "0"]).metrics_port is None
+    assert options.parse_train(["--metrics-port", "9100"]).metrics_port == 9100
+
+
 def test_sigterm_saves_the_last_completed_step_and_leaves_with_status_0(
     recipe_path: Path,
 ) -> None:
     volume = recipe_path.parent / "volume"
+    port = free_port()
     command = [
         sys.executable, "-m", "trainer", "--recipe", str(recipe_path), "--volume", str(volume),
-        "--threads", "1", "--set", "phases.0.steps=100000",
+        "--threads", "1", "--set", "phases.0.steps=100000", "--metrics-port", str(port),
     ]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         metrics = volume / "toy" / "metrics.jsonl"
         while process.poll() is None and not (metrics.exists() and metrics.stat().st_size > 1000):
             time.sleep(0.02)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
+            scraped = Exposition(response.read().decode())
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=60)
     assert process.returncode == 0, log
     assert "was interrupted; it is saved" in log
+    assert scraped.value("trainer_step") > 0
+    assert scraped.value("trainer_tokens_total") > 0
     step = newest_step(volume / "toy")
     assert step is not None
     assert (

@@ -3,7 +3,17 @@ import torch
 
 from trainer.checkpoint import Written
 from trainer.evaluate import Evaluation
-from trainer.events import Evaluated, Event, Note, Published, Sampled, Skipped, Snapshotted, Trained
+from trainer.events import (
+    Began,
+    Evaluated,
+    Event,
+    Note,
+    Published,
+    Sampled,
+    Skipped,
+    Snapshotted,
+    Trained,
+)
 from trainer.optimizer import Rates
 from trainer.report import Report
 from trainer.samples import Sample
@@ -27,8 +37,8 @@ def ear() -> Ear:
     return Ear()
 
 
-def report_to(*ears: Ear, resumed: Counters | None = None) -> Report:
-    return Report(ears, resumed=resumed or Counters(), device=torch.device("cpu"))
+def report_to(*ears: Ear) -> Report:
+    return Report(ears, torch.device("cpu"))
 
 
 def counters(step: int, seconds: float) -> Counters:
@@ -50,9 +60,11 @@ def test_speed_is_of_the_training_since_the_step_logged_before(ear: Ear) -> None
 
 
 def test_a_resumed_run_s_first_speed_leaves_out_what_came_before(ear: Ear) -> None:
-    report = report_to(ear, resumed=counters(50, 100.0))
+    report = report_to(ear)
+    report.began(50, counters(50, 100.0))
     report.trained(60, counters(60, 110.0), loss=3.0, gradient_norm=1.0, rates=RATES)
-    (event,) = ear.heard
+    began, event = ear.heard
+    assert began == Began(step=50, counters=counters(50, 100.0))
     assert isinstance(event, Trained)
     assert event.tokens_per_s == 64.0
 

@@ -1,0 +1,53 @@
+"""Curves and samples for TensorBoard, an optional extra: ``tensorboard --logdir VOLUME``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainer.events import Began, Evaluated, Event, Published, Sampled, Trained
+
+DIRECTORY = "tensorboard"
+"""In the run's own."""
+TRAIN_SCALARS = (
+    "loss", "loss_average", "learning_rate", "gradient_norm", "tokens_per_s", "resident_bytes",
+)  # fmt: skip
+EVALUATION_SCALARS = ("validation_loss", "bits_per_byte", "gap")
+
+
+class TensorBoard:
+    """Hears a run and writes event files; they are on disk whenever a checkpoint is."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Raises ``ValueError`` if TensorBoard is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            message = "TensorBoard is not installed: pip install 'nestling[tensorboard]'"
+            raise ValueError(message) from error
+        self._make_writer = SummaryWriter
+        self._directory = run_dir / DIRECTORY
+        self._writer: Any = None
+
+    def hear(self, event: Event) -> None:
+        """Write what can be drawn."""
+        if isinstance(event, Began):
+            # What a killed run wrote past its checkpoint is written again: it is hidden.
+            self._writer = self._make_writer(str(self._directory), purge_step=event.step + 1)
+        elif isinstance(event, Trained):
+            self._scalars("train", event, TRAIN_SCALARS)
+        elif isinstance(event, Evaluated):
+            self._scalars("evaluation", event, EVALUATION_SCALARS)
+        elif isinstance(event, Sampled):
+            self._writer.add_text(f"sample/{event.prompt}", event.text, event.step)
+        elif isinstance(event, Published):
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _scalars(self, group: str, event: Trained | Evaluated, names: Sequence[str]) -> None:
+        for name in names:
+            if (value := getattr(event, name)) is not None:
+                self._writer.add_scalar(f"{group}/{name}", value, event.step)
