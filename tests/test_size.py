@@ -12,14 +12,14 @@ MAX_FUNCTION_LINES = 60
 
 EXTRAS = {
     "trainer": {
-        *("corpus", "importing", "hub"),
+        *("corpus", "importing", "hub", "smoke"),
         *("log", "progress", "plot", "metrics", "tensorboard"),
         *("describe", "options", "__main__"),
     },
     "lm": set(),
     "service/engine": set(),
 }
-"""Beside the core, by package: texts and imports, what people watch, command lines."""
+"""Beside the core, by package: texts, imports, scaling down, what people watch, command lines."""
 
 SILENT = {
     tokenize.COMMENT,

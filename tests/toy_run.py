@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lm.volume import newest_step
 from trainer import run
+from trainer.amendment import Amendment
 from trainer.config import Recipe
 from trainer.interrupt import Interrupt
 from trainer.loop import Ending
@@ -55,6 +56,19 @@ _RECIPE = {
 }
 
 
+class StopAtPoll(Interrupt):
+    """An interrupt that comes at the n-th time that anyone asks for it."""
+
+    def __init__(self, poll: int) -> None:
+        super().__init__()
+        self.polls_left = poll
+
+    @property
+    def requested(self) -> bool:
+        self.polls_left -= 1
+        return self.polls_left < 0
+
+
 def toy_recipe(*overrides: str) -> Recipe:
     """The toy recipe with values replaced, as ``optimizer.lr=1e-3``."""
     return override(Recipe.from_dict(_RECIPE), overrides)
@@ -65,6 +79,7 @@ def train_toy(
     recipe: Recipe | None = None,
     *,
     last_step: int | None = None,
+    amendment: Amendment | None = None,
     interrupt: Interrupt | None = None,
     threads: int = 1,
 ) -> Ending:
@@ -78,6 +93,7 @@ def train_toy(
             volume / "toy",
             device="cpu",
             last_step=last_step,
+            amendment=amendment,
             interrupt=interrupt or Interrupt(),
             console=Console(file=StringIO()),
         )
@@ -111,6 +127,16 @@ def journal_of(volume: Path) -> list[dict[str, Any]]:
 def samples_of(volume: Path) -> list[dict[str, Any]]:
     """Lines of ``samples.jsonl``."""
     return list(_lines(volume / "toy" / "samples.jsonl"))
+
+
+def assert_equal_runs(volume: Path, reference: Path) -> None:
+    """Weights, moments, losses and samples of both volumes are the same bits."""
+    ours, theirs = tensors_of(volume), tensors_of(reference)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+    assert journal_of(volume) == journal_of(reference)
+    assert samples_of(volume) == samples_of(reference)
 
 
 def _lines(path: Path) -> Iterable[dict[str, Any]]:

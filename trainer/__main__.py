@@ -8,7 +8,7 @@ seconds quietly. Exit status: 0 complete, interrupted or stopped at ``--steps``;
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from trainer import options
 from trainer.interrupt import Interrupt
 
 if TYPE_CHECKING:
+    from trainer.config import Recipe
     from trainer.events import Listener
 
 
@@ -47,15 +48,12 @@ def _train(call: options.TrainOptions) -> int:
         from rich.console import Console
 
         from trainer import run
-        from trainer.data import with_corpus
+        from trainer.amendment import Amendment
         from trainer.loop import Diverged
-        from trainer.recipes import load_recipe, override
 
         if call.threads is not None:
             torch.set_num_threads(call.threads)
-        recipe = override(load_recipe(call.recipe), call.overrides)
-        if call.corpus is not None:
-            recipe = with_corpus(recipe, call.corpus)
+        recipe = _recipe(call.recipe, call.overrides, corpus=call.corpus, smoke=call.smoke)
         run_dir = call.volume / (call.run or recipe.name)
         try:
             with _watching(call, run_dir) as listeners:
@@ -64,6 +62,9 @@ def _train(call: options.TrainOptions) -> int:
                     run_dir,
                     device=call.device,
                     last_step=call.last_step,
+                    amendment=Amendment(
+                        extend_steps=call.extend_steps, lr=call.lr, force_recipe=call.force_recipe
+                    ),
                     interrupt=interrupt,
                     console=Console(stderr=True),
                     listeners=listeners,
@@ -91,12 +92,25 @@ def _watching(call: options.TrainOptions, run_dir: Path) -> "Iterator[tuple[List
         yield tuple(listeners)
 
 
+def _recipe(
+    name: str, overrides: Iterable[str], *, corpus: str | None = None, smoke: bool = False
+) -> "Recipe":
+    """The recipe of a call; ``--set`` has the last word."""
+    from trainer.data import with_corpus
+    from trainer.recipes import load_recipe, override
+    from trainer.smoke import scaled_down
+
+    recipe = load_recipe(name)
+    if corpus is not None:
+        recipe = with_corpus(recipe, corpus)
+    return override(scaled_down(recipe) if smoke else recipe, overrides)
+
+
 def _describe(arguments: Sequence[str]) -> int:
     call = options.describe_parser().parse_args(arguments)
     from trainer.describe import print_description
-    from trainer.recipes import load_recipe, override
 
-    print_description(override(load_recipe(call.recipe), call.set))
+    print_description(_recipe(call.recipe, call.set, smoke=call.smoke))
     return 0
 
 

@@ -28,7 +28,8 @@ _HERE = "here"
 """Stands for the section in its own messages; the key path is put in front of them later."""
 _DEFAULT_FRACTION = 0.1
 _DEFAULT_VOCAB_SIZE = 1024
-_CANNOT_CHANGE_WEIGHTS = {"description", "source", "cadence", "retention", "sample_prompts"}
+FREE_FIELDS = frozenset({"description", "source", "cadence", "retention", "sample_prompts"})
+"""Parts of a recipe that may change in mid-run: they decide what is seen, not what is learnt."""
 
 
 def _known_model_keys(values: Any) -> Any:
@@ -155,7 +156,9 @@ class ScheduleConfig(Section):
     decay_start: int | None = Field(default=None, ge=0)
     """``wsd`` only: the optimizer step at which decay starts."""
     horizon: int | None = Field(default=None, gt=0)
-    """Optimizer steps over which the schedule is laid out; ``None`` is the phase's length."""
+    """Optimizer steps over which the schedule is laid out; ``None``: it ends with the phase."""
+    first_step: int = Field(default=0, ge=0)
+    """Optimizer steps of the schedule that earlier phases have taken: where this one begins."""
 
     @model_validator(mode="after")
     def _decay_is_of_wsd(self) -> Self:
@@ -232,8 +235,12 @@ class Recipe(Section):
     """What a step counts: optimizer steps or micro-batches."""
     optimizer: OptimizerConfig
     phases: tuple[PhaseConfig, ...] = Field(min_length=1)
+    extension: tuple[PhaseConfig, ...] = ()
+    """Phases past the recipe's own end, which ``--extend-steps`` adds."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Autocast dtype over float32 masters; ``auto`` measures whether bfloat16 is faster."""
+    float32_matmul: Literal["highest", "high"] = "highest"
+    """``high`` lets float32 products run in TF32 where the hardware has it."""
     activation_checkpointing: bool = False
     compile: bool = False
     cadence: CadenceConfig
@@ -258,16 +265,19 @@ class Recipe(Section):
         """Plain data for JSON and YAML, defaults included; the inverse of ``from_dict``."""
         return self.model_dump(mode="json")
 
+    def binding(self) -> dict[str, Any]:
+        """Plain data of everything that can change weights, and so must stay in mid-run."""
+        return self.model_dump(mode="json", exclude=set(FREE_FIELDS))
+
     @property
     def recipe_hash(self) -> str:
         """SHA-256, in hexadecimal, of everything in the recipe that can change weights."""
-        values = self.model_dump(mode="json", exclude=_CANNOT_CHANGE_WEIGHTS)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.binding(), sort_keys=True).encode()).hexdigest()
 
     @property
-    def total_steps(self) -> int:
-        """Steps of all phases, in the recipe's unit."""
-        return sum(phase.steps for phase in self.phases)
+    def all_phases(self) -> tuple[PhaseConfig, ...]:
+        """The recipe's own phases and those that made it longer."""
+        return self.phases + self.extension
 
     @model_validator(mode="after")
     def _parts_fit_each_other(self) -> Self:

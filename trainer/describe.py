@@ -107,6 +107,7 @@ def cost_table(recipe: Recipe) -> Table:
         "optimizer step",
         f"{tokens:,} tokens: {batch.micro_batch} x {batch.length} x {batch.grad_accum_steps}",
     )
+    table.add_row("steps", f"{plan.num_steps:,}, which count {plan.unit} steps")
     table.add_row("run", f"{steps:,} optimizer steps, {steps * tokens:,} tokens at most")
     table.add_row("weights and AdamW state", f"{training_bytes / 2**20:,.1f} MiB in float32")
     table.add_row("KV cache", f"{config.kv_bytes_per_token(2):,} bytes a token in bfloat16")

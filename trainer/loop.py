@@ -25,7 +25,6 @@ from trainer.plan import Plan, Window, is_due
 from trainer.precision import autocast
 from trainer.report import Report
 from trainer.samples import sample_texts
-from trainer.schedule import factor
 from trainer.snapshot import Snapshot, Subject
 from trainer.state import Counters
 
@@ -129,8 +128,7 @@ class Loop:
         for index, (inputs, targets) in zip(window.micro_steps, micro_batches, strict=True):
             self._poll()
             loss += self._backward(index, inputs, targets, tokens)
-        rate = factor(window.phase.schedule, window.phase_step, window.horizon)
-        rates = rates_at(self.recipe.optimizer, window.phase, rate)
+        rates = rates_at(self.recipe.optimizer, window.phase, window.factor)
         with self._weights_change:
             norm = parts.subject.optimizer.step(rates) if math.isfinite(loss) else None
             counters = self.counters.after_step(

@@ -6,6 +6,7 @@ how many threads) is not. Nothing heavy is imported, so ``--help`` answers at on
 
 import argparse
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,10 @@ examples:
       another run beside it, with one value of the recipe replaced
   python -m trainer --recipe tiny --volume ./volume --run mine --corpus file:input.txt
       on a text of your own; its last tenth is held out
+  python -m trainer --recipe tiny --volume ./volume --extend-steps 50 --lr 1e-4
+      50 steps past the recipe's end; repeated, it goes on to the same end
+  python -m trainer --recipe smollm2-135m --smoke
+      the same path in seconds, with everything scaled down
 
 other commands (each has --help):
   python -m trainer recipes                       list the recipes
@@ -47,11 +52,18 @@ class TrainOptions:
     metrics_host: str
     metrics_port: int | None
     tensorboard: bool
+    smoke: bool
+    extend_steps: int | None
+    lr: float | None
+    force_recipe: bool
 
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
     """Parse a call that trains; exits with status 2 and one line for a wrong one."""
-    values = train_parser().parse_args(arguments)
+    parser = train_parser()
+    values = parser.parse_args(arguments)
+    if values.lr is not None and values.extend_steps is None:
+        parser.error("--lr is for --extend-steps; a recipe's own is --set optimizer.lr=…")
     threads, nice = values.threads, values.nice
     if values.beside_service:
         threads = threads or max(1, num_cores() - 1)
@@ -69,6 +81,10 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         metrics_host=values.metrics_host,
         metrics_port=values.metrics_port or None,
         tensorboard=values.tensorboard,
+        smoke=values.smoke,
+        extend_steps=values.extend_steps,
+        lr=values.lr,
+        force_recipe=values.force_recipe,
     )
 
 
@@ -104,6 +120,7 @@ def train_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="save and stop at step N; the schedule stays the recipe's",
     )
+    _add_amendment(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(
         "--threads",
@@ -182,11 +199,37 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         help="name of a recipe, or path of a YAML file (default: tiny)",
     )
     parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="scale the recipe down (steps, sizes, cadences, text) to run through in seconds",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="replace a value of the recipe, as in optimizer.lr=1e-3; repeatable",
+        help="replace a value of the recipe, as in optimizer.lr=1e-3; repeatable, and last of all",
+    )
+
+
+def _add_amendment(parser: argparse.ArgumentParser) -> None:
+    """Options that change what a run was begun as."""
+    parser.add_argument(
+        "--extend-steps",
+        type=_positive,
+        metavar="N",
+        help="go on to N steps past the recipe's end; the schedule keeps its horizon",
+    )
+    parser.add_argument(
+        "--lr",
+        type=_rate,
+        metavar="X",
+        help="constant learning rate of --extend-steps, needed where the schedule ended at 0",
+    )
+    parser.add_argument(
+        "--force-recipe",
+        action="store_true",
+        help="go on although the recipe is not what the run was begun with, and keep the new one",
     )
 
 
@@ -199,6 +242,13 @@ def _port(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**16:
         raise argparse.ArgumentTypeError(f"must be 0 to {2**16 - 1}, got {value}")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
     return value
 
 

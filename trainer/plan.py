@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 
 from trainer.config import PhaseConfig, Recipe
+from trainer.schedule import factor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +26,18 @@ class Window:
     micro_steps: range
     """Micro-batches, counted over the run."""
 
+    @property
+    def factor(self) -> float:
+        """Share of the phase's peak learning rate."""
+        schedule = self.phase.schedule
+        return factor(schedule, schedule.first_step + self.phase_step, self.horizon)
+
 
 class Plan:
     """All optimizer steps of a recipe, by the micro-step at which they start."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.phases = recipe.phases
+        self.phases = recipe.all_phases
         self.unit = recipe.unit
         self.accumulation = recipe.batch.grad_accum_steps
         per_step = self.accumulation if self.unit == "optimizer" else 1
@@ -52,9 +59,16 @@ class Plan:
     def horizons(self) -> tuple[int, ...]:
         """Optimizer steps that each phase's schedule is laid out over."""
         return tuple(
-            phase.schedule.horizon or self._optimizer_steps_of(index)
+            phase.schedule.horizon or phase.schedule.first_step + self.optimizer_steps_of(index)
             for index, phase in enumerate(self.phases)
         )
+
+    def has_step_at(self, micro_step: int) -> bool:
+        """Whether a micro-step ends an optimizer step, or is the run's beginning."""
+        if micro_step >= self.num_micro_steps:
+            return micro_step == self.num_micro_steps
+        start = self._starts[self._phase_index(micro_step)]
+        return (micro_step - start) % self.accumulation == 0
 
     def window(self, micro_step: int) -> Window | None:
         """The optimizer step that starts at a micro-step; ``None`` at the end of the run."""
@@ -70,21 +84,22 @@ class Plan:
     def optimizer_step(self, micro_step: int) -> int:
         """Optimizer steps taken when a micro-step that ends a window is reached."""
         if micro_step >= self.num_micro_steps:
-            return sum(map(self._optimizer_steps_of, range(len(self.phases))))
+            return sum(map(self.optimizer_steps_of, range(len(self.phases))))
         index = self._phase_index(micro_step)
-        before = sum(map(self._optimizer_steps_of, range(index)))
+        before = sum(map(self.optimizer_steps_of, range(index)))
         return before + (micro_step - self._starts[index]) // self.accumulation
 
     def step(self, micro_step: int) -> int:
         """Position in the recipe's unit."""
         return self.optimizer_step(micro_step) if self.unit == "optimizer" else micro_step
 
-    def _phase_index(self, micro_step: int) -> int:
-        return bisect.bisect_right(self._starts, micro_step) - 1
-
-    def _optimizer_steps_of(self, index: int) -> int:
+    def optimizer_steps_of(self, index: int) -> int:
+        """Optimizer steps of one phase."""
         length = self._starts[index + 1] - self._starts[index]
         return -(-length // self.accumulation)
+
+    def _phase_index(self, micro_step: int) -> int:
+        return bisect.bisect_right(self._starts, micro_step) - 1
 
 
 def is_due(every: int, before: int, now: int) -> bool:

@@ -6,6 +6,7 @@ must compute in the dtype it began with.
 """
 
 import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -37,6 +38,17 @@ def choose_precision(recipe: Recipe, device: torch.device) -> tuple[Precision, s
     )
     precision: Precision = "bfloat16" if speedup >= WORTHWHILE_SPEEDUP else "float32"
     return precision, f"{precision}: bfloat16 products ran {speedup:.1f}x as fast as float32 ones"
+
+
+@contextlib.contextmanager
+def float32_products(precision: Literal["highest", "high"]) -> Iterator[None]:
+    """A context in which float32 products run as a recipe asks, wherever the hardware can."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from lm.device import pick_device
 from lm.volume import Retention, RunLock, newest_step, sweep
+from trainer.amendment import Amendment, differences
 from trainer.checkpoint import Checkpointer
 from trainer.config import Recipe
 from trainer.data import open_data
@@ -23,13 +24,12 @@ from trainer.loop import Ending, Loop, Parts
 from trainer.loss import batch_loss
 from trainer.optimizer import Optimizer
 from trainer.plan import Plan
-from trainer.precision import Precision, choose_precision
+from trainer.precision import Precision, choose_precision, float32_products
 from trainer.progress import show
 from trainer.recompute import recompute_activations
 from trainer.report import Report
 from trainer.snapshot import Subject, library_versions
 from trainer.start import Start
-from trainer.state import differences
 
 TOKEN_CACHE = ".cache/tokens"  # noqa: S105
 """In the volume, for all of its runs."""
@@ -48,6 +48,7 @@ def train(
     *,
     device: str = "auto",
     last_step: int | None = None,
+    amendment: Amendment | None = None,
     interrupt: Interrupt,
     console: Console,
     listeners: tuple[Listener, ...] = (),
@@ -64,8 +65,8 @@ def train(
     """
     with RunLock(run_dir):
         sweep(run_dir)
-        start = Start.at(newest_step(run_dir), recipe)
-        plan = Plan(recipe)
+        start = Start.at(newest_step(run_dir), recipe, amendment or Amendment())
+        plan = Plan(start.recipe)
         done = plan.step(start.counters.micro_step)
         with show(run_dir, total=plan.num_steps, done=done, console=console) as bar:
             journal = Journal(run_dir)
@@ -80,15 +81,17 @@ def train(
             report.began(done, start.counters)
             length = f"{plan.num_steps:,} ({plan.unit} steps)"
             report.note(f"run {run_dir.name}: {start.description} of {length}")
-            parts = _assemble(recipe, run_dir, start, where, report, interrupt, console)
-            loop = Loop(parts, start.counters)
-            ending = loop.run(last_step)
+            for change in start.changes:
+                report.warn(f"forced into the run's recipe: {change}")
+            with float32_products(start.recipe.float32_matmul):
+                parts = _assemble(run_dir, start, where, report, interrupt, console)
+                loop = Loop(parts, start.counters)
+                ending = loop.run(last_step)
             report.note(_FAREWELLS[ending].format(run=run_dir.name, step=loop.step))
             return ending
 
 
 def _assemble(
-    recipe: Recipe,
     run_dir: Path,
     start: Start,
     device: torch.device,
@@ -97,9 +100,9 @@ def _assemble(
     console: Console,
 ) -> Parts:
     """Everything that the loop works on."""
-    cache = run_dir.parent / TOKEN_CACHE
+    recipe, cache = start.recipe, run_dir.parent / TOKEN_CACHE
     data = open_data(recipe, start.step, cache, console=console, note=report.note)
-    decoder = start.open_decoder(recipe, device)
+    decoder = start.open_decoder(device)
     if recipe.activation_checkpointing:
         recompute_activations(decoder)
     optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer)
@@ -110,7 +113,7 @@ def _assemble(
         decoder=decoder,
         optimizer=optimizer,
         tokenizer=data.tokenizer,
-        precision=_precision(recipe, start, device, report),
+        precision=_precision(start, device, report),
         flags=data.flags,
     )
     checkpointer = Checkpointer(
@@ -135,12 +138,13 @@ def _assemble(
     )
 
 
-def _precision(recipe: Recipe, start: Start, device: torch.device, report: Report) -> Precision:
+def _precision(start: Start, device: torch.device, report: Report) -> Precision:
     """The precision that the run began with; measured when it begins."""
-    if start.state is None:
-        precision, reason = choose_precision(recipe, device)
-        report.note(f"precision {reason}")
-        return precision
-    for change in differences(start.state.versions, library_versions(device)):
-        report.warn(f"resumed with {change}: its bits may differ from an uninterrupted run's")
-    return start.state.precision
+    if start.state is not None:
+        for change in differences(start.state.versions, library_versions(device)):
+            report.warn(f"resumed with {change}: its bits may differ from an uninterrupted run's")
+    if start.precision is not None:
+        return start.precision
+    precision, reason = choose_precision(start.recipe, device)
+    report.note(f"precision {reason}")
+    return precision

@@ -16,7 +16,7 @@ from trainer.memorising import FLAG
 from trainer.optimizer import Optimizer
 from trainer.plan import Plan
 from trainer.precision import Precision
-from trainer.state import Counters, TrainingState, binding_fields
+from trainer.state import Counters, TrainingState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Subject:
             counters=counters,
             precision=self.precision,
             horizons=plan.horizons,
-            recipe=binding_fields(self.recipe),
+            recipe=self.recipe.binding(),
             versions=versions,
         )
         details = StepDetails(
@@ -62,6 +62,7 @@ class Subject:
                 micro_step=counters.micro_step,
                 optimizer_step=plan.optimizer_step(counters.micro_step),
                 tokens_seen=counters.tokens_seen,
+                unit=plan.unit,
             ),
             metrics=_metrics(counters, plan.step(counters.micro_step)),
             flags=self.flags + (FLAG,) * counters.is_memorising,

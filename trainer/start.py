@@ -1,4 +1,8 @@
-"""Where a run begins: at nothing, at imported weights, or at the newest of its own steps."""
+"""Where a run begins: at nothing, at imported weights, or at the newest of its own steps.
+
+And by which recipe it goes on: what is asked for has to agree with what it was begun with
+(``trainer.amendment``).
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,37 +14,67 @@ from torch import Tensor
 from lm.decoder import Decoder
 from lm.initialize import initialize
 from lm.volume import Step, load_weights
+from trainer.amendment import Amendment, amended, differences, stored_recipe
 from trainer.config import Recipe
-from trainer.state import Counters, TrainingState, binding_fields, differences, load_state
+from trainer.plan import Plan
+from trainer.precision import Precision
+from trainer.state import Counters, TrainingState, load_state
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
     """What a run begins with."""
 
+    recipe: Recipe
+    """What to train by: the one asked for, and what the run was made longer by."""
     description: str
     """For the log."""
+    changes: tuple[str, ...] = ()
+    """Where a forced recipe differs from the one that the run was saved with."""
     step: Step | None = None
     """Where the weights and the tokenizer come from."""
     state: TrainingState | None = None
     """Of the run that is resumed."""
+    precision: Precision | None = None
+    """Of the run that is resumed; ``None`` is still to be chosen."""
     moments: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def at(cls, newest: Step | None, recipe: Recipe) -> Self:
+    def at(cls, newest: Step | None, recipe: Recipe, amendment: Amendment) -> Self:
         """Begin at the newest step; raises ``ValueError`` if this recipe cannot go on from it."""
+        if newest is not None and newest.manifest.details.resumable:
+            return cls._resumed(newest, recipe, amendment)
+        recipe = amended(recipe, amendment, Plan(recipe).horizons[-1])
         if newest is None:
-            return cls(description="starting at step 0")
-        if newest.manifest.details.resumable:
-            state, moments = load_state(newest)
-            _refuse_changes(state.recipe, recipe, newest.manifest.run)
-            description = f"going on from step {newest.number}"
-            return cls(description=description, step=newest, state=state, moments=moments)
+            return cls(recipe=recipe, description="starting at step 0")
         if newest.number == 0:
             description = f"starting from the imported weights of {newest.name}"
-            return cls(description=description, step=newest)
+            return cls(recipe=recipe, description=description, step=newest)
         raise ValueError(
             f"{newest.path} holds weights without a training state; choose another --run"
+        )
+
+    @classmethod
+    def _resumed(cls, newest: Step, recipe: Recipe, amendment: Amendment) -> Self:
+        state, moments = load_state(newest)
+        stored = stored_recipe(state.recipe, recipe)
+        recipe = recipe.model_copy(update={"extension": recipe.extension or stored.extension})
+        changes = differences(stored.binding(), recipe.binding())
+        if changes and not amendment.force_recipe:
+            raise ValueError(
+                f"run {newest.manifest.run} was begun with another recipe ({'; '.join(changes)}); "
+                "restore it, accept the new one with --force-recipe, or choose another --run"
+            )
+        _refuse_other_steps(recipe, newest, state.counters)
+        return cls(
+            recipe=amended(recipe, amendment, state.horizons[-1]),
+            description=f"going on from step {newest.number}",
+            changes=tuple(changes),
+            step=newest,
+            state=state,
+            precision=state.precision if stored.precision == recipe.precision else None,
+            # Moments of one optimizer mean nothing to another.
+            moments=moments if stored.optimizer.name == recipe.optimizer.name else {},
         )
 
     @property
@@ -48,11 +82,11 @@ class Start:
         """Counters to go on from."""
         return Counters() if self.state is None else self.state.counters
 
-    def open_decoder(self, recipe: Recipe, device: torch.device) -> Decoder:
+    def open_decoder(self, device: torch.device) -> Decoder:
         """The recipe's decoder with the weights to begin with; raises ``ValueError`` by name."""
-        decoder = Decoder(recipe.model)
+        decoder = Decoder(self.recipe.model)
         if self.step is None:
-            initialize(decoder, recipe.seed)
+            initialize(decoder, self.recipe.seed)
         else:
             load_parameters(decoder, load_weights(self.step))
         return decoder.to(device)
@@ -74,10 +108,12 @@ def load_parameters(decoder: Decoder, weights: Mapping[str, Tensor]) -> None:
         parameter.copy_(weights[name])
 
 
-def _refuse_changes(saved: Mapping[str, object], recipe: Recipe, run: str) -> None:
-    changes = differences(saved, binding_fields(recipe))
-    if changes:
-        raise ValueError(
-            f"run {run} was begun with another recipe ({'; '.join(changes)}); "
-            "restore it, or choose another --run"
-        )
+def _refuse_other_steps(recipe: Recipe, newest: Step, counters: Counters) -> None:
+    """Raise ``ValueError`` if the recipe has no such step, as only a forced one may not."""
+    plan = Plan(recipe)
+    if plan.has_step_at(counters.micro_step) and plan.step(counters.micro_step) == newest.number:
+        return
+    raise ValueError(
+        f"step {newest.number} of run {newest.manifest.run}, {counters.micro_step} micro-batches, "
+        "is no step of this recipe; its unit, accumulation and phases so far have to stay"
+    )

@@ -19,7 +19,6 @@ from torch import Tensor
 from lm.volume import Step, VolumeError
 from lm.volume.content import read_file
 from lm.volume.publish import TextFile, Writer
-from trainer.config import Recipe
 from trainer.evaluate import Evaluation
 from trainer.memorising import PATIENCE, shows_memorising
 from trainer.precision import Precision
@@ -31,8 +30,6 @@ FORMAT_VERSION = 1
 AVERAGE_SHARE = 0.02
 """Weight of the newest loss in the running average, about the last 50 steps; the first of
 them are averaged evenly."""
-FREE_FIELDS = frozenset({"description", "source", "cadence", "retention", "sample_prompts"})
-"""Parts of a recipe that may change in mid-run: they decide what is seen, not what is learnt."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +112,7 @@ class TrainingState:
     horizons: tuple[int, ...]
     """Optimizer steps that each phase's schedule is laid out over."""
     recipe: Mapping[str, Any]
+    """``Recipe.binding()``."""
     versions: Mapping[str, str]
     """Libraries and threads that the bits depend on."""
 
@@ -152,26 +150,6 @@ def load_state(step: Step) -> tuple[TrainingState, dict[str, Tensor]]:
         return state, safetensors.torch.load(read_file(step, MOMENTS_FILE))
     except safetensors.SafetensorError as error:
         raise VolumeError(f"{step.path / MOMENTS_FILE}: {error}") from error
-
-
-def binding_fields(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain data, without what may change in mid-run."""
-    return recipe.model_dump(mode="json", exclude=set(FREE_FIELDS))
-
-
-def differences(saved: Any, current: Any, path: str = "") -> list[str]:
-    """Where two pieces of plain data differ, as ``path: old → new``, one entry a leaf."""
-    if isinstance(saved, Mapping) and isinstance(current, Mapping):
-        pairs = [(str(key), saved.get(key), current.get(key)) for key in {**saved, **current}]
-    elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
-        pairs = [(str(i), *both) for i, both in enumerate(zip(saved, current, strict=True))]
-    else:
-        return [] if saved == current else [f"{path}: {saved!r} → {current!r}"]
-    return [
-        line
-        for key, old, new in pairs
-        for line in differences(old, new, f"{path}.{key}" if path else key)
-    ]
 
 
 def _write_moments(moments: dict[str, Tensor], path: Path) -> None:

@@ -42,6 +42,8 @@ class Progress:
     micro_step: int
     optimizer_step: int
     tokens_seen: int
+    unit: str = "optimizer"
+    """Which of the steps the step's number counts, ``micro`` or ``optimizer``."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

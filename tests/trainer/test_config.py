@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lm.config import ModelConfig
-from trainer.config import Recipe
+from trainer.config import FREE_FIELDS, Recipe
 from trainer.recipes import load_recipe, override
 
 MODEL = ModelConfig(
@@ -136,18 +136,20 @@ def test_only_wsd_has_a_decay_start() -> None:
         Recipe.from_dict(changed("phases.0.schedule", {"name": "cosine", "decay_start": 3}))
 
 
-def test_the_hash_names_what_can_change_weights_and_nothing_else() -> None:
+def test_the_hash_covers_exactly_what_must_stay_in_mid_run() -> None:
     recipe = load_recipe("tiny")
-    same = override(recipe, ["description=x", "cadence.eval_every=7", "sample_prompts=[x]"])
-    other = override(recipe, ["optimizer.lr=0.5"])
-    assert same.recipe_hash == recipe.recipe_hash != other.recipe_hash
+    assert set(recipe.to_dict()) - set(recipe.binding()) == FREE_FIELDS
+    free = override(
+        recipe, ["description=x", "source=y", "cadence.eval_every=7", "sample_prompts=[x]"]
+    )
+    assert free.recipe_hash == recipe.recipe_hash
+    assert free.binding() == recipe.binding()
     assert len(recipe.recipe_hash) == 64
+    for change in ("seed=1", "optimizer.eps=1e-7", "phases.0.steps=9", "model.dropout=0.2"):
+        changed_recipe = override(recipe, [change])
+        assert changed_recipe.recipe_hash != recipe.recipe_hash
+        assert changed_recipe.binding() != recipe.binding()
 
 
 def test_numbers_in_scientific_notation_are_numbers() -> None:
     assert Recipe.from_dict(changed("optimizer.lr", "1e-3")).optimizer.lr == 1e-3
-
-
-def test_steps_of_all_phases_add_up() -> None:
-    phases = [{"name": "one", "steps": 3}, {"name": "two", "steps": 4}]
-    assert Recipe.from_dict(changed("phases", phases)).total_steps == 7

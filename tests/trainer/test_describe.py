@@ -62,6 +62,11 @@ def test_a_description_shows_weights_parts_and_total() -> None:
     assert "8 x 2048 x 4" in text
 
 
+def test_a_description_says_what_a_step_counts() -> None:
+    assert "5,050, which count micro steps" in described("smollm2-135m")
+    assert "5,050, which count optimizer steps" in described("gpt-80m")
+
+
 def test_an_untied_head_is_a_weight_of_its_own() -> None:
     text = described("smollm2-135m-untied")
     assert "tied to" not in text

@@ -5,37 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_run import journal_of, samples_of, tensors_of, toy_recipe, train_toy
+from toy_run import (
+    StopAtPoll,
+    assert_equal_runs,
+    journal_of,
+    tensors_of,
+    toy_recipe,
+    train_toy,
+)
 from toys import publish_toy
 
 from lm.volume import RunLock, WriterBusy, list_steps, newest_step, verify
 from trainer.config import Recipe
-from trainer.interrupt import Interrupt
 from trainer.loop import Ending
 
 MICRO = ("unit=micro", "batch.grad_accum_steps=3", "phases.0.steps=10", "phases.1.steps=4")
-
-
-class StopAtPoll(Interrupt):
-    """An interrupt that comes at the n-th time that anyone asks for it."""
-
-    def __init__(self, poll: int) -> None:
-        super().__init__()
-        self.polls_left = poll
-
-    @property
-    def requested(self) -> bool:
-        self.polls_left -= 1
-        return self.polls_left < 0
-
-
-def assert_equal_runs(volume: Path, reference: Path) -> None:
-    ours, theirs = tensors_of(volume), tensors_of(reference)
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert torch.equal(ours[name], tensor), name
-    assert journal_of(volume) == journal_of(reference)
-    assert samples_of(volume) == samples_of(reference)
 
 
 @pytest.fixture(scope="module")
@@ -196,12 +180,24 @@ def test_the_manifest_tells_progress_and_metrics(tmp_path: Path) -> None:
     assert details.progress.micro_step == 16
     assert details.progress.optimizer_step == 8
     assert details.progress.tokens_seen == 8 * 2 * 2 * 16
+    assert details.progress.unit == "optimizer"
     assert details.recipe_hash == toy_recipe().recipe_hash
     assert details.versions["torch"] == torch.__version__
     evaluation = [line for line in journal_of(tmp_path) if line["kind"] == "evaluation"][-1]
     assert details.metrics["val_loss"] == evaluation["validation_loss"]
     assert details.metrics["val_bits_per_byte"] == evaluation["bits_per_byte"]
     assert details.metrics["train_loss"] > 0
+
+
+def test_counting_micro_steps_manifest_and_log_say_so(tmp_path: Path) -> None:
+    train_toy(tmp_path, toy_recipe(*MICRO), last_step=6)
+    step = newest_step(tmp_path / "toy")
+    assert step is not None
+    progress = step.manifest.details.progress
+    assert (step.number, progress.micro_step, progress.optimizer_step) == (6, 6, 2)
+    assert progress.unit == "micro"
+    log = (tmp_path / "toy" / "training.log").read_text()
+    assert "run toy: starting at step 0 of 14 (micro steps)" in log
 
 
 def test_evaluations_score_the_same_text_and_at_the_end_all_of_it_too(uninterrupted: Path) -> None:

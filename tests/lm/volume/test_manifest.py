@@ -53,6 +53,7 @@ def test_its_json_is_what_any_other_program_can_read() -> None:
         "micro_step": 500,
         "optimizer_step": 500,
         "tokens_seen": 512_000,
+        "unit": "optimizer",
     }
     assert values["details"]["metrics"]["val_bits_per_byte"] == 1.5
 
