@@ -1,4 +1,4 @@
-"""Draws a run's journal: loss, bits per byte, learning rate and throughput over training time."""
+"""Draws a run's journal over training time: losses, their gap, learning rate, speed and memory."""
 
 from pathlib import Path
 from typing import Any
@@ -22,35 +22,46 @@ def plot(run_dir: Path, output: Path) -> None:
     except ImportError as error:
         raise ValueError("plotting needs matplotlib: pip install 'nestling[plot]'") from error
     train = [line for line in lines if line["kind"] == "train"]
-    evaluations = [line for line in lines if line["kind"] == "evaluation"]
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    evaluations = comparable([line for line in lines if line["kind"] == "evaluation"])
+    figure = Figure(figsize=(13, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2, sharex=True)
-    _draw(
-        axes[0, 0],
-        "loss, nats a token",
-        [
-            ("training", train, "loss"),
-            ("training, average", train, "loss_average"),
-            ("held out", evaluations, "validation_loss"),
-        ],
-    )
-    _draw(axes[0, 1], "held-out bits per byte", [("", evaluations, "bits_per_byte")])
-    _draw(axes[1, 0], "learning rate", [("", train, "learning_rate")])
-    _draw(axes[1, 1], "tokens a second", [("", train, "tokens_per_s")])
+    (loss, bits, gap), (rate, speed, memory) = figure.subplots(2, 3, sharex=True)
+    _draw(loss, "loss, nats a token", "training", train, "loss", alpha=0.35)
+    _draw(loss, "loss, nats a token", "training, average", train, "loss_average")
+    _draw(loss, "loss, nats a token", "held out", evaluations, "validation_loss", marker=".")
+    loss.legend(fontsize=8)
+    _draw(bits, "held-out bits per byte", "", evaluations, "bits_per_byte", marker=".")
+    _draw(gap, "held out minus training, nats a token", "", evaluations, "gap", marker=".")
+    memorising = [line for line in evaluations if line.get("memorising")]
+    if memorising:
+        style: dict[str, Any] = {"marker": "o", "linestyle": "", "color": "tab:red"}
+        _draw(gap, gap.get_title(), "memorising", memorising, "gap", **style)
+        gap.legend(fontsize=8)
+    _draw(rate, "learning rate", "", train, "learning_rate")
+    _draw(speed, "tokens a second", "", train, "tokens_per_s")
+    _draw(memory, "resident memory, GiB", "", train, "resident_bytes", unit=2**30)
+    for axis in (gap, speed, memory):
+        axis.axhline(0.0, color="black", linewidth=0.8)
+    for axis in (rate, speed, memory):
+        axis.set_xlabel("minutes of training")
     figure.suptitle(run_dir.name)
     figure.savefig(output, dpi=110)
 
 
-def _draw(axis: Any, title: str, curves: list[tuple[str, Lines, str]]) -> None:
-    """Curves of one panel over minutes of training."""
-    for label, lines, key in curves:
-        minutes = [line["train_seconds"] / 60 for line in lines]
-        style = {"alpha": 0.35} if key == "loss" else {}
-        marker = "." if "bits_per_byte" in key or key == "validation_loss" else ""
-        axis.plot(minutes, [line[key] for line in lines], label=label, marker=marker, **style)
+def comparable(evaluations: Lines) -> Lines:
+    """Evaluations of the same text: without the one of all of it that follows at the last step."""
+    return list({line["step"]: line for line in reversed(evaluations)}.values())[::-1]
+
+
+def _draw(
+    axis: Any, title: str, label: str, lines: Lines, key: str, *, unit: float = 1.0, **style: Any
+) -> None:
+    """One curve over minutes of training; a value that was not measured is left out."""
+    points = [
+        (line["train_seconds"] / 60, line[key] / unit)
+        for line in lines
+        if line.get(key) is not None
+    ]
+    axis.plot([x for x, _ in points], [y for _, y in points], label=label, **style)
     axis.set_title(title, fontsize=10)
     axis.grid(alpha=0.3)
-    if len(curves) > 1:
-        axis.legend(fontsize=8)
-    axis.set_xlabel("minutes of training")
