@@ -22,6 +22,8 @@ from rich.progress import (
 
 LOG_FILE = "training.log"
 LOGGER = "trainer"
+WIDE = 100
+"""Columns of a terminal that has room for a bar beside the figures."""
 ON_BAR = {"on_bar": True}
 """``extra=`` of a log record whose content the bar shows."""
 
@@ -59,8 +61,7 @@ def show(run_dir: Path, *, total: int, done: int, console: Console) -> Iterator[
         stack.enter_context(_handler(_terminal_handler(console)))
         progress = stack.enter_context(
             Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=8),
+                *[BarColumn(bar_width=8)] * (console.width >= WIDE),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[figures]}"),
                 TextColumn("eta"),

@@ -2,8 +2,11 @@ import logging
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
+from toy_events import trained
 
+from trainer.log import Log
 from trainer.progress import LOGGER, ON_BAR, show
 
 
@@ -32,6 +35,19 @@ def test_a_terminal_shows_a_bar_in_place_of_the_lines_that_it_stands_for(tmp_pat
     assert "eta" in shown
     assert "[saved]" in shown
     assert "step 5 ·" not in shown
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_all_figures_fit_a_terminal(width: int, tmp_path: Path) -> None:
+    file = StringIO()
+    console = Console(file=file, force_terminal=True, width=width, color_system=None)
+    with show(tmp_path, total=5050, done=0, console=console) as bar:
+        Log(bar, total_steps=5050).hear(trained(3210, loss=3.25, loss_average=3.5))
+    line = file.getvalue().rpartition("\r")[2]
+    for figure in ("3210/5050", "loss 3.250", "avg 3.500", "lr 1.0e-03", "tok/s", "1.5 GiB"):
+        assert figure in line
+    assert "eta -:--:--" in line
+    assert ("━" in line) is (width == 100)
 
 
 def test_the_log_file_holds_every_line_with_its_time(tmp_path: Path) -> None:
