@@ -44,8 +44,9 @@ class ModelConfig:
     """Base of the rotary frequencies (arXiv:2104.09864); unused with learned positions."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_eps: float = 1e-5
-    mlp: Literal["swiglu", "gelu"] = "swiglu"
-    """``gelu`` is up → GELU (tanh form, as GPT-2's) → down."""
+    mlp: Literal["swiglu", "gelu", "gelu_erf"] = "swiglu"
+    """``gelu`` is up → GELU in its tanh form, as GPT-2's → down; ``gelu_erf`` the exact form, as
+    ``nn.GELU()``'s."""
     bias: bool = False
     """Biases in every projection and in LayerNorm, as GPT-2 has them."""
     tie_word_embeddings: bool = True
@@ -179,5 +180,5 @@ def _refuse_wrong_type(field: dataclasses.Field[Any], value: Any) -> None:
 _CHOICES = {
     "positions": ("rope", "learned"),
     "norm": ("rmsnorm", "layernorm"),
-    "mlp": ("swiglu", "gelu"),
+    "mlp": ("swiglu", "gelu", "gelu_erf"),
 }

@@ -57,16 +57,17 @@ class SwiGLU(nn.Module):
 
 
 class GeluMLP(nn.Module):
-    """Plain MLP: down(gelu(up(x))), GELU in its tanh form as GPT-2 has it."""
+    """Plain MLP: down(gelu(up(x))), GELU in its tanh form unless the config wants the exact one."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
+        self.approximate = "none" if config.mlp == "gelu_erf" else "tanh"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [B, T, C] to [B, T, C]."""
-        out: Tensor = self.down_proj(F.gelu(self.up_proj(x), approximate="tanh"))
+        out: Tensor = self.down_proj(F.gelu(self.up_proj(x), approximate=self.approximate))
         return out
 
 

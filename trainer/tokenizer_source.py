@@ -37,12 +37,17 @@ def resolve_tokenizer(
         if weights_dir is None:
             raise ValueError("tokenizer.source: 'weights' needs imported weights to start from")
         return Tokenizer.load(weights_dir)
-    if not config.source.startswith(hub.PREFIX):
-        return Tokenizer.load(Path(config.source).expanduser())
     try:
-        return Tokenizer.load(hub.download(config.source, _HUB_FILES))
+        return named_tokenizer(config.source)
     except ValueError as error:
         if not config.offline_fallback:
             raise
         on_fallback(f"a tokenizer trained here stands in for {config.source}: {error}")
         return train_tokenizer(train_texts, config.vocab_size)
+
+
+def named_tokenizer(source: str) -> Tokenizer:
+    """The tokenizer of ``hub:OWNER/NAME`` or at a path; raises ``ValueError`` if there is none."""
+    if source.startswith(hub.PREFIX):
+        return Tokenizer.load(hub.download(source, _HUB_FILES))
+    return Tokenizer.load(Path(source).expanduser())

@@ -20,7 +20,9 @@ from serving import (
     stream_generate,
     wait_until,
 )
-from toys import publish_toy, toy_decoder, toy_tokenizer
+from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weights
+
+from lm.decoder import decoder_from_weights
 
 NUM_CLIENTS = 16
 STEPS = (10, 20, 30, 40, 50)
@@ -142,3 +144,21 @@ def test_each_request_has_a_line_in_the_log_and_none_says_what_it_was(
     assert "toy@70" in line
     assert "swordfish" not in service.log()
     assert "Traceback" not in service.log()
+
+
+def test_a_float16_export_answers_as_its_weights_do_upcast(
+    service: ServiceProcess, volume: Path
+) -> None:
+    half = {name: weight.half() for name, weight in toy_weights(80).items()}
+    publish_toy(volume, "toy", 80, weights=half)
+    service.wait_serving("toy@80")
+    body = {"prompt": "To be", "max_new_tokens": MAX_NEW_TOKENS, "temperature": 0}
+    answer = service.client.post("/generate", json=body).json()
+    upcast = decoder_from_weights(
+        toy_config(), {name: weight.double() for name, weight in half.items()}
+    )
+    request = generation_request(
+        "a", tuple(toy_tokenizer().encode("To be")), max_new_tokens=MAX_NEW_TOKENS
+    )
+    assert answer["text"] == toy_tokenizer().decode(reference_ids(upcast.eval(), request))
+    assert answer["checkpoint"]["name"] == "toy@80"

@@ -79,7 +79,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         max_position_embeddings=draw(st.integers(1, 40)),
         positions=draw(st.sampled_from(["rope", "learned"])),
         norm=draw(st.sampled_from(["rmsnorm", "layernorm"])),
-        mlp=draw(st.sampled_from(["swiglu", "gelu"])),
+        mlp=draw(st.sampled_from(["swiglu", "gelu", "gelu_erf"])),
         bias=draw(st.booleans()),
         tie_word_embeddings=draw(st.booleans()),
     )

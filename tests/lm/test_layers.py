@@ -47,7 +47,14 @@ def test_gelu_mlp_is_up_then_gelu_in_its_tanh_form_then_down() -> None:
     torch.testing.assert_close(mlp(states()), expected)
 
 
-@pytest.mark.parametrize("mlp", ["swiglu", "gelu"])
+def test_the_exact_gelu_is_that_of_the_normal_distribution() -> None:
+    mlp = spread(GeluMLP(toy_config(mlp="gelu_erf")))
+    inner = states() @ mlp.get_parameter("up_proj.weight").T
+    expected = inner * torch.special.ndtr(inner) @ mlp.get_parameter("down_proj.weight").T
+    torch.testing.assert_close(mlp(states()), expected)
+
+
+@pytest.mark.parametrize("mlp", ["swiglu", "gelu", "gelu_erf"])
 @pytest.mark.parametrize("bias", [False, True])
 def test_biases_are_in_every_projection_or_in_none(mlp: str, bias: bool) -> None:
     block = Block(toy_config(mlp=mlp, bias=bias), layer=0)

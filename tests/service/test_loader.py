@@ -8,6 +8,7 @@ import torch
 from serving import generation_request, reference_ids
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weights
 
+from lm.decoder import decoder_from_weights
 from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, read_plain
 from service.engine.request import TokenGenerated
 from service.engine.served import ServedModel
@@ -73,6 +74,23 @@ def test_weights_are_served_in_the_dtype_asked_for(tmp_path: Path, dtype: str, t
     assert not any(weight.requires_grad for weight in decoder.parameters())
     assert (decoder.lm_head.weight is decoder.model.embed_tokens.weight) == tied
     assert model.engine._runner.cache.key.dtype is getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_a_float16_step_is_served_upcast(tmp_path: Path, dtype: str) -> None:
+    """No CPU computes in float16 at a speed worth having; the settings do not offer it."""
+    half = {name: weight.half() for name, weight in toy_weights(4).items()}
+    step = publish_toy(tmp_path, "toy", 1, weights=half)
+    assert '"dtype": "float16"' in (step.path / "config.json").read_text("utf-8")
+    model = make_loader(dtype=dtype).load(step)
+    decoder = model.engine._runner._decoder
+    assert model.dtype in {"float32", "bfloat16"}
+    assert {str(weight.dtype) for weight in decoder.parameters()} == {f"torch.{model.dtype}"}
+    wide = {name: weight.to(decoder.lm_head.weight.dtype) for name, weight in half.items()}
+    token_ids = torch.arange(20)[None]
+    logits = decoder(token_ids)
+    assert bool(logits.isfinite().all())
+    assert torch.equal(logits, decoder_from_weights(toy_config(), wide).eval()(token_ids))
 
 
 def test_auto_measures_once_and_says_what_it_chose(tmp_path: Path) -> None:

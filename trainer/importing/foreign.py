@@ -25,6 +25,12 @@ class Foreign:
     weights: Mapping[str, Tensor]
     """CPU tensors; no entry for a tied head."""
     tokenizer: Tokenizer
+    step: int = 0
+    """As the source counts; 0 where it does not say."""
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """What the source says of itself, by the manifest's names."""
+    origin: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What the manifest keeps of where it came from."""
 
     @classmethod
     def checked(
@@ -46,8 +52,14 @@ class Foreign:
         return cls(config, kept, tokenizer)
 
     def to(self, dtype: torch.dtype) -> Self:
-        """The same model with its weights in another floating-point dtype."""
+        """The same model with its weights in another floating-point dtype.
+
+        Raises ``ValueError`` naming a weight that is not finite there.
+        """
         weights = {name: tensor.to(dtype) for name, tensor in self.weights.items()}
+        for name, weight in weights.items():
+            if not bool(weight.isfinite().all()):
+                raise ValueError(f"weights: {name} has values that are not finite as {dtype}")
         return dataclasses.replace(self, weights=weights)
 
 

@@ -20,24 +20,33 @@ from lm.volume import (
     publish,
     sweep,
 )
+from trainer.importing.checkpoint import Described
 from trainer.importing.foreign import Foreign
-from trainer.importing.source import default_run, read_source
+from trainer.importing.source import carries_config, default_run, read_source
 
 Dtype = Literal["float32", "bfloat16", "float16", "source"]
 _ORIGIN, _DTYPE = "imported_from", "imported_as"
 
 
 def import_model(
-    source: str, volume: Path, *, run: str | None = None, step: int = 0, dtype: Dtype = "float32"
+    source: str,
+    volume: Path,
+    *,
+    run: str | None = None,
+    step: int | None = None,
+    dtype: Dtype = "float32",
+    described: Described | None = None,
 ) -> Step:
     """Bring a model into the volume.
 
     Args:
-        source: ``hub:OWNER/NAME``, a ``.gguf`` file or a Hugging Face model directory.
+        source: ``hub:OWNER/NAME``, a Hugging Face model directory, a ``.gguf`` file, or a file of
+            ``torch.save``.
         volume: made if missing.
         run: ``None`` is the source's own name.
-        step: number to publish it as.
+        step: number to publish it as; ``None`` is the source's own, or 0.
         dtype: of the weights on disk; ``source`` keeps what the source has.
+        described: what a ``torch.save`` file is said to hold.
 
     Returns:
         The step; one that an equal call has published before is returned as it is.
@@ -50,16 +59,22 @@ def import_model(
     run = default_run(source) if run is None else run
     if not run or run.startswith(".") or Path(run).name != run:
         raise ValueError(f"run {run!r} is not a plain directory name")
-    if step < 0:
+    if step is not None and step < 0:
         raise ValueError(f"step must not be negative, got {step}")
     origin = {_ORIGIN: source, _DTYPE: dtype}
     run_dir = volume / run
+    if carries_config(source):
+        existing = _find(run_dir, step or 0, origin)
+        if existing is not None:
+            return existing
+    foreign = read_source(source, described)
+    if dtype != "source":
+        foreign = foreign.to(getattr(torch, dtype))
+    step = foreign.step if step is None else step
+    origin |= foreign.origin
     existing = _find(run_dir, step, origin)
     if existing is not None:
         return existing
-    foreign = read_source(source)
-    if dtype != "source":
-        foreign = foreign.to(getattr(torch, dtype))
     with RunLock(run_dir):
         sweep(run_dir)
         files = model_files(foreign.weights, foreign.config, foreign.tokenizer)
@@ -81,6 +96,7 @@ def _details(foreign: Foreign, origin: dict[str, str]) -> StepDetails:
         model_config=foreign.config,
         tokenizer_fingerprint=foreign.tokenizer.fingerprint,
         progress=Progress(micro_step=0, optimizer_step=0, tokens_seen=0),
+        metrics=foreign.metrics,
         versions={
             **origin,
             "python": platform.python_version(),

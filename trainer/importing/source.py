@@ -3,24 +3,38 @@
 from pathlib import Path
 
 from trainer import hub
+from trainer.importing.checkpoint import SUFFIXES, Described, read_checkpoint
 from trainer.importing.directory import FILES, read_directory
 from trainer.importing.foreign import Foreign
-from trainer.importing.gguf import SUFFIX, read_gguf
+from trainer.importing.gguf import SUFFIX as GGUF
+from trainer.importing.gguf import read_gguf
 
 
-def read_source(source: str) -> Foreign:
-    """Read ``hub:OWNER/NAME``, a ``.gguf`` file or a model directory.
+def carries_config(source: str) -> bool:
+    """Whether a source says itself which model and tokenizer it holds; ``torch.save`` does not."""
+    path = Path(source).expanduser()
+    return source.startswith(hub.PREFIX) or path.suffix not in SUFFIXES or path.is_dir()
 
-    Raises ``ValueError`` in one line for what cannot be had, read or computed.
+
+def read_source(source: str, described: Described | None = None) -> Foreign:
+    """Read ``hub:OWNER/NAME``, a model directory, a ``.gguf`` file or one of ``torch.save``.
+
+    ``described`` says what a ``torch.save`` file holds. Raises ``ValueError`` in one line for
+    what cannot be had, read or computed.
     """
+    path = Path(source).expanduser()
+    if not carries_config(source):
+        if described is None:
+            raise ValueError(f"{source}: carries no config; give the --recipe that it is of")
+        return read_checkpoint(path, described)
     if source.startswith(hub.PREFIX):
         return read_directory(hub.download(source, FILES))
-    path = Path(source).expanduser()
-    if path.suffix == SUFFIX:
+    if path.suffix == GGUF:
         return read_gguf(path)
     if not path.is_dir():
         raise ValueError(
-            f"{source}: neither a directory, a {SUFFIX} file nor {hub.PREFIX}OWNER/NAME"
+            f"{source}: neither a directory, {hub.PREFIX}OWNER/NAME nor a file that ends in "
+            f"{', '.join((GGUF, *SUFFIXES))}"
         )
     return read_directory(path)
 
@@ -28,4 +42,4 @@ def read_source(source: str) -> Foreign:
 def default_run(source: str) -> str:
     """Name of the run that a source goes to unless it is given one: its own last part."""
     path = Path(source.removeprefix(hub.PREFIX)).expanduser().resolve()
-    return path.stem if path.suffix == SUFFIX else path.name
+    return path.stem if path.suffix in {GGUF, *SUFFIXES} else path.name

@@ -4,7 +4,7 @@ import pytest
 
 from trainer import hub
 from trainer.importing.directory import FILES
-from trainer.importing.source import default_run, read_source
+from trainer.importing.source import carries_config, default_run, read_source
 
 
 def test_a_directory_is_read(model_dir: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_hub_id_is_downloaded_and_read(monkeypatch: pytest.MonkeyPatch, model_
 
 def test_anything_else_is_refused(tmp_path: Path) -> None:
     for source in (str(tmp_path / "absent"), "owner/name"):
-        with pytest.raises(ValueError, match=r"neither a directory, a \.gguf file nor hub:"):
+        with pytest.raises(ValueError, match=r"neither a directory, hub:.* \.gguf, \.pt"):
             read_source(source)
 
 
@@ -30,7 +30,19 @@ def test_anything_else_is_refused(tmp_path: Path) -> None:
         ("hub:HuggingFaceTB/SmolLM2-135M", "SmolLM2-135M"),
         ("weights/SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1"),
         ("/models/Mine-1.5/", "Mine-1.5"),
+        ("runs/checkpoint_step_5000.pt", "checkpoint_step_5000"),
     ],
 )
 def test_a_run_bears_its_source_s_name(source: str, run: str) -> None:
     assert default_run(source) == run
+
+
+def test_a_file_without_a_config_needs_a_description(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="carries no config; give the --recipe"):
+        read_source(str(tmp_path / "checkpoint.pt"))
+
+
+def test_a_directory_may_have_any_name(tmp_path: Path, model_dir: Path) -> None:
+    named = model_dir.rename(tmp_path / "mine.pt")
+    assert carries_config(str(named))
+    assert read_source(str(named)).config.hidden_size == 32

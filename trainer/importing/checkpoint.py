@@ -1,0 +1,148 @@
+"""A ``torch.save`` file of somebody's training loop: which shape it has and what is taken of it.
+
+Known are a loop's dict (``model_state_dict`` beside optimizer, scheduler, step and loss), what
+Lightning saves (``state_dict`` beside much of its own), and a state dict alone. None carries a
+config or a tokenizer, so the caller says what the weights are of: ``Described``. Optimizer and
+scheduler states are left behind.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lm.config import ModelConfig
+from lm.tokenizer import Tokenizer
+from trainer.importing.foreign import Foreign
+from trainer.importing.names import is_buffer, our_weights
+from trainer.importing.quantized import dequantized
+from trainer.importing.rotary import Rotary, check_frequencies, deinterleaved, guess_rotary
+from trainer.importing.unpickle import load_pickled
+
+SUFFIXES = (".pt", ".pth", ".ckpt")
+LEFT_BEHIND = "left_behind"
+"""In the manifest: what else the file held."""
+_WEIGHTS = ("model_state_dict", "state_dict", "model")
+_STEPS = ("step", "global_step", "iter_num")
+_STEP_IN_NAME = re.compile(r"step[=_-]?(\d+)")
+_LOSS = "loss"
+_SHAPES_HIDE = {
+    "num_attention_heads": "num_attention_heads",
+    "n_head": "num_attention_heads",
+    "num_key_value_heads": "num_key_value_heads",
+    "rope_theta": "rope_theta",
+    "rms_norm_eps": "norm_eps",
+}
+"""Keys of a config that some files keep after all, and our fields that no shape could show."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Described:
+    """What the caller says of a file that does not say it."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    rotary: Rotary | None = None
+    """``None`` goes by the names of the weights."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it."""
+        said = [self.config.to_dict(), self.tokenizer.fingerprint, self.rotary]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def read_checkpoint(path: Path, described: Described) -> Foreign:
+    """Read a file; raises ``ValueError`` by name for what is missing, not known or not safe."""
+    content = load_pickled(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
+    key, state = _find_weights(content)
+    try:
+        _refuse_other_config(content.get("config"), described.config)
+        weights = _weights(state, described)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return dataclasses.replace(
+        Foreign.checked(described.config, weights, described.tokenizer),
+        step=_find_step(content, path),
+        metrics=_find_loss(content),
+        origin={
+            "imported_sha256": _sha256(path),
+            "imported_description": described.fingerprint,
+            LEFT_BEHIND: _others(content, key),
+        },
+    )
+
+
+def _find_weights(content: dict[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    """The state dict and the key that it is under, ``None`` if it is the file's whole content."""
+    for key in _WEIGHTS:
+        if isinstance(content.get(key), Mapping):
+            return key, content[key]
+    return None, content
+
+
+def _weights(state: Mapping[str, Any], described: Described) -> dict[str, Tensor]:
+    """Weights by our names and in our layout."""
+    plain = dequantized(state)
+    for name, value in plain.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name!r} is a {type(value).__name__}, not a weight")
+    if not plain:
+        raise ValueError("holds no weights")
+    config = described.config
+    check_frequencies(plain, config)
+    theirs = {name: tensor for name, tensor in plain.items() if not is_buffer(name)}
+    ours = our_weights(theirs, config)
+    if (described.rotary or guess_rotary(theirs)) == "interleaved":
+        return deinterleaved(ours, config)
+    return ours
+
+
+def _refuse_other_config(kept: object, config: ModelConfig) -> None:
+    """Raise ``ValueError`` if a config in the file says otherwise than the recipe."""
+    for key, field in _SHAPES_HIDE.items():
+        if isinstance(kept, Mapping) and key in kept and kept[key] != getattr(config, field):
+            raise ValueError(
+                f"its config says {key} {kept[key]}, the recipe's model.{field} is "
+                f"{getattr(config, field)}"
+            )
+
+
+def _find_step(content: Mapping[str, Any], path: Path) -> int:
+    """The step that the file gives, or its name; 0 if neither does."""
+    for key in _STEPS:
+        value = _plain(content.get(key))
+        if isinstance(value, int) and value >= 0:
+            return value
+    in_name = _STEP_IN_NAME.search(path.stem)
+    return int(in_name[1]) if in_name else 0
+
+
+def _find_loss(content: Mapping[str, Any]) -> dict[str, float]:
+    value = _plain(content.get(_LOSS))
+    return {"train_loss": float(value)} if isinstance(value, int | float) else {}
+
+
+def _plain(value: Any) -> Any:
+    """A number that was saved as a tensor, or what there is."""
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
+def _others(content: Mapping[str, Any], weights_key: str | None) -> str:
+    """Names of what is not taken over."""
+    if weights_key is None:
+        return ""
+    taken = {weights_key, _LOSS, *_STEPS}
+    return ", ".join(str(name) for name in content if name not in taken)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
