@@ -16,7 +16,7 @@ from bench.engine import machine
 from lm.attention import Attend, CausalAttention
 from lm.decoder import Decoder
 from lm.initialize import initialize
-from trainer.attention import ShortCausalAttention
+from trainer.kernels.attention import ShortCausalAttention
 from trainer.recipes import load_recipe
 
 WARM_UP = 3

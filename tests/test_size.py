@@ -12,14 +12,15 @@ MAX_FUNCTION_LINES = 60
 
 EXTRAS = {
     "trainer": {
-        *("corpus", "importing", "hub", "smoke"),
+        *("corpus", "importing", "hub", "kernels", "smoke"),
         *("log", "progress", "plot", "metrics", "tensorboard"),
         *("describe", "options", "__main__"),
     },
     "lm": set(),
     "service/engine": set(),
 }
-"""Beside the core, by package: texts, imports, scaling down, what people watch, command lines."""
+"""Beside the core, by package: texts, imports, scaling down, faster forms of what is plainly there,
+what people watch, command lines."""
 
 SILENT = {
     tokenize.COMMENT,

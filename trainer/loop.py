@@ -127,10 +127,11 @@ class Loop:
         loss = 0.0
         for index, (inputs, targets) in zip(window.micro_steps, micro_batches, strict=True):
             self._poll()
-            loss += self._backward(index, inputs, targets, tokens)
+            loss += self._backward(index, inputs, targets) / tokens
         rates = rates_at(self.recipe.optimizer, window.phase, window.factor)
         with self._weights_change:
-            norm = parts.subject.optimizer.step(rates) if math.isfinite(loss) else None
+            usable = math.isfinite(loss)
+            norm = parts.subject.optimizer.step(rates, divisor=tokens) if usable else None
             counters = self.counters.after_step(
                 micro_steps=len(micro_batches), tokens=tokens, loss=loss, skipped=norm is None
             )
@@ -144,16 +145,15 @@ class Loop:
                 self.step, self.counters, loss=loss, gradient_norm=norm, rates=rates
             )
 
-    def _backward(self, index: int, inputs: Tensor, targets: Tensor, tokens: int) -> float:
-        """Add a micro-batch's gradients; returns its share of the step's loss, nats a token."""
+    def _backward(self, index: int, inputs: Tensor, targets: Tensor) -> float:
+        """Add the gradients of a micro-batch's summed loss, in nats, and return it."""
         parts = self.parts
         # Dropout is a function of (seed, index), as the data are: nothing to save, nothing to skip.
         torch.manual_seed((self.recipe.seed << 32) + index)
         with autocast(parts.subject.precision, self.device):
             total = parts.batch_loss(self.decoder, inputs.to(self.device), targets.to(self.device))
-        share = total / tokens
-        share.backward()  # type: ignore[no-untyped-call]
-        return float(share.detach())
+        total.backward()  # type: ignore[no-untyped-call]
+        return float(total.detach())
 
     def _skipped(self) -> None:
         self.parts.report.skipped(self.step, self.counters)

@@ -3,7 +3,6 @@
 Micro-batches of one optimizer step contribute sums, and the sum is divided by the step's total
 of tokens; dividing each micro-batch by its own count first, or by the number of micro-batches,
 gives a different gradient whenever the counts differ (huggingface/transformers#34191).
-The head is an argument, so that the logits of a whole batch need never exist at once.
 
 Shapes: B batch, T tokens, C hidden width, V vocabulary.
 """
@@ -15,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lm.decoder import Decoder
-from trainer.attention import training_attention
+from trainer.kernels.attention import training_attention
+from trainer.kernels.head_loss import head_cross_entropy
 
 BatchLoss = Callable[[Decoder, Tensor, Tensor], Tensor]
 """``batch_loss``, or what ``torch.compile`` makes of it."""
@@ -28,13 +28,17 @@ def batch_loss(decoder: Decoder, inputs: Tensor, targets: Tensor) -> Tensor:
     positions = torch.arange(inputs.shape[1], device=inputs.device)
     attend = training_attention(inputs, decoder.config.dropout if decoder.training else 0.0)
     hidden = decoder.hidden(inputs, positions, attend)
-    return summed_cross_entropy(hidden, decoder.head, targets)
+    weight = decoder.lm_head.weight
+    total: Tensor = head_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), IGNORED)
+    return total
 
 
 def summed_cross_entropy(
     hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor
 ) -> Tensor:
-    """Sum of -log p(target) over all scored tokens, in nats, float32 [].
+    """Sum of -log p(target) over all scored tokens, in nats, float32 []; all logits at once.
+
+    The plain form: ``trainer.kernels.head_loss`` computes the same, faster and in less memory.
 
     Args:
         hidden: final hidden states [B, T, C].

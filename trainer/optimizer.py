@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig, PhaseConfig
 
+_NORM_EPS = 1e-6
+"""As ``torch.nn.utils.clip_grad_norm_`` has it."""
 NamedParameters = list[tuple[str, nn.Parameter]]
 
 
@@ -54,22 +56,29 @@ class Optimizer:
         if matrices:
             self._parts.append((_muon(matrices, config), matrices))
 
-    def step(self, rates: Rates) -> float | None:
-        """Clip the gradients and update the weights.
+    def step(self, rates: Rates, divisor: float = 1.0) -> float | None:
+        """Divide the gradients, clip them and update the weights.
+
+        Args:
+            rates: what the updates are multiplied by.
+            divisor: what the gradients are too large by: tokens of a sum, an fp16 loss scale.
 
         Returns:
-            The global gradient norm before clipping, or ``None`` if it was not finite; then no
-            weight and no moment was touched.
+            The global gradient norm after the division and before clipping, or ``None`` if it
+            was not finite; then no weight and no moment was touched.
 
         """
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._max_norm))
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = float(nn.utils.get_total_norm(gradients)) / divisor
         if not math.isfinite(norm):
             return None
+        divisor *= max(1.0, (norm + _NORM_EPS) / self._max_norm)
         for optimizer, _ in self._parts:
             is_muon = isinstance(optimizer, torch.optim.Muon)
             for group in optimizer.param_groups:
                 group["lr"] = rates.muon_lr if is_muon else rates.lr
                 group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
+            _divide(optimizer, divisor)
             optimizer.step()
         return norm
 
@@ -100,6 +109,17 @@ class Optimizer:
                 raise ValueError(f"optimizer state of {name!r}, which this model does not have")
             optimizer, parameter = owners[name]
             optimizer.state[parameter][key] = tensor.to(parameter.device, copy=True)
+
+
+def _divide(optimizer: torch.optim.Optimizer, divisor: float) -> None:
+    """Divide gradients; fused AdamW does it in its own pass over them."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if isinstance(optimizer, torch.optim.Muon):
+        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], divisor)
+    else:
+        scale = torch.tensor(divisor, device=parameters[0].device)
+        # The two attributes by which a gradient scaler reaches a fused step.
+        vars(optimizer).update(grad_scale=scale, found_inf=torch.zeros_like(scale))
 
 
 def _adamw(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optimizer:

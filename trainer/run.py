@@ -12,6 +12,7 @@ from rich.console import Console
 
 from lm.device import pick_device
 from lm.volume import Retention, RunLock, newest_step, sweep
+from trainer.allocator import keep_freed_memory
 from trainer.amendment import Amendment, differences
 from trainer.checkpoint import Checkpointer
 from trainer.config import Recipe
@@ -63,6 +64,7 @@ def train(
         Diverged: losses or gradients stopped being finite.
 
     """
+    keep_freed_memory()
     with RunLock(run_dir):
         sweep(run_dir)
         start = Start.at(newest_step(run_dir), recipe, amendment or Amendment())

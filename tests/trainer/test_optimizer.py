@@ -76,6 +76,18 @@ def test_gradients_are_clipped_to_the_global_norm_that_is_returned_unclipped() -
     assert clipped == pytest.approx(1.0, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_divisor_is_the_same_as_smaller_gradients(name: str) -> None:
+    divided, small = with_gradients(toy_decoder(), scale=4.0), with_gradients(toy_decoder())
+    norms = [
+        optimizer_for(divided, name=name).step(RATES, divisor=4.0),
+        optimizer_for(small, name=name).step(RATES),
+    ]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-6)
+    for mine, other in zip(divided.parameters(), small.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_a_gradient_that_is_not_finite_touches_neither_weights_nor_moments(
