@@ -19,7 +19,8 @@ from torch import Tensor
 from lm.config import ModelConfig
 from lm.tokenizer import Tokenizer
 from trainer.importing.foreign import Foreign
-from trainer.importing.names import is_buffer, our_weights
+from trainer.importing.layouts import as_linear
+from trainer.importing.names import by_our_names, is_buffer
 from trainer.importing.quantized import dequantized
 from trainer.importing.rotary import Rotary, check_frequencies, deinterleaved, guess_rotary
 from trainer.importing.unpickle import load_pickled
@@ -99,7 +100,7 @@ def _weights(state: Mapping[str, Any], described: Described) -> dict[str, Tensor
     config = described.config
     check_frequencies(plain, config)
     theirs = {name: tensor for name, tensor in plain.items() if not is_buffer(name)}
-    ours = our_weights(theirs, config)
+    ours = as_linear(by_our_names(theirs), config)
     if (described.rotary or guess_rotary(theirs)) == "interleaved":
         return deinterleaved(ours, config)
     return ours
