@@ -97,13 +97,7 @@ def train_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_recipe(parser)
-    parser.add_argument(
-        "--volume",
-        type=Path,
-        default=Path("volume"),
-        metavar="DIR",
-        help="where checkpoints go (default: ./volume)",
-    )
+    add_volume(parser)
     parser.add_argument(
         "--run",
         metavar="NAME",
@@ -230,6 +224,17 @@ def _add_amendment(parser: argparse.ArgumentParser) -> None:
         "--force-recipe",
         action="store_true",
         help="go on although the recipe is not what the run was begun with, and keep the new one",
+    )
+
+
+def add_volume(parser: argparse.ArgumentParser) -> None:
+    """Option that says where checkpoints go."""
+    parser.add_argument(
+        "--volume",
+        type=Path,
+        default=Path("volume"),
+        metavar="DIR",
+        help="where checkpoints go (default: ./volume)",
     )
 
 

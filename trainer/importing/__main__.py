@@ -3,10 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from lm.tokenizer import Tokenizer
+from trainer import options
 from trainer.importing.checkpoint import LEFT_BEHIND, Described
 from trainer.importing.publishing import Dtype, import_model
 from trainer.importing.rotary import Rotary
@@ -41,13 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="a Hugging Face model directory, hub:OWNER/NAME, or a .gguf, .pt, .pth or .ckpt file",
     )
-    parser.add_argument(
-        "--volume",
-        type=Path,
-        default=Path("volume"),
-        metavar="DIR",
-        help="where checkpoints go (default: ./volume)",
-    )
+    options.add_volume(parser)
     parser.add_argument(
         "--run", metavar="NAME", help="directory of the run in the volume (default: SOURCE's name)"
     )
