@@ -2,17 +2,21 @@
 
 Appended as things happen and read by ``trainer plot`` and by people. A resumed run first drops
 the lines past its step, since it will write them again: no step appears twice. These files tell
-of a run; nothing that decides its weights is read back from them.
+of a run; nothing that decides its weights is read back from them, so a disk that is full does not
+stop it: lines wait in memory until there is room.
 """
 
 import dataclasses
+import errno
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from trainer.events import Evaluated, Event, Published, Sampled, Snapshotted, Trained
+from trainer.progress import LOGGER
 
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.jsonl"
@@ -34,6 +38,8 @@ class Journal:
     def __init__(self, run_dir: Path) -> None:
         self._metrics = run_dir / METRICS_FILE
         self._samples = run_dir / SAMPLES_FILE
+        self._waiting: dict[Path, str] = {}
+        """Lines that found no room, by file."""
 
     def rewind(self, *, trained: int, evaluated: int, sampled: int) -> None:
         """Drop what the run has not done yet: lines past these steps, by kind."""
@@ -44,9 +50,19 @@ class Journal:
     def hear(self, event: Event) -> None:
         """Record an event, if it is of a kind that is kept."""
         if isinstance(event, Sampled):
-            _append(self._samples, dataclasses.asdict(event))
+            self._append(self._samples, dataclasses.asdict(event))
         elif (kind := KINDS.get(type(event))) is not None:
-            _append(self._metrics, {"kind": kind, **dataclasses.asdict(event)})
+            self._append(self._metrics, {"kind": kind, **dataclasses.asdict(event)})
+
+    def _append(self, path: Path, line: Line) -> None:
+        is_first = path not in self._waiting
+        text = self._waiting.pop(path, "") + _text(line)
+        try:
+            _append_whole(path, text.encode())
+        except OSError as error:
+            self._waiting[path] = text
+            if is_first:
+                logging.getLogger(LOGGER).error("%s waits for room: %s", path.name, error)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -62,9 +78,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _append(path: Path, line: Line) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_text(line))
+def _append_whole(path: Path, text: bytes) -> None:
+    """Append all of a text or, if it does not fit, raise ``OSError`` and append nothing."""
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        if file.write(text) < len(text):
+            file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _text(line: Line) -> str:

@@ -83,11 +83,19 @@ def _handler(handler: logging.Handler) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """Goes without the lines that find no room on a full disk; the terminal shows them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Do without ``logging``'s traceback: the run goes on."""
 
 
 def _file_handler(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     return handler
 

@@ -1,10 +1,13 @@
 """Curves and samples for TensorBoard, an optional extra: ``tensorboard --logdir VOLUME``."""
 
+import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer.events import Began, Evaluated, Event, Published, Sampled, Trained
+from trainer.progress import LOGGER
 
 DIRECTORY = "tensorboard"
 """In the run's own."""
@@ -29,10 +32,25 @@ class TensorBoard:
         self._writer: Any = None
 
     def hear(self, event: Event) -> None:
-        """Write what can be drawn."""
+        """Write what can be drawn; the run goes on without where the disk is full."""
+        try:
+            self._write(event)
+        except OSError as error:
+            self._writer = None
+            logging.getLogger(LOGGER).error("TensorBoard's curves end here: %s", error)
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+
+    def _write(self, event: Event) -> None:
         if isinstance(event, Began):
             # What a killed run wrote past its checkpoint is written again: it is hidden.
             self._writer = self._make_writer(str(self._directory), purge_step=event.step + 1)
+        elif self._writer is None:
+            return
         elif isinstance(event, Trained):
             self._scalars("train", event, TRAIN_SCALARS)
         elif isinstance(event, Evaluated):
@@ -41,11 +59,6 @@ class TensorBoard:
             self._writer.add_text(f"sample/{event.prompt}", event.text, event.step)
         elif isinstance(event, Published):
             self._writer.flush()
-
-    def close(self) -> None:
-        """Write what is still in memory."""
-        if self._writer is not None:
-            self._writer.close()
 
     def _scalars(self, group: str, event: Trained | Evaluated, names: Sequence[str]) -> None:
         for name in names:

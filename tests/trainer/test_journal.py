@@ -1,4 +1,6 @@
 import json
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,26 @@ def test_every_line_is_strict_json(tmp_path: Path) -> None:
     journal.hear(trained(1, loss=1.0))
     (text,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(text)["loss"] == 1.0
+
+
+def test_lines_that_find_no_room_wait_and_come_in_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit on the file's size stands for the disk that is full."""
+    journal = Journal(tmp_path)
+    journal.hear(trained(1))
+    path = tmp_path / "metrics.jsonl"
+    before = path.read_bytes()
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 40, limits[1]))
+    try:
+        journal.hear(trained(2))
+        journal.hear(trained(3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before, "no part of a line"
+    assert caplog.text.count("metrics.jsonl waits for room") == 1
+    journal.hear(trained(4))
+    assert steps_of(path) == [1, 2, 3, 4]

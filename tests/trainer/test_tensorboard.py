@@ -1,3 +1,4 @@
+import errno
 import sys
 from pathlib import Path
 
@@ -66,3 +67,21 @@ def test_without_tensorboard_one_line_says_how_to_get_it(
 def test_nothing_is_written_before_a_run_begins(tmp_path: Path) -> None:
     TensorBoard(tmp_path).close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_ends_the_curves_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    board = TensorBoard(tmp_path)
+    board.hear(Began(step=0, counters=Counters()))
+    writer = board._writer
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "add_scalar", full)
+    board.hear(trained(1))
+    board.hear(trained(2))
+    assert caplog.text.count("TensorBoard's curves end here: [Errno 28] No space left") == 1
+    board.close()
+    writer.close()
