@@ -13,7 +13,7 @@ MAX_FUNCTION_LINES = 60
 EXTRAS = {
     "trainer": {
         *("corpus", "importing", "hub", "kernels", "smoke"),
-        *("log", "progress", "plot", "metrics", "tensorboard"),
+        *("journal", "log", "progress", "plot", "metrics", "tensorboard"),
         *("describe", "options", "__main__"),
     },
     "lm": set(),

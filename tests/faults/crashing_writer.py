@@ -1,28 +1,21 @@
-"""Writers that are killed: a process that forks one for every line it is told.
-
-Imported once and forked often, so that a test of many deaths takes seconds. Each line of standard
-input is a JSON object: which function of ``WRITERS`` to run, in which volume, with what. It says
-``{"pid": …}`` when a writer has started and ``{"status": …}`` (as ``os.waitpid``) when it is gone.
-"""
+"""Writers that are killed, for ``test_publish_crash``."""
 
 import itertools
-import json
 import os
 import random
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nursery import nurse
 from torch import Tensor
 from toys import toy_config, toy_details, toy_tokenizer, toy_training_state, toy_weights
 
 from lm.volume import Retention, RunLock, model_files, prune, publish
 
 WEIGHTS: dict[int, dict[str, Tensor]] = {seed: toy_weights(seed) for seed in range(4)}
-RUN = "run"
 
 
 def die() -> None:
@@ -81,23 +74,5 @@ WRITERS: dict[str, Callable[..., None]] = {
 }
 
 
-def say(**answer: int) -> None:
-    """Write a line that the test waits for."""
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-
-
-def main() -> None:
-    """Fork a writer for every line until the input ends."""
-    for line in sys.stdin:
-        order: dict[str, Any] = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            WRITERS[order["writer"]](Path(order["volume"]) / RUN, **order["options"])
-            os._exit(0)
-        say(pid=pid)
-        say(status=os.waitpid(pid, 0)[1])
-
-
 if __name__ == "__main__":
-    main()
+    nurse(WRITERS)

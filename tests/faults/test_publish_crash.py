@@ -5,18 +5,15 @@ takes the lock, clears away and publishes again. The writers are real processes.
 """
 
 import contextlib
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from nursery import Nursery
 from toys import publish_toy, toy_config, toy_details, toy_tokenizer, toy_weights
 from toys.damage import truncate
 
@@ -36,44 +33,13 @@ from lm.volume import (
 )
 from lm.volume.publish import PHASES
 
-ROOT = Path(__file__).parents[2]
 VISIBLE_PHASES = PHASES[PHASES.index("renamed") :]
-
-
-class Nursery:
-    """The process that starts writers; see ``crashing_writer``."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
-
-    def start(self, writer: str, volume: Path, **options: Any) -> int:
-        """Start a writer and say its process number."""
-        order = {"writer": writer, "volume": str(volume), "options": options}
-        print(json.dumps(order), file=self._process.stdin, flush=True)
-        return int(self._answer()["pid"])
-
-    def wait(self) -> int:
-        """The signal that ended the writer."""
-        return os.WTERMSIG(self._answer()["status"])
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
 
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("crashing_writer.py"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
-    ) as process:
-        yield Nursery(process)
-        process.kill()
+    with Nursery.of(Path(__file__).with_name("crashing_writer.py")) as nursery:
+        yield nursery
 
 
 def whole_steps(run_dir: Path) -> list[int]:
@@ -109,8 +75,8 @@ def test_a_writer_killed_at_any_phase_leaves_the_old_steps_or_the_new_one(
     nursery: Nursery, tmp_path: Path, phase: str
 ) -> None:
     publish_toy(tmp_path, "run", 1)
-    nursery.start("die_at_phase", tmp_path, step=2, phase=phase)
-    assert nursery.wait() == signal.SIGKILL
+    nursery.start("die_at_phase", tmp_path / "run", step=2, phase=phase)
+    assert nursery.wait() == -signal.SIGKILL
     is_there = phase in VISIBLE_PHASES
     assert whole_steps(tmp_path / "run") == ([1, 2] if is_there else [1])
     assert open_step(tmp_path / "run", load_weights) is not None
@@ -122,8 +88,8 @@ def test_a_writer_killed_at_any_phase_leaves_the_old_steps_or_the_new_one(
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_first_step_is_there_or_not(nursery: Nursery, tmp_path: Path, phase: str) -> None:
-    nursery.start("die_at_phase", tmp_path, step=1, phase=phase)
-    assert nursery.wait() == signal.SIGKILL
+    nursery.start("die_at_phase", tmp_path / "run", step=1, phase=phase)
+    assert nursery.wait() == -signal.SIGKILL
     assert whole_steps(tmp_path / "run") == ([1] if phase in VISIBLE_PHASES else [])
     recover(tmp_path / "run", 1)
 
@@ -134,8 +100,8 @@ def test_a_writer_killed_while_it_replaces_a_broken_step_harms_no_other(
 ) -> None:
     publish_toy(tmp_path, "run", 1)
     truncate(publish_toy(tmp_path, "run", 2).path)
-    nursery.start("die_at_phase", tmp_path, step=2, phase=phase)
-    assert nursery.wait() == signal.SIGKILL
+    nursery.start("die_at_phase", tmp_path / "run", step=2, phase=phase)
+    assert nursery.wait() == -signal.SIGKILL
     assert whole_steps(tmp_path / "run") == ([1, 2] if phase in VISIBLE_PHASES else [1])
     recover(tmp_path / "run", 2)
     assert ".bad-step-00000002-0" in names(tmp_path / "run")
@@ -145,8 +111,8 @@ def test_a_writer_killed_in_the_middle_of_a_file_shows_none_of_it(
     nursery: Nursery, tmp_path: Path
 ) -> None:
     publish_toy(tmp_path, "run", 1)
-    nursery.start("die_in_the_middle_of_a_file", tmp_path, step=2)
-    assert nursery.wait() == signal.SIGKILL
+    nursery.start("die_in_the_middle_of_a_file", tmp_path / "run", step=2)
+    assert nursery.wait() == -signal.SIGKILL
     assert whole_steps(tmp_path / "run") == [1]
     assert any(name.startswith(".tmp-step-00000002") for name in names(tmp_path / "run"))
     recover(tmp_path / "run", 2)
@@ -167,8 +133,8 @@ def test_a_writer_killed_while_it_prunes_leaves_whole_steps(
     state = {"training_state.json": lambda path: path.write_text("{}")}
     for number in (10, 11, 12, 13):
         publish_toy(tmp_path, "run", number, extra_files=state, resumable=True)
-    nursery.start("die_in_prune", tmp_path, before=before, keep_every=keep_every)
-    assert nursery.wait() == signal.SIGKILL
+    nursery.start("die_in_prune", tmp_path / "run", before=before, keep_every=keep_every)
+    assert nursery.wait() == -signal.SIGKILL
     assert whole_steps(tmp_path / "run") == left
     with RunLock(tmp_path / "run"):
         sweep(tmp_path / "run")
@@ -183,13 +149,13 @@ def test_a_writer_killed_from_outside_at_any_moment_never_shows_half_a_step(
     clock, run_dir, newest = random.Random(20260729), tmp_path / "run", 1
     publish_toy(tmp_path, "run", newest)
     for death in range(12):
-        pid = nursery.start("publish_for_ever", tmp_path, first=newest + 1)
+        pid = nursery.start("publish_for_ever", tmp_path / "run", first=newest + 1)
         deadline = time.monotonic() + clock.uniform(0.005, 0.25)
         while time.monotonic() < deadline or (death == 0 and newest_number(run_dir) == newest):
             with contextlib.suppress(StepVanished):
                 open_step(run_dir, verify)
         os.kill(pid, signal.SIGKILL)
-        assert nursery.wait() == signal.SIGKILL
+        assert nursery.wait() == -signal.SIGKILL
         found = whole_steps(run_dir)
         assert found[-1] >= newest
         newest = found[-1] + 1

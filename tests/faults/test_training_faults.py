@@ -1,0 +1,159 @@
+"""Whatever happens to a training process, the run that goes on is the run that was never stopped.
+
+The trainers are real processes. Their recipe crosses what a resume could get wrong: epochs of
+both sources, a stage, a phase and an accumulation window that the phase's end cuts short.
+"""
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from nursery import Nursery
+from toy_run import assert_equal_runs, journal_of, toy_recipe
+
+from lm.volume import list_steps, verify
+from trainer.config import Recipe
+
+EDGES = toy_recipe(
+    "unit=micro",
+    "batch.grad_accum_steps=3",
+    "phases.0.steps=26",
+    "phases.1.steps=10",
+    "sources=[{name: sums, corpus: math, max_bytes: 600}, {name: more, corpus: math, "
+    "max_bytes: 900}]",
+    "stages=[{name: one, first_step: 0, weights: {sums: 0.75, more: 0.25}}, "
+    "{name: two, first_step: 14, weights: {sums: 0.25, more: 0.75}}]",
+    "cadence.eval_every=5",
+    "cadence.sample_every=7",
+    "cadence.checkpoint_every=6",
+)
+ENDLESS = toy_recipe("phases.0.steps=1000000", "cadence.checkpoint_every=8")
+
+
+class Trainer:
+    """Trains a recipe into a volume, in one process after the other."""
+
+    def __init__(self, nursery: Nursery, directory: Path, recipe: Recipe) -> None:
+        self._nursery = nursery
+        self.volume = directory / "volume"
+        self._recipe = directory / "recipe.yaml"
+        self._recipe.write_text(yaml.safe_dump(recipe.to_dict()))
+
+    def start(self, *options: str) -> int:
+        """Begin in the background; its process number."""
+        return self._nursery.start("train", self.volume, recipe=str(self._recipe), options=options)
+
+    def wait(self) -> int:
+        """Exit status."""
+        return self._nursery.wait()
+
+    def run(self, *options: str) -> int:
+        """Train until the process ends; its exit status."""
+        self.start(*options)
+        return self.wait()
+
+    def run_until_in(self, method: str, *, call: int, number: int) -> int:
+        """Train, with a signal in the loop's method; the exit status."""
+        self._nursery.start(
+            "train_until_in",
+            self.volume,
+            recipe=str(self._recipe),
+            method=method,
+            call=call,
+            number=number,
+        )
+        return self.wait()
+
+    @property
+    def log(self) -> str:
+        """What it said on standard error."""
+        path = self._recipe.with_name("stderr.txt")
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that verify; there are no others."""
+        steps = list_steps(self.volume / "toy")
+        for step in steps:
+            verify(step)
+        return [step.number for step in steps]
+
+
+MakeTrainer = Callable[..., Trainer]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery.of(Path(__file__).with_name("signalled_trainer.py")) as nursery:
+        yield nursery
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trainer = Trainer(nursery, tmp_path_factory.mktemp("uninterrupted"), EDGES)
+    assert trainer.run() == 0
+    return trainer.volume
+
+
+def test_the_recipe_crosses_the_edges(uninterrupted: Path) -> None:
+    lines = journal_of(uninterrupted)
+    steps = [0, *(line["step"] for line in lines if line["kind"] == "train")]
+    assert {after - before for before, after in itertools.pairwise(steps)} == {3, 2, 1}
+    log = (uninterrupted / "toy" / "training.log").read_text()
+    assert "phase two" in log
+    lengths = sorted(
+        path.stat().st_size // 2 for path in uninterrupted.glob(".cache/*/*/train.bin")
+    )
+    sequences = (0.75 * 28 + 0.25 * 44, 0.25 * 28 + 0.75 * 44)  # 28 in the first stage, 44 after
+    for num_sequences, num_tokens in zip(sequences, lengths, strict=True):
+        assert num_sequences * EDGES.batch.length > num_tokens
+
+
+MOMENTS = ("_backward", "_score", "_sample")
+
+
+@pytest.mark.parametrize("method", MOMENTS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_in_a_micro_batch_an_evaluation_or_a_sample_changes_nothing(
+    method: str, number: int, nursery: Nursery, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """Twice, so that what is resumed was resumed itself."""
+    trainer = Trainer(nursery, tmp_path, EDGES)
+    clock = random.Random(f"{method} {number}")
+    for first, last in ((4, 17), (2, 6)) if method == "_backward" else ((2, 3), (1, 1)):
+        status = trainer.run_until_in(method, call=clock.randint(first, last), number=number)
+        assert status == (0 if number == signal.SIGTERM else -number)
+    said = trainer.log.count("was interrupted; it is saved")
+    assert said == (2 if number == signal.SIGTERM else 0)
+    assert trainer.run() == 0
+    assert_equal_runs(trainer.volume, uninterrupted)
+
+
+def test_kill_9_at_any_moment_changes_nothing(
+    nursery: Nursery, uninterrupted: Path, tmp_path: Path
+) -> None:
+    trainer, clock = Trainer(nursery, tmp_path, EDGES), random.Random(20260729)
+    metrics = trainer.volume / "toy" / "metrics.jsonl"
+    statuses = []
+    for _ in range(20):
+        size = metrics.stat().st_size if metrics.exists() else 0
+        pid, deadline = trainer.start(), time.monotonic() + 3
+        while time.monotonic() < deadline and (
+            not metrics.exists() or metrics.stat().st_size == size
+        ):
+            time.sleep(0.002)
+        time.sleep(clock.uniform(0.0, 0.3))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        statuses.append(trainer.wait())
+        assert trainer.steps == sorted(trainer.steps)
+    assert statuses.count(-signal.SIGKILL) >= 5
+    assert trainer.run() == 0
+    assert_equal_runs(trainer.volume, uninterrupted)
