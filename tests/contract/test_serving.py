@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from serving import (
     ServiceProcess,
     Stream,
@@ -20,9 +21,9 @@ from serving import (
     stream_generate,
     wait_until,
 )
-from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weights
+from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
-from lm.decoder import decoder_from_weights
+from trainer.importing import Described, import_model
 
 NUM_CLIENTS = 16
 STEPS = (10, 20, 30, 40, 50)
@@ -146,19 +147,21 @@ def test_each_request_has_a_line_in_the_log_and_none_says_what_it_was(
     assert "Traceback" not in service.log()
 
 
-def test_a_float16_export_answers_as_its_weights_do_upcast(
-    service: ServiceProcess, volume: Path
+def test_a_float16_import_answers_as_its_weights_do_upcast(
+    service: ServiceProcess, volume: Path, tmp_path: Path
 ) -> None:
-    half = {name: weight.half() for name, weight in toy_weights(80).items()}
-    publish_toy(volume, "toy", 80, weights=half)
-    service.wait_serving("toy@80")
+    """trainer import → volume → service, from another training loop's file."""
+    source = tmp_path / "checkpoint_step_80.pt"
+    torch.save({"model_state_dict": toy_decoder(80).state_dict()}, source)
+    described = Described(config=toy_config(), tokenizer=toy_tokenizer())
+    step = import_model(str(source), volume, run="toy", dtype="float16", described=described)
+    assert step.name == "toy@80"
+    service.wait_serving(step.name)
     body = {"prompt": "To be", "max_new_tokens": MAX_NEW_TOKENS, "temperature": 0}
     answer = service.client.post("/generate", json=body).json()
-    upcast = decoder_from_weights(
-        toy_config(), {name: weight.double() for name, weight in half.items()}
-    )
     request = generation_request(
         "a", tuple(toy_tokenizer().encode("To be")), max_new_tokens=MAX_NEW_TOKENS
     )
-    assert answer["text"] == toy_tokenizer().decode(reference_ids(upcast.eval(), request))
-    assert answer["checkpoint"]["name"] == "toy@80"
+    upcast = reference_ids(toy_decoder(80).half().double(), request)
+    assert answer["text"] == toy_tokenizer().decode(upcast)
+    assert answer["checkpoint"]["name"] == step.name

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from lm.config import ModelConfig
 from lm.decoder import decoder_from_weights
 from lm.tokenizer import Tokenizer
-from trainer.importing import Foreign
-from trainer.importing.checkpoint import LEFT_BEHIND, Described, read_checkpoint
+from trainer.importing import Described, Foreign
+from trainer.importing.checkpoint import LEFT_BEHIND, read_checkpoint
+from trainer.recipes import load_recipe
 
 transformers = pytest.importorskip("transformers")
 
@@ -27,21 +28,20 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
-LLAMA = ModelConfig(**SIZES, intermediate_size=48, num_key_value_heads=2)
-UNTIED = dataclasses.replace(LLAMA, tie_word_embeddings=False)
-GPT2 = ModelConfig(
-    **SIZES,
-    intermediate_size=128,
-    num_key_value_heads=4,
-    positions="learned",
-    norm="layernorm",
-    mlp="gelu",
-    bias=True,
-)
-SCALED = dataclasses.replace(
-    GPT2, norm="rmsnorm", bias=False, intermediate_size=48, residual_scale=0.5**0.5
-)
+
+
+def small(recipe: str, **changes: Any) -> ModelConfig:
+    """A recipe's architecture, tiny."""
+    sizes = SIZES | {"intermediate_size": 48, "num_key_value_heads": 2}
+    return dataclasses.replace(load_recipe(recipe).model, **(sizes | changes))
+
+
+LLAMA = small("smollm2-135m")
+UNTIED = small("smollm2-135m-untied")
+SCALED = small("smollm2-135m-learned", num_key_value_heads=4)
+GPT2 = small("gpt-80m", num_key_value_heads=4, intermediate_size=128)
 LAYERS = dataclasses.replace(GPT2, mlp="gelu_erf")
+STAGED = small("smollm2-135m-curriculum")
 TOKEN_IDS = torch.arange(2 * 40).view(2, 40) * 7 % 280
 
 
@@ -273,7 +273,7 @@ SHAPES = {
         "checkpoint.pt",
         4900,
     ),
-    "smollm2-135m-curriculum": Shape(LLAMA, llama, half_state, "final_smollm2_135m_half.pt", 0),
+    "smollm2-135m-curriculum": Shape(STAGED, llama, half_state, "final_smollm2_135m_half.pt", 0),
     "Meta's names": Shape(
         LLAMA, llama, lambda m: {"model": as_meta(m.state_dict()), "iter_num": 12}, "m.pth", 12
     ),
