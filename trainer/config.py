@@ -161,7 +161,9 @@ class ScheduleConfig(Section):
     """Optimizer steps of the schedule that earlier phases have taken: where this one begins."""
 
     @model_validator(mode="after")
-    def _decay_is_of_wsd(self) -> Self:
+    def _has_what_it_names(self) -> Self:
+        if self.floor and self.name == "constant":
+            raise ValueError("floor: schedule 'constant' does not fall")
         if self.decay_start is not None and self.name != "wsd":
             raise ValueError(f"decay_start: schedule {self.name!r} has none, only wsd")
         return self

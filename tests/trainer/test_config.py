@@ -131,9 +131,16 @@ def test_tokenizer_keys_that_would_be_ignored_are_refused(
         Recipe.from_dict(changed("tokenizer", tokenizer))
 
 
-def test_only_wsd_has_a_decay_start() -> None:
-    with pytest.raises(ValueError, match=r"phases\.0\.schedule: decay_start: schedule 'cosine'"):
-        Recipe.from_dict(changed("phases.0.schedule", {"name": "cosine", "decay_start": 3}))
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"name": "cosine", "decay_start": 3}, "decay_start: schedule 'cosine' has none"),
+        ({"name": "constant", "floor": 0.5}, "floor: schedule 'constant' does not fall"),
+    ],
+)
+def test_a_schedule_has_what_its_kind_has(schedule: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^phases\.0\.schedule: {message}"):
+        Recipe.from_dict(changed("phases.0.schedule", schedule))
 
 
 def test_the_hash_covers_exactly_what_must_stay_in_mid_run() -> None:
