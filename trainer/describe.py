@@ -39,6 +39,18 @@ def print_description(recipe: Recipe, console: Console | None = None) -> None:
     (console or Console()).print(describe(recipe))
 
 
+def summary(config: ModelConfig) -> str:
+    """An architecture and its parameters by part, in one line for a log."""
+    parts = ", ".join(f"{part} {count:,}" for part, count in config.parameter_counts().items())
+    return (
+        f"{config.num_hidden_layers} layers of {config.hidden_size}, "
+        f"{config.num_attention_heads} query and {_key_value_heads(config)}, "
+        f"{config.mlp} {config.intermediate_size}, {config.positions} positions, {config.norm}, "
+        f"{'tied' if config.tie_word_embeddings else 'untied'} head; "
+        f"{config.num_parameters:,} parameters: {parts}"
+    )
+
+
 def print_recipes(console: Console | None = None) -> None:
     """Print the recipes that come with nestling, one line each."""
     table = _table("recipe", "parameters", "description")

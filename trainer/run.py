@@ -17,6 +17,7 @@ from trainer.amendment import Amendment, differences
 from trainer.checkpoint import Checkpointer
 from trainer.config import Recipe
 from trainer.data import open_data
+from trainer.describe import summary
 from trainer.events import Listener
 from trainer.interrupt import Interrupt
 from trainer.journal import Journal
@@ -83,6 +84,7 @@ def train(
             report.began(done, start.counters)
             length = f"{plan.num_steps:,} ({plan.unit} steps)"
             report.note(f"run {run_dir.name}: {start.description} of {length}")
+            report.note(summary(start.recipe.model))
             for change in start.changes:
                 report.warn(f"forced into the run's recipe: {change}")
             with float32_products(start.recipe.float32_matmul):

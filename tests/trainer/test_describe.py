@@ -6,7 +6,7 @@ from toy_run import toy_recipe
 from toys import toy_config
 
 from lm.decoder import Decoder
-from trainer.describe import print_description, print_recipes, weights
+from trainer.describe import print_description, print_recipes, summary, weights
 from trainer.recipes import list_recipes, load_recipe
 
 COUNTS = {
@@ -60,6 +60,14 @@ def test_a_description_shows_weights_parts_and_total() -> None:
     assert "embed_tokens   28,311,552   21.0%" in text
     assert "Total: 134,515,008 trainable parameters" in text
     assert "8 x 2048 x 4" in text
+
+
+def test_the_summary_of_an_architecture_is_one_line() -> None:
+    assert summary(load_recipe("smollm2-135m-untied").model) == (
+        "30 layers of 576, 9 query and 3 key/value heads, 64 wide, swiglu 1536, rope positions, "
+        "rmsnorm, untied head; 162,826,560 parameters: embed_tokens 28,311,552, "
+        "attention 26,542,080, mlp 79,626,240, norms 35,136, lm_head 28,311,552"
+    )
 
 
 def test_a_description_says_what_a_step_counts() -> None:
