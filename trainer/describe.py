@@ -44,7 +44,7 @@ def summary(config: ModelConfig) -> str:
     parts = ", ".join(f"{part} {count:,}" for part, count in config.parameter_counts().items())
     return (
         f"{config.num_hidden_layers} layers of {config.hidden_size}, "
-        f"{config.num_attention_heads} query and {_key_value_heads(config)}, "
+        f"{config.num_attention_heads} query and {config.num_key_value_heads} key/value heads, "
         f"{config.mlp} {config.intermediate_size}, {config.positions} positions, {config.norm}, "
         f"{'tied' if config.tie_word_embeddings else 'untied'} head; "
         f"{config.num_parameters:,} parameters: {parts}"

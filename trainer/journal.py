@@ -92,10 +92,10 @@ def _text(line: Line) -> str:
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Rewrite a journal with the wanted lines, by one rename."""
-    if not path.exists():
+    """Rewrite a journal with the wanted lines, by one rename, if it has others."""
+    kept = "".join(_text(line) for line in read_lines(path) if wanted(line))
+    if not path.exists() or path.read_text("utf-8") == kept:
         return
-    kept = [_text(line) for line in read_lines(path) if wanted(line)]
     replacement = path.with_name(f".{path.name}-{os.getpid()}")
-    replacement.write_text("".join(kept), "utf-8")
+    replacement.write_text(kept, "utf-8")
     replacement.replace(path)

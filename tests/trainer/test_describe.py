@@ -64,7 +64,7 @@ def test_a_description_shows_weights_parts_and_total() -> None:
 
 def test_the_summary_of_an_architecture_is_one_line() -> None:
     assert summary(load_recipe("smollm2-135m-untied").model) == (
-        "30 layers of 576, 9 query and 3 key/value heads, 64 wide, swiglu 1536, rope positions, "
+        "30 layers of 576, 9 query and 3 key/value heads, swiglu 1536, rope positions, "
         "rmsnorm, untied head; 162,826,560 parameters: embed_tokens 28,311,552, "
         "attention 26,542,080, mlp 79,626,240, norms 35,136, lm_head 28,311,552"
     )

@@ -61,6 +61,16 @@ def test_rewinding_drops_each_kind_past_its_own_step(tmp_path: Path) -> None:
     assert steps_of(tmp_path / "samples.jsonl") == [1, 2, 3]
 
 
+def test_rewinding_to_where_the_run_stands_writes_nothing(tmp_path: Path) -> None:
+    """A full disk does not keep a run from going on."""
+    journal = Journal(tmp_path)
+    journal.hear(trained(1))
+    before = (tmp_path / "metrics.jsonl").stat()
+    journal.rewind(trained=1, evaluated=0, sampled=0)
+    after = (tmp_path / "metrics.jsonl").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_rewinding_a_run_that_has_no_journal_makes_none(tmp_path: Path) -> None:
     Journal(tmp_path).rewind(trained=0, evaluated=0, sampled=0)
     assert list(tmp_path.iterdir()) == []
