@@ -9,6 +9,7 @@ standard input is a JSON object: which function to run, in which directory, with
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -35,9 +36,12 @@ class Nursery:
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": paths},
             text=True,
+            start_new_session=True,
         ) as process:
-            yield cls(process)
-            process.kill()
+            try:
+                yield cls(process)
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)  # a child of a failed test too
 
     def start(self, function: str, directory: Path, **options: Any) -> int:
         """Start a child and say its process number."""

@@ -55,14 +55,15 @@ class Journal:
             self._append(self._metrics, {"kind": kind, **dataclasses.asdict(event)})
 
     def _append(self, path: Path, line: Line) -> None:
-        is_first = path not in self._waiting
-        text = self._waiting.pop(path, "") + _text(line)
-        try:
-            _append_whole(path, text.encode())
-        except OSError as error:
-            self._waiting[path] = text
-            if is_first:
-                logging.getLogger(LOGGER).error("%s waits for room: %s", path.name, error)
+        was_waiting = bool(self._waiting)
+        self._waiting[path] = self._waiting.get(path, "") + _text(line)
+        for waiting, text in list(self._waiting.items()):
+            try:
+                _append_whole(waiting, text.encode())
+                del self._waiting[waiting]
+            except OSError as error:
+                if not was_waiting:
+                    logging.getLogger(LOGGER).error("%s waits for room: %s", path.name, error)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

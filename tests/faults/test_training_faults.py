@@ -10,16 +10,12 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from nursery import Nursery
 from toy_run import assert_equal_runs, journal_of, toy_recipe
-
-from lm.volume import list_steps, verify
-from trainer.config import Recipe
+from trainer_process import TrainerProcess
 
 EDGES = toy_recipe(
     "unit=micro",
@@ -34,70 +30,11 @@ EDGES = toy_recipe(
     "cadence.sample_every=7",
     "cadence.checkpoint_every=6",
 )
-ENDLESS = toy_recipe("phases.0.steps=1000000", "cadence.checkpoint_every=8")
-
-
-class Trainer:
-    """Trains a recipe into a volume, in one process after the other."""
-
-    def __init__(self, nursery: Nursery, directory: Path, recipe: Recipe) -> None:
-        self._nursery = nursery
-        self.volume = directory / "volume"
-        self._recipe = directory / "recipe.yaml"
-        self._recipe.write_text(yaml.safe_dump(recipe.to_dict()))
-
-    def start(self, *options: str) -> int:
-        """Begin in the background; its process number."""
-        return self._nursery.start("train", self.volume, recipe=str(self._recipe), options=options)
-
-    def wait(self) -> int:
-        """Exit status."""
-        return self._nursery.wait()
-
-    def run(self, *options: str) -> int:
-        """Train until the process ends; its exit status."""
-        self.start(*options)
-        return self.wait()
-
-    def run_until_in(self, method: str, *, call: int, number: int) -> int:
-        """Train, with a signal in the loop's method; the exit status."""
-        self._nursery.start(
-            "train_until_in",
-            self.volume,
-            recipe=str(self._recipe),
-            method=method,
-            call=call,
-            number=number,
-        )
-        return self.wait()
-
-    @property
-    def log(self) -> str:
-        """What it said on standard error."""
-        path = self._recipe.with_name("stderr.txt")
-        return path.read_text() if path.exists() else ""
-
-    @property
-    def steps(self) -> list[int]:
-        """Steps that verify; there are no others."""
-        steps = list_steps(self.volume / "toy")
-        for step in steps:
-            verify(step)
-        return [step.number for step in steps]
-
-
-MakeTrainer = Callable[..., Trainer]
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery.of(Path(__file__).with_name("signalled_trainer.py")) as nursery:
-        yield nursery
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    trainer = Trainer(nursery, tmp_path_factory.mktemp("uninterrupted"), EDGES)
+def uninterrupted(trainers: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trainer = TrainerProcess(trainers, tmp_path_factory.mktemp("uninterrupted"), EDGES)
     assert trainer.run() == 0
     return trainer.volume
 
@@ -122,10 +59,10 @@ MOMENTS = ("_backward", "_score", "_sample")
 @pytest.mark.parametrize("method", MOMENTS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_in_a_micro_batch_an_evaluation_or_a_sample_changes_nothing(
-    method: str, number: int, nursery: Nursery, uninterrupted: Path, tmp_path: Path
+    method: str, number: int, trainers: Nursery, uninterrupted: Path, tmp_path: Path
 ) -> None:
     """Twice, so that what is resumed was resumed itself."""
-    trainer = Trainer(nursery, tmp_path, EDGES)
+    trainer = TrainerProcess(trainers, tmp_path, EDGES)
     clock = random.Random(f"{method} {number}")
     for first, last in ((4, 17), (2, 6)) if method == "_backward" else ((2, 3), (1, 1)):
         status = trainer.run_until_in(method, call=clock.randint(first, last), number=number)
@@ -137,10 +74,10 @@ def test_a_signal_in_a_micro_batch_an_evaluation_or_a_sample_changes_nothing(
 
 
 def test_kill_9_at_any_moment_changes_nothing(
-    nursery: Nursery, uninterrupted: Path, tmp_path: Path
+    trainers: Nursery, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    trainer, clock = Trainer(nursery, tmp_path, EDGES), random.Random(20260729)
-    metrics = trainer.volume / "toy" / "metrics.jsonl"
+    trainer, clock = TrainerProcess(trainers, tmp_path, EDGES), random.Random(20260729)
+    metrics = trainer.run_dir / "metrics.jsonl"
     statuses = []
     for _ in range(20):
         size = metrics.stat().st_size if metrics.exists() else 0
