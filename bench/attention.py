@@ -16,8 +16,8 @@ from bench.engine import machine
 from lm.attention import Attend, CausalAttention
 from lm.decoder import Decoder
 from lm.initialize import initialize
-from trainer.kernels.attention import ShortCausalAttention
 from trainer.recipes import load_recipe
+from trainer.speed.attention import ShortCausalAttention
 
 WARM_UP = 3
 

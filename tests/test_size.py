@@ -12,15 +12,15 @@ MAX_FUNCTION_LINES = 60
 
 EXTRAS = {
     "trainer": {
-        *("corpus", "importing", "hub", "kernels", "smoke"),
         *("journal", "log", "progress", "plot", "metrics", "tensorboard"),
+        *("corpus", "importing", "hub", "speed", "smoke"),
         *("describe", "options", "__main__"),
     },
     "lm": set(),
     "service/engine": set(),
 }
-"""Beside the core, by package: texts, imports, scaling down, faster forms of what is plainly there,
-what people watch, command lines."""
+"""Beside the core, by package: texts, imports, scaling down, faster forms of what is plain
+elsewhere, what people watch, command lines."""
 
 SILENT = {
     tokenize.COMMENT,

@@ -1,7 +1,7 @@
 """Publishes snapshots beside the training loop, which waits for the copy alone.
 
-One step is written at a time, in a thread of its own; a snapshot that comes while another is
-still being written waits for it, and that wait is part of the stall that is reported. A periodic
+One step is written at a time, in a thread of its own; the next snapshot is taken, over the same
+memory, when that is done, and a wait for it is part of the stall that is reported. A periodic
 write that fails (a full disk) is reported and training goes on, for every older step is still
 there; the last one raises.
 """
@@ -62,11 +62,11 @@ class Checkpointer:
         """Whether a snapshot is still being written."""
         return self._pending is not None and not self._pending.done()
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Hand a snapshot to the writing thread, once it is done with the one before."""
+    def save(self, take: Callable[[], Snapshot]) -> None:
+        """Take a snapshot once the one before is written, and hand it to the writing thread."""
         with self._lock:
             self.collect()
-            self._pending = self._executor.submit(self._write, snapshot)
+            self._pending = self._executor.submit(self._write, take())
 
     def poll(self) -> None:
         """Report a write that has ended, without waiting for one that has not."""

@@ -137,6 +137,7 @@ class Loop:
             )
             seconds = counters.train_seconds + time.perf_counter() - started
             self.counters = dataclasses.replace(counters, train_seconds=seconds)
+            parts.subject.reserve()
         parts.subject.optimizer.zero_grad()
         if norm is None:
             self._skipped()
@@ -226,7 +227,7 @@ class Loop:
         if self.step == self._saved_at:
             return
         started = time.perf_counter()
-        self.parts.checkpointer.save(self._snapshot())
+        self.parts.checkpointer.save(self._snapshot)
         self._saved_at, self._saved_time = self.step, time.monotonic()
         self.parts.report.saving(self.step, time.perf_counter() - started)
 
@@ -236,5 +237,5 @@ class Loop:
 
     def _rescue(self) -> None:
         """Save from another thread, while the loop's own is deep in a long computation."""
-        self.parts.checkpointer.save(self._snapshot())
+        self.parts.checkpointer.save(self._snapshot)
         self.parts.checkpointer.finish()

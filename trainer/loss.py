@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lm.decoder import Decoder
-from trainer.kernels.attention import training_attention
-from trainer.kernels.head_loss import head_cross_entropy
+from trainer.speed.attention import training_attention
+from trainer.speed.head_loss import head_cross_entropy
 
 BatchLoss = Callable[[Decoder, Tensor, Tensor], Tensor]
 """``batch_loss``, or what ``torch.compile`` makes of it."""
@@ -38,7 +38,7 @@ def summed_cross_entropy(
 ) -> Tensor:
     """Sum of -log p(target) over all scored tokens, in nats, float32 []; all logits at once.
 
-    The plain form: ``trainer.kernels.head_loss`` computes the same, faster and in less memory.
+    The plain form: ``trainer.speed.head_loss`` computes the same, faster and in less memory.
 
     Args:
         hidden: final hidden states [B, T, C].

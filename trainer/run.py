@@ -12,7 +12,6 @@ from rich.console import Console
 
 from lm.device import pick_device
 from lm.volume import Retention, RunLock, newest_step, sweep
-from trainer.allocator import keep_freed_memory
 from trainer.amendment import Amendment, differences
 from trainer.checkpoint import Checkpointer
 from trainer.config import Recipe
@@ -28,9 +27,10 @@ from trainer.optimizer import Optimizer
 from trainer.plan import Plan
 from trainer.precision import Precision, choose_precision, float32_products
 from trainer.progress import show
-from trainer.recompute import recompute_activations
 from trainer.report import Report
 from trainer.snapshot import Subject, library_versions
+from trainer.speed.allocator import keep_freed_memory
+from trainer.speed.recompute import recompute_activations
 from trainer.start import Start
 
 TOKEN_CACHE = ".cache/tokens"  # noqa: S105

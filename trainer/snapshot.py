@@ -21,14 +21,14 @@ from trainer.state import Counters, TrainingState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Everything of one published step; nothing in it changes any more."""
+    """Everything of one published step; its tensors are the subject's until the next one."""
 
     step: int
     """In the recipe's unit."""
     weights: dict[str, Tensor]
-    """CPU copies by published name."""
+    """On the CPU, by published name."""
     moments: dict[str, Tensor]
-    """CPU copies by ``<parameter>/<moment>``."""
+    """On the CPU, by ``<parameter>/<moment>``."""
     state: TrainingState
     details: StepDetails
 
@@ -45,8 +45,23 @@ class Subject:
     flags: tuple[str, ...] = ()
     """What the manifest says of the run, whatever its step."""
 
+    _copies: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    """Memory that every snapshot is copied into: pages that are new take longer than the copy."""
+
+    def reserve(self) -> None:
+        """Get the memory of snapshots ready, where it is not; moments come with the first step."""
+        for name, tensor in (self._weights() | self.optimizer.state_tensors()).items():
+            if name not in self._copies:
+                self._copies[name] = torch.ones_like(
+                    tensor, device="cpu", pin_memory=tensor.is_cuda, requires_grad=False
+                )
+
     def snapshot(self, counters: Counters) -> Snapshot:
-        """Copy the run; no optimizer step may be under way."""
+        """Copy the run over the snapshot before, which must be done with.
+
+        No optimizer step may be under way.
+        """
+        self.reserve()
         plan, versions = Plan(self.recipe), library_versions(self.decoder.lm_head.weight.device)
         state = TrainingState(
             counters=counters,
@@ -72,13 +87,17 @@ class Subject:
         )
         return Snapshot(
             step=plan.step(counters.micro_step),
-            weights={name: _copy(tensor) for name, tensor in self.decoder.named_parameters()},
-            moments={
-                name: _copy(tensor) for name, tensor in self.optimizer.state_tensors().items()
-            },
+            weights=self._copy(self._weights()),
+            moments=self._copy(self.optimizer.state_tensors()),
             state=state,
             details=details,
         )
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: weight.detach() for name, weight in self.decoder.named_parameters()}
+
+    def _copy(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self._copies[name].copy_(tensor) for name, tensor in tensors.items()}
 
 
 def library_versions(device: torch.device) -> dict[str, str]:
@@ -100,7 +119,3 @@ def _metrics(counters: Counters, step: int) -> dict[str, float]:
         metrics["val_loss"] = counters.validation_loss
         metrics["val_bits_per_byte"] = counters.bits_per_byte
     return {name: value for name, value in metrics.items() if value is not None}
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True)

@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import functools
 import threading
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lm.volume import Retention, RunLock, list_steps, load_weights, newest_step
 from trainer import checkpoint
 from trainer.checkpoint import Checkpointer, Written
 from trainer.config import OptimizerConfig
-from trainer.optimizer import Optimizer
+from trainer.optimizer import Optimizer, Rates
 from trainer.snapshot import Snapshot, Subject
 from trainer.state import Counters, load_state
 
@@ -55,7 +56,7 @@ def test_a_saved_snapshot_becomes_a_resumable_step(run_dir: Path) -> None:
     reports: list[Written] = []
     checkpointer = checkpointer_for(run_dir, reports)
     snapshot = toy_snapshot(4)
-    checkpointer.save(snapshot)
+    checkpointer.save(lambda: snapshot)
     checkpointer.finish()
     step = newest_step(run_dir)
     assert step is not None
@@ -82,6 +83,53 @@ def test_a_snapshot_does_not_change_when_the_weights_do(run_dir: Path) -> None:
     assert all(torch.equal(snapshot.weights[name], before[name]) for name in before)
 
 
+def test_every_snapshot_is_copied_into_the_memory_of_the_one_before() -> None:
+    decoder = toy_decoder()
+    optimizer = Optimizer(decoder.named_parameters(), OptimizerConfig(lr=0.1))
+    subject = Subject(
+        recipe=toy_recipe(), decoder=decoder, optimizer=optimizer,
+        tokenizer=toy_tokenizer(), precision="float32",
+    )  # fmt: skip
+    subject.reserve()
+    for parameter in decoder.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(Rates(lr=0.1, muon_lr=0.1, weight_decay=0.0))
+    first = subject.snapshot(Counters())
+    places = {name: tensor.data_ptr() for name, tensor in (first.weights | first.moments).items()}
+    optimizer.step(Rates(lr=0.1, muon_lr=0.1, weight_decay=0.0))
+    second = subject.snapshot(Counters())
+    now = second.weights | second.moments
+    assert {name: tensor.data_ptr() for name, tensor in now.items()} == places
+    truth = dict(decoder.named_parameters()) | optimizer.state_tensors()
+    assert now.keys() == truth.keys()
+    assert all(torch.equal(now[name], truth[name]) for name in truth)
+    assert not {*places.values()} & {tensor.data_ptr() for tensor in truth.values()}
+
+
+def test_a_snapshot_is_not_taken_before_the_one_before_it_is_written(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    publish = checkpoint.publish
+
+    def slow_publish(*arguments: object, **keywords: object) -> object:
+        threading.Event().wait(0.1)
+        result = publish(*arguments, **keywords)
+        order.append("written")
+        return result
+
+    def take(step: int) -> Snapshot:
+        order.append("taken")
+        return toy_snapshot(step)
+
+    monkeypatch.setattr(checkpoint, "publish", slow_publish)
+    checkpointer = checkpointer_for(run_dir, [])
+    for step in (2, 4):
+        checkpointer.save(functools.partial(take, step))
+    checkpointer.finish()
+    assert order == ["taken", "written", "taken", "written"]
+
+
 def test_saving_returns_while_the_step_is_still_being_written(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +143,7 @@ def test_saving_returns_while_the_step_is_still_being_written(
     monkeypatch.setattr(checkpoint, "publish", slow_publish)
     reports: list[Written] = []
     checkpointer = checkpointer_for(run_dir, reports)
-    checkpointer.save(toy_snapshot(2))
+    checkpointer.save(lambda: toy_snapshot(2))
     assert checkpointer.is_writing
     checkpointer.poll()
     assert reports == []
@@ -111,7 +159,7 @@ def test_old_steps_are_pruned_but_never_the_best_that_was_measured(run_dir: Path
     checkpointer = checkpointer_for(run_dir, [])
     with RunLock(run_dir):
         for step, loss in ((2, 3.0), (4, 2.0), (5, None), (6, 2.5), (8, None), (9, None)):
-            checkpointer.save(toy_snapshot(step, loss))
+            checkpointer.save(functools.partial(toy_snapshot, step, loss))
         checkpointer.finish()
     assert [step.number for step in list_steps(run_dir)] == [4, 8, 9]
 
@@ -119,7 +167,7 @@ def test_old_steps_are_pruned_but_never_the_best_that_was_measured(run_dir: Path
 def test_the_best_goes_too_where_the_recipe_does_not_keep_it(run_dir: Path) -> None:
     checkpointer = checkpointer_for(run_dir, [], keep_best=False)
     for step in (2, 4, 6):
-        checkpointer.save(toy_snapshot(step, loss=float(step)))
+        checkpointer.save(functools.partial(toy_snapshot, step, float(step)))
     checkpointer.finish()
     assert [step.number for step in list_steps(run_dir)] == [4, 6]
 
@@ -129,17 +177,17 @@ def test_a_full_disk_is_reported_keeps_old_steps_and_fails_only_the_last_save(
 ) -> None:
     reports: list[Written] = []
     checkpointer = checkpointer_for(run_dir, reports)
-    checkpointer.save(toy_snapshot(2))
+    checkpointer.save(lambda: toy_snapshot(2))
     checkpointer.collect()
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "publish", full)
-    checkpointer.save(toy_snapshot(4))
+    checkpointer.save(lambda: toy_snapshot(4))
     checkpointer.collect()
     assert isinstance(reports[-1].error, OSError)
-    checkpointer.save(toy_snapshot(6))
+    checkpointer.save(lambda: toy_snapshot(6))
     with pytest.raises(OSError, match=r"step 6 could not be saved: .*No space left"):
         checkpointer.finish()
     assert [step.number for step in list_steps(run_dir)] == [2]
@@ -150,7 +198,7 @@ def test_a_mistake_of_ours_in_the_writing_thread_surfaces(
 ) -> None:
     monkeypatch.setattr(checkpoint, "publish", lambda *_, **__: 1 / 0)
     checkpointer = checkpointer_for(run_dir, [])
-    checkpointer.save(toy_snapshot(2))
+    checkpointer.save(lambda: toy_snapshot(2))
     with pytest.raises(ZeroDivisionError):
         checkpointer.collect()
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lm.attention import CausalAttention
-from trainer.kernels.attention import LONGEST_SHORT_ROW, ShortCausalAttention, training_attention
+from trainer.speed.attention import LONGEST_SHORT_ROW, ShortCausalAttention, training_attention
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (3, 1)])

@@ -3,7 +3,7 @@ import torch
 from toys import toy_config, toy_decoder
 
 from trainer.loss import batch_loss
-from trainer.recompute import recompute_activations
+from trainer.speed.recompute import recompute_activations
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
