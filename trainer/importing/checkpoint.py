@@ -91,7 +91,7 @@ def _find_weights(content: dict[str, Any]) -> tuple[str | None, Mapping[str, Any
 
 def _weights(state: Mapping[str, Any], described: Described) -> dict[str, Tensor]:
     """Weights by our names and in our layout."""
-    plain = dequantized(state)
+    plain = dequantized({str(name): value for name, value in state.items()})
     for name, value in plain.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{name!r} is a {type(value).__name__}, not a weight")

@@ -45,7 +45,7 @@ def _apart(name: str, tensor: Tensor, config: ModelConfig) -> Iterable[tuple[str
     if _QKV not in name:
         return [(name, tensor)]
     rows = _qkv_rows(config)
-    if tensor.shape[0] != sum(rows):
+    if tensor.shape[:1] != (sum(rows),):
         raise ValueError(
             f"weights: {name} has shape {list(tensor.shape)}, the config wants {sum(rows)} rows"
         )

@@ -22,12 +22,17 @@ def guess_rotary(names: Mapping[str, Tensor]) -> Rotary:
 
 
 def deinterleaved(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Weights by our names, the query and key rows that were neighbours put into halves."""
+    """Weights by our names, the query and key rows that were neighbours put into halves.
+
+    A projection of another number of rows is left as it is, for the shape check to name.
+    """
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    return {
-        name: _permuted(tensor, heads[part]) if (part := name.split(".")[-2]) in heads else tensor
-        for name, tensor in weights.items()
-    }
+    moved = dict(weights)
+    for name, tensor in weights.items():
+        num_heads = heads.get(name.split(".")[-2], 0)
+        if num_heads and tensor.shape[:1] == (num_heads * config.head_dim,):
+            moved[name] = _permuted(tensor, num_heads)
+    return moved
 
 
 def check_frequencies(state: Mapping[str, Tensor], config: ModelConfig) -> None:

@@ -368,7 +368,7 @@ def test_a_head_that_is_not_the_embedding_is_refused(tmp_path: Path, tokenizer: 
 
 
 def test_weights_that_are_not_the_recipes_are_named(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    def refuse(state: dict[str, Any], message: str, config: ModelConfig = LLAMA) -> None:
+    def refuse(state: dict[Any, Any], message: str, config: ModelConfig = LLAMA) -> None:
         with pytest.raises(ValueError, match=message) as error:
             read(tmp_path / "c.pt", state, config, tokenizer)
         assert "\n" not in str(error.value)
@@ -379,7 +379,11 @@ def test_weights_that_are_not_the_recipes_are_named(tmp_path: Path, tokenizer: T
     refuse(state | {norm: torch.ones(33)}, rf"{norm} has shape \[33\], the config wants \[32\]")
     refuse(state | {"lm_head.bias": torch.ones(280)}, r"lm_head\.bias is not supported")
     refuse(state | {"lm_head.weight": 3}, "'lm_head.weight' is a int, not a weight")
+    refuse({0: torch.ones(2)}, "names that are not known: '0'")
     refuse({}, "holds no weights")
+    meta = as_meta(state)
+    refuse(meta | {"layers.0.attention.wk.weight": torch.ones(3, 32)}, r"k_proj.* \[3, 32\]")
+    refuse(meta | {"layers.0.attention.qkv.weight": torch.tensor(1.0)}, r"qkv_proj.* shape \[\]")
     wider = dataclasses.replace(GPT2, max_position_embeddings=128)
     refuse(gpt2().state_dict(), r"embed_positions.* has shape \[64, 32\], .* \[128, 32\]", wider)
 
