@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service.api import checkpoints, generate, health, home
+from lm.volume import ReadFile, read_plain
+from service.api import checkpoints, generate, health, home, models
 from service.api.arrival import ArrivalMiddleware
 from service.api.body_limit import BodyLimitMiddleware
 from service.api.errors import install_error_handlers
@@ -15,9 +16,9 @@ from service.runtime import Runtime
 from service.settings import Settings
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, read: ReadFile = read_plain) -> FastAPI:
     """Build the app; its threads start with its lifespan and end with it."""
-    runtime = Runtime(settings)
+    runtime = Runtime(settings, read)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -36,6 +37,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(ArrivalMiddleware, clock=runtime.clock)
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     install_error_handlers(app)
-    for router in (generate.router, checkpoints.router, health.router, home.router):
-        app.include_router(router)
+    for room in (generate, models, checkpoints, health, home):
+        app.include_router(room.router)
     return app

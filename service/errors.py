@@ -3,8 +3,12 @@
 ServiceError
 ├── InvalidRequest       the request makes no sense; ``param`` names the field
 ├── ContextExceeded      prompt and output do not fit the model
+├── UnknownModel         no such checkpoint, or one that must not be served
+├── Unauthorized         the key is missing or wrong
+├── Forbidden            nobody may do this: no key is set for it
 ├── QueueFull            too many requests wait; try again after ``retry_after_s``
 ├── NotReady             no model is served yet
+├── NoRoom               the model that was named does not fit beside those in use
 ├── Draining             the service is shutting down
 ├── DeadlineExceeded     the request's time ran out
 └── GenerationFailed     the model's step failed
@@ -36,6 +40,26 @@ class ContextExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class UnknownModel(InvalidRequest):
+    """No such checkpoint, or one that must not be served."""
+
+    code = "model_not_found"
+
+
+class Unauthorized(ServiceError):
+    """The key is missing or wrong."""
+
+    code = "unauthorized"
+    type = "authentication_error"
+
+
+class Forbidden(ServiceError):
+    """Nobody may do this: no key is set for it."""
+
+    code = "forbidden"
+    type = "permission_error"
+
+
 class QueueFull(ServiceError):
     """Too many requests wait."""
 
@@ -51,6 +75,13 @@ class NotReady(ServiceError):
     """No model is served yet."""
 
     code = "not_ready"
+
+
+class NoRoom(ServiceError):
+    """The model that was named does not fit beside those in use."""
+
+    code = "no_room"
+    type = "overloaded_error"
 
 
 class Draining(ServiceError):

@@ -18,6 +18,8 @@ from service.probe import PROBE_TEXT, greedy_continuation, is_degenerate, probe_
 
 PROBE_TOKENS = 16
 """Length of each probe prompt."""
+POLICY_REASONS = {"memorising", "regression", "degenerate"}
+"""Refused by a ``Gate``: must not take over by itself, can be asked for by name."""
 MEMORISING = "memorising"
 """Flag of a manifest whose trainer saw validation rise while training fell."""
 

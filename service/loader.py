@@ -24,9 +24,10 @@ from lm.volume import (
 )
 from lm.volume.content import WEIGHTS_FILE
 from lm.volume.manifest import TRAINING_STATE_PREFIX
+from service.catalog import checkpoint_of
 from service.engine.cache import SlotCache
 from service.engine.engine import Engine
-from service.engine.served import Checkpoint, ServedModel
+from service.engine.served import ServedModel
 from service.gate import check_numbers, check_tokenizer
 from service.probe import bits_per_byte
 
@@ -84,7 +85,7 @@ class Loader:
         engine = Engine(decoder, tokenizer, cache, max_step_tokens=options.max_step_tokens)
         engine.warm_up()
         return ServedModel(
-            checkpoint=_checkpoint(step),
+            checkpoint=checkpoint_of(step),
             tokenizer=tokenizer,
             engine=engine,
             max_model_tokens=max_tokens,
@@ -131,19 +132,15 @@ class Loader:
         return self._auto_dtype
 
 
+def weights_bytes(step: Step) -> int:
+    """Size of the weights' file; 0 where the manifest has none, which loading will say."""
+    entry = step.manifest.files.get(WEIGHTS_FILE)
+    return 0 if entry is None else entry.size
+
+
 def load_tokenizer(step: Step) -> Tokenizer:
     """The step's tokenizer; raises ``StepDamaged`` if there is none that can be read."""
     try:
         return Tokenizer.load(step.path)
     except (ValueError, OSError) as error:
         raise StepDamaged(f"{step.path}: {error}") from error
-
-
-def _checkpoint(step: Step) -> Checkpoint:
-    manifest = step.manifest
-    return Checkpoint(
-        run=manifest.run,
-        step=manifest.step,
-        fingerprint=manifest.fingerprint,
-        created_at=manifest.created_timestamp,
-    )

@@ -4,6 +4,7 @@ One registry a service, no globals. Buckets fit a model whose tokens take a mill
 first is below what any request can reach, the last above what any should.
 """
 
+import math
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -137,6 +138,21 @@ class CheckpointMetrics:
             ("reason",),
             registry=registry,
         )
+        self._resident = Gauge(
+            f"{PREFIX}_models_resident",
+            "Models in memory: current, named, and those that finish what they began.",
+            registry=registry,
+        )
+        self._readable = Gauge(
+            f"{PREFIX}_volume_readable",
+            "0 while the served run cannot be looked at.",
+            registry=registry,
+        )
+        self._bits_per_byte = Gauge(
+            f"{PREFIX}_checkpoint_probe_bits_per_byte",
+            "Of the served checkpoint on the service's probe text; NaN where not measured.",
+            registry=registry,
+        )
         self._load = Histogram(
             f"{PREFIX}_checkpoint_load_seconds",
             "From opening a step until its model was warm.",
@@ -150,9 +166,19 @@ class CheckpointMetrics:
         self._info.clear()
         self._info.labels(run=checkpoint.run, step=str(checkpoint.step)).set(1)
         self._step.set(checkpoint.step)
-        self._age.set_function(lambda: self._wall_clock() - checkpoint.created_at)
+        # A clock that was set back must not make a checkpoint younger than now.
+        self._age.set_function(lambda: max(0.0, self._wall_clock() - checkpoint.created_at))
+        self._bits_per_byte.set(math.nan if model.bits_per_byte is None else model.bits_per_byte)
         self._swaps.inc()
+
+    def on_loaded(self, model: ServedModel) -> None:
+        """A model was put into memory."""
         self._load.observe(model.load_s)
+
+    def on_looked(self, *, num_models: int, is_readable: bool) -> None:
+        """The volume was looked at."""
+        self._resident.set(num_models)
+        self._readable.set(is_readable)
 
     def on_refused(self, reason: str) -> None:
         """A checkpoint was not taken into service."""

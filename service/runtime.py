@@ -1,7 +1,7 @@
 """The parts of one running service, made from its settings and wired together.
 
-Threads and the event loop meet here: the watcher's thread flips models, the worker's thread
-hands its turns to the loop.
+Threads and the event loop meet here: the watcher's thread loads and flips models, the worker's
+thread hands its turns to the loop.
 """
 
 import asyncio
@@ -10,22 +10,28 @@ import time
 import torch
 
 from lm.device import pick_device
+from lm.volume import ReadFile, Step, read_plain
+from service import naming
 from service.api.limits import Admission
 from service.api.replies import Switchboard
+from service.catalog import Catalog
 from service.engine.served import ServedModel
 from service.engine.worker import Turn, Worker
-from service.errors import NotReady
+from service.errors import DeadlineExceeded, NotReady
 from service.gate import Gate
+from service.library import Library
 from service.loader import Loader, LoaderOptions
 from service.metrics import Metrics
+from service.refusals import Refusals
+from service.residency import Residency, ResidencyOptions
 from service.settings import Settings
-from service.watcher import CheckpointWatcher
+from service.watcher import CheckpointWatcher, Listeners
 
 
 class Runtime:
     """Everything between the routes and the volume."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, read: ReadFile = read_plain) -> None:
         self.settings = settings
         self.metrics = Metrics(time.time)
         self.admission = Admission(
@@ -33,29 +39,37 @@ class Runtime:
         )
         self.switchboard = Switchboard(self.metrics, self.admission)
         self.worker = Worker(self._on_turn, self.clock)
-        self.loader = Loader(
-            LoaderOptions(
-                device=pick_device(settings.device),
-                dtype=settings.dtype,
-                num_slots=settings.num_slots,
-                max_step_tokens=settings.max_step_tokens,
-                max_model_tokens=settings.max_model_tokens,
-                verify_hashes=settings.verify_hashes,
-                measure_bits_per_byte=settings.max_bpb_regression is not None,
-            )
+        self.catalog = Catalog(settings.volume, read)
+        self.residency = Residency(
+            ResidencyOptions(
+                max_models=settings.max_resident_models, drain_s=settings.swap_drain_s
+            ),
+            self.worker,
+            num_open=self.switchboard.num_open_on,
+            is_on_volume=self.catalog.holds,
+            clock=self.clock,
         )
-        self.watcher = CheckpointWatcher(
-            settings.volume,
-            settings.run,
-            load=self.loader.load,
+        library = Library(
+            Loader(loader_options(settings), read).load,
             gate=Gate(
                 max_bpb_regression=settings.max_bpb_regression,
                 refuse_memorising=settings.refuse_memorising,
                 refuse_degenerate=settings.refuse_degenerate,
             ),
-            on_served=self._on_served,
-            on_refused=self.metrics.checkpoints.on_refused,
+            residency=self.residency,
+            refusals=Refusals(self.metrics.checkpoints.on_refused),
+            on_loaded=self.metrics.checkpoints.on_loaded,
+        )
+        self.watcher = CheckpointWatcher(
+            self.catalog,
+            settings.run,
+            library=library,
+            residency=self.residency,
+            listeners=Listeners(
+                on_served=self.metrics.checkpoints.on_served, on_looked=self._on_looked
+            ),
             poll_interval_s=settings.poll_interval_s,
+            load_threads=settings.load_threads,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -92,9 +106,37 @@ class Runtime:
             raise NotReady(f"no model is served yet: {self.watcher.why_not_ready()}")
         return model
 
-    def _on_served(self, model: ServedModel) -> None:
-        self.worker.flip(model)
-        self.metrics.checkpoints.on_served(model)
+    async def model_named(self, name: str | None, deadline: float) -> ServedModel:
+        """The model that a request names, loaded if it has to be; ``None`` is the current one.
+
+        Raises ``UnknownModel`` naming what exists, ``NoRoom``, ``NotReady`` or, at the deadline,
+        ``DeadlineExceeded``.
+        """
+        current = self.worker.current
+        run = self.watcher.run if current is None else current.checkpoint.run
+        if name is None or name in (naming.LATEST, run, f"{run}@{naming.LATEST}"):
+            return self.model()
+        resident = self.residency.find(lambda checkpoint: checkpoint.name == name)
+        if resident is not None:
+            return resident
+        steps = await self.steps_named(name)
+        try:
+            async with asyncio.timeout(deadline - self.clock()):
+                return await asyncio.wrap_future(self.watcher.load(name, steps))
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"loading {name} takes longer than a request may") from error
+
+    async def steps_named(self, name: str) -> list[Step]:
+        """Steps of the volume that a name can mean; see ``naming.candidates``."""
+        try:
+            return await asyncio.to_thread(naming.candidates, self.catalog, name, self.watcher.run)
+        except OSError as error:
+            raise NotReady(f"cannot read the volume: {error}") from error
+
+    def _on_looked(self, problem: str | None) -> None:
+        self.metrics.checkpoints.on_looked(
+            num_models=len(self.residency.models), is_readable=problem is None
+        )
 
     def _on_turn(self, turn: Turn) -> None:
         """Hand a turn from the worker's thread to the event loop."""
@@ -103,3 +145,16 @@ class Runtime:
             self._loop.call_soon_threadsafe(self.switchboard.on_turn, turn)
         except RuntimeError:  # the loop is closed: the process is ending and nobody listens
             return
+
+
+def loader_options(settings: Settings) -> LoaderOptions:
+    """How these settings have models put into memory."""
+    return LoaderOptions(
+        device=pick_device(settings.device),
+        dtype=settings.dtype,
+        num_slots=settings.num_slots,
+        max_step_tokens=settings.max_step_tokens,
+        max_model_tokens=settings.max_model_tokens,
+        verify_hashes=settings.verify_hashes,
+        measure_bits_per_byte=settings.max_bpb_regression is not None,
+    )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "NESTLING_"
@@ -69,6 +69,24 @@ class Settings(BaseSettings):
     )
     verify_hashes: bool = Field(
         default=True, description="Compare SHA-256 sums before a checkpoint is served."
+    )
+    load_threads: int = Field(
+        1, ge=1, description="Threads that a checkpoint is loaded with, at low priority."
+    )
+    max_resident_models: int = Field(
+        4,
+        ge=2,
+        description="Models in memory at once: the current one, those being drained, and those "
+        "that requests name.",
+    )
+    swap_drain_s: float = Field(
+        300.0,
+        ge=0,
+        description="After a swap, how long requests may go on on the old weights before they "
+        "are ended.",
+    )
+    admin_key: SecretStr | None = Field(
+        None, description="Key of the routes that change what is served; without it, nobody may."
     )
     max_bpb_regression: float | None = Field(
         None,

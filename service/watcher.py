@@ -1,61 +1,75 @@
-"""Looks at the volume for a newer checkpoint and puts it into service, beside the running one.
+"""The thread that loads: puts the newest good checkpoint into service, and what clients name.
 
-Polls, since that works on every filesystem; reads alone. A refused step is remembered by the
-fingerprint of its manifest and its files' times, and not tried again until one of them changes.
+Polls, since that works on every filesystem; reads alone. Everything is loaded beside the models
+that run, one at a time, by a thread that gives way to them (see ``background``).
 """
 
+import concurrent.futures
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from lm.volume import MANIFEST_FILE, Step, StepVanished, VolumeError, list_runs, newest_step
-from lm.volume.manifest import step_number
-from lm.volume.read import read_step, step_paths
+from lm.volume import Step
+from service.background import give_way
+from service.catalog import Catalog, Survey, contents
 from service.engine.served import Checkpoint, ServedModel
-from service.gate import CheckpointRefused, Gate
+from service.errors import Draining
+from service.library import Library
+from service.orders import Orders
+from service.residency import Residency
+
+UNFINISHED_LOOKS = 60
+"""Looks after which a step without a manifest, in which nothing moves, is given up."""
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class Refusal:
-    """Why a step is not served."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Listeners:
+    """Who is told; all are called by the watcher's thread."""
 
-    reason: str
-    message: str
-    identity: tuple[object, ...]
-    """What must change before the step is tried, and counted, again."""
+    on_served: Callable[[ServedModel], object]
+    """New requests go to this model."""
+    on_looked: Callable[[str | None], object]
+    """After each look, with the problem if the volume could not be read."""
 
 
 class CheckpointWatcher:
-    """Thread that loads what is newer and good, and remembers what was refused."""
+    """Follows one run of a volume, and loads steps of any run by name."""
 
     def __init__(
         self,
-        volume: Path,
+        catalog: Catalog,
         run: str | None,
         *,
-        load: Callable[[Step], ServedModel],
-        gate: Gate,
-        on_served: Callable[[ServedModel], None],
-        on_refused: Callable[[str], None],
+        library: Library,
+        residency: Residency,
+        listeners: Listeners,
         poll_interval_s: float,
+        load_threads: int = 1,
     ) -> None:
-        self._volume = volume
+        self._catalog = catalog
         self.run = run
         """The run that is followed; chosen once if it was not given."""
-        self._load = load
-        self._gate = gate
-        self._model: ServedModel | None = None
-        self._on_served = on_served
-        self._on_refused = on_refused
+        self._library = library
+        self.refusals = library.refusals
+        self._residency = residency
+        self._tell = listeners
         self._poll_interval_s = poll_interval_s
-        self._stop = threading.Event()
+        self._load_threads = load_threads
+        self._orders = Orders()
+        self._is_stopping = False
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
-        self.refusals: dict[int, Refusal] = {}
-        self.served: Checkpoint | None = None
+        self._followed: Checkpoint | None = None
+        """What was last put into service because it was the newest."""
+        self._seen: set[str] = set()
+        """Fingerprints on the volume when the followed step was last seen there."""
+        self._unfinished: dict[int, tuple[tuple[object, ...], int]] = {}
+        self.is_holding = False
+        """Whether a pinned step serves until it is released, whatever is published."""
+        self.problem: str | None = None
+        """Why the volume could not be looked at, if so."""
 
     def start(self) -> None:
         """Start looking."""
@@ -63,143 +77,148 @@ class CheckpointWatcher:
 
     def stop(self) -> None:
         """Stop looking; waits for a load that is under way."""
-        self._stop.set()
+        self._is_stopping = True
+        self._orders.wake()
         self._thread.join()
 
-    def steps(self) -> list[Step]:
-        """Complete steps of the followed run, ascending."""
-        return self._survey()[0]
+    def load(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
+        """Load the first of these that is good, if it is not in memory, and keep it there."""
+        return self._orders.give(lambda: self._library.by_name(name, steps))
+
+    def hold(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
+        """Serve the first of these that is good until ``release``."""
+        return self._orders.give(lambda: self._hold(name, steps))
+
+    def release(self) -> "concurrent.futures.Future[None]":
+        """Follow the newest checkpoint again, beginning now."""
+        return self._orders.give(self._release)
 
     def why_not_ready(self) -> str:
         """What a person should know while nothing is served."""
+        if self.problem is not None:
+            return self.problem
         if self.run is None:
-            return f"no run with a complete checkpoint in {self._volume.name or 'the volume'} yet"
-        if self.refusals:
-            step, refusal = max(self.refusals.items())
-            return f"step {step} of run {self.run} was refused: {refusal.message}"
+            return f"no run with a complete checkpoint in {self._catalog.volume.name} yet"
+        refused = {step: no for (run, step), no in self.refusals.table.items() if run == self.run}
+        if refused:
+            step = max(refused)
+            return f"step {step} of run {self.run} was refused: {refused[step].message}"
         return f"no complete checkpoint of run {self.run} yet"
 
     def look(self) -> None:
         """Put the newest step that is good into service, if it is not there already."""
-        if self.run is None:
-            self.run = newest_run(self._volume)
-        steps, unreadable = self._survey()
-        self._forget_absent({step.number for step in steps} | unreadable.keys())
-        for number, error in unreadable.items():
-            if self.served is None or number > self.served.step:
-                self._refuse(number, error.reason, str(error), (str(error),))
-        for step in self._newer(steps):
-            if not self._is_refused(step) and self._try(step):
+        self._residency.tidy()
+        self.run = self.run or self._catalog.newest_run()
+        is_serving = self._residency.current is not None
+        self._report(self._catalog.problem(self.run) if is_serving else None)
+        if self.run is None or self.problem is not None:
+            return
+        survey = self._catalog.survey(self.run)
+        self.refusals.on_look(self.run, survey.numbers)
+        self._refuse_broken(self.run, survey)
+        self._residency.forget(lambda checkpoint: _is_another(checkpoint, survey))
+        if self.is_holding:
+            return
+        for step in self._newer(survey.steps):
+            model = self._library.successor(step)
+            if model is not None:
+                self._followed = model.checkpoint
+                self._seen = _fingerprints(survey.steps)
+                self._serve(model)
                 return
 
     def _watch(self) -> None:
-        while not self._stop.is_set():
+        gives_way = False
+        while not self._is_stopping:
+            if not gives_way and self._residency.current is not None:
+                give_way(self._load_threads)  # the first load has nobody to give way to
+                gives_way = True
+            self._orders.carry_out()
             try:
                 self.look()
             except OSError as error:
-                logger.warning("cannot read the volume: %s", error)
+                self._report(f"cannot read the volume: {error}")
             except Exception:
                 logger.exception("looking at the volume failed; trying again")
-            self._stop.wait(self._poll_interval_s)
+            self._orders.wait(self._poll_interval_s)
+        self._orders.refuse(Draining("the service is shutting down"))
 
-    def _survey(self) -> tuple[list[Step], dict[int, VolumeError]]:
-        """Complete steps, ascending, and why others with a manifest are none.
+    def _report(self, problem: str | None) -> None:
+        """Say once that the volume cannot be read, and once that it can again."""
+        if problem != self.problem and self._residency.current is not None:
+            logger.warning(problem or "the volume can be read again")
+        self.problem = problem
+        self._tell.on_looked(problem)
 
-        A step without a manifest is still being written, on a store without rename.
+    def _refuse_broken(self, run: str, survey: Survey) -> None:
+        """Remember why steps are none, those that would be newer than what is served."""
+        last = -1 if self._followed is None else self._followed.step
+        for number, error in survey.broken.items():
+            if number > last:
+                self.refusals.add((run, number), error.reason, str(error), (str(error),))
+        before, self._unfinished = self._unfinished, {}
+        for number, path in survey.unfinished.items():
+            inside = contents(path)
+            known, looks = before.get(number, (None, 0))
+            looks = looks + 1 if known == inside else 0
+            self._unfinished[number] = (inside, looks)
+            if looks >= UNFINISHED_LOOKS and number > last:
+                message = f"{path}: no manifest, and nothing moves in it"
+                self.refusals.add((run, number), "incomplete", message, inside)
+
+    def _newer(self, steps: Sequence[Step]) -> list[Step]:
+        """Steps that should take over from the followed one, the best first.
+
+        Numbers decide, not clocks, which may jump. Only when the followed step is gone from the
+        volume can a lower number be newer, if it was not there before: the run was begun again.
         """
-        steps, unreadable = [], {}
-        for path in [] if self.run is None else step_paths(self._volume / self.run):
-            try:
-                steps.append(read_step(path))
-            except VolumeError as error:
-                if (path / MANIFEST_FILE).exists():
-                    unreadable[step_number(path.name) or 0] = error
-        return steps, unreadable
-
-    def _forget_absent(self, present: set[int]) -> None:
-        """Drop refusals of steps that are gone; all gone at once is an unmounted volume."""
-        if present:
-            self.refusals = {n: refusal for n, refusal in self.refusals.items() if n in present}
-
-    def _newer(self, steps: list[Step]) -> list[Step]:
-        """Steps that should take over from the served one, the best first.
-
-        Numbers decide, not clocks, which may jump; only when the served step is gone from the
-        volume can a lower number be newer: the run was begun again.
-        """
-        served = self.served
-        if served is None:
-            return steps[::-1]
-        is_gone = all(step.manifest.fingerprint != served.fingerprint for step in steps)
+        followed = self._followed
+        fingerprints = _fingerprints(steps)
+        is_gone = followed is not None and followed.fingerprint not in fingerprints
+        if not is_gone:
+            self._seen = fingerprints
         return [
             step
             for step in reversed(steps)
-            if step.number > served.step
-            or (is_gone and step.manifest.created_timestamp > served.created_at)
+            if followed is None
+            or step.number > followed.step
+            or (is_gone and step.manifest.fingerprint not in self._seen)
         ]
 
-    def _is_refused(self, step: Step) -> bool:
-        refusal = self.refusals.get(step.number)
-        return refusal is not None and refusal.identity == _identity(step)
+    def _hold(self, name: str, steps: Sequence[Step]) -> ServedModel:
+        model = self._library.by_name(name, steps)
+        self.is_holding = True
+        self._serve(model)
+        return model
 
-    def _try(self, step: Step) -> bool:
-        """Load and serve a step; returns whether it took over."""
-        identity = _identity(step)
-        try:
-            self._gate.check_claims(step)
-            model = self._load(step)
-            self._gate.check_behaviour(model, self._model)
-        except StepVanished:
-            logger.info("%s was pruned while it was loaded", step.name)
-            return False
-        except (VolumeError, CheckpointRefused) as error:
-            self._refuse(step.number, error.reason, str(error), identity)
-            return False
-        except Exception as error:
-            logger.exception("loading %s failed", step.name)
-            message = f"{type(error).__name__}: {error}"
-            self._refuse(step.number, "load_failed", message, identity)
-            return False
-        self.refusals = {n: refusal for n, refusal in self.refusals.items() if n != step.number}
-        self.served, self._model = model.checkpoint, model
-        self._on_served(model)
+    def _release(self) -> None:
+        self.is_holding = False
+        self._followed = None
+        self.look()
+
+    def _serve(self, model: ServedModel) -> None:
+        if model is self._residency.current:
+            return
+        self._residency.take_over(model)
+        self._tell.on_served(model)
         logger.info(
             "serving %s (%s on %s, loaded in %.2f s)",
-            step.name,
+            model.checkpoint.name,
             model.dtype,
             model.device,
             model.load_s,
         )
-        return True
-
-    def _refuse(self, number: int, reason: str, message: str, identity: tuple[object, ...]) -> None:
-        """Remember why a step is not served; said and counted once.
-
-        The table is replaced, never changed: other threads iterate over it.
-        """
-        known = self.refusals.get(number)
-        if known is not None and known.identity == identity:
-            return
-        self.refusals = {**self.refusals, number: Refusal(reason, message, identity)}
-        self._on_refused(reason)
-        logger.warning("refused step %d of run %s (%s): %s", number, self.run, reason, message)
 
 
-def newest_run(volume: Path) -> str | None:
-    """The run whose newest step was written last."""
-    newest = [step for run in list_runs(volume) if (step := newest_step(volume / run)) is not None]
-    if not newest:
-        return None
-    return max(newest, key=lambda step: step.manifest.created_timestamp).manifest.run
+def _fingerprints(steps: Sequence[Step]) -> set[str]:
+    return {step.manifest.fingerprint for step in steps}
 
 
-def _identity(step: Step) -> tuple[object, ...]:
-    """Fingerprint, and size and time of every file: what "changed" means."""
-    times = []
-    for name in sorted(step.manifest.files):
-        try:
-            status = (step.path / name).stat()
-        except OSError:
-            continue
-        times.append((name, status.st_size, status.st_mtime_ns))
-    return (step.manifest.fingerprint, *times)
+def _is_another(checkpoint: Checkpoint, survey: Survey) -> bool:
+    """Whether a run was begun again and the checkpoint's step is now another one."""
+    return any(
+        step.manifest.run == checkpoint.run
+        and step.number == checkpoint.step
+        and step.manifest.fingerprint != checkpoint.fingerprint
+        for step in survey.steps
+    )

@@ -8,7 +8,7 @@ import dataclasses
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -140,8 +140,13 @@ def newest_step(run_dir: Path) -> Step | None:
 
 def best_step(run_dir: Path) -> Step | None:
     """The complete step with the lowest validation loss, of those that it was measured at."""
-    measured = [step for step in list_steps(run_dir) if _LOSS in step.manifest.details.metrics]
-    return min(measured, key=lambda step: step.manifest.details.metrics[_LOSS], default=None)
+    return next(iter(by_loss(list_steps(run_dir))), None)
+
+
+def by_loss(steps: Iterable[Step]) -> list[Step]:
+    """The steps that validation loss was measured at, the lowest first."""
+    measured = [step for step in steps if _LOSS in step.manifest.details.metrics]
+    return sorted(measured, key=lambda step: step.manifest.details.metrics[_LOSS])
 
 
 def open_step(run_dir: Path, load: Callable[[Step], T], *, attempts: int = 3) -> T | None:

@@ -27,7 +27,8 @@ async def admit(
     """
     try:
         runtime.admission.check(runtime.switchboard.num_open)
-        model = runtime.model()
+        deadline = arrived + runtime.settings.request_timeout_s
+        model = await runtime.model_named(body.model, deadline)
         prompt_ids = await _encode(model, body.prompt)
         check_context(len(prompt_ids), body.max_new_tokens, model.max_model_tokens)
         request = GenerationRequest(
@@ -36,7 +37,7 @@ async def admit(
             max_new_tokens=body.max_new_tokens,
             sampling=body.sampling(),
             stop=tuple(body.stop),
-            deadline=arrived + runtime.settings.request_timeout_s,
+            deadline=deadline,
         )
         return runtime.switchboard.open(runtime.worker, model, request, arrived)
     except ServiceError as error:

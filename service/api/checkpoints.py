@@ -1,58 +1,154 @@
-"""``GET /checkpoints``: what the volume holds, what is served, and why something was refused."""
+"""Routes for checkpoints: what there is, what is served, why something is not, and pins."""
 
-from typing import Literal
+import asyncio
+from typing import Any
 
 from fastapi import APIRouter
 
 from lm.volume import Step
+from service.api.admin import AdminDep
 from service.api.dependencies import RuntimeDep
-from service.api.schemas import CheckpointList, CheckpointStatus
-from service.watcher import CheckpointWatcher, Refusal
+from service.api.schemas import (
+    CheckpointList,
+    CheckpointName,
+    CheckpointStatus,
+    ErrorBody,
+    ReloadRequest,
+    ReloadResponse,
+)
+from service.catalog import Survey
+from service.engine.served import ServedModel
+from service.errors import InvalidRequest
+from service.refusals import Refusal
+from service.runtime import Runtime
 
 router = APIRouter(tags=["operations"])
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (401, 403, 404, 422, 503, 504)
+}
 
 
 @router.get("/checkpoints")
 def checkpoints(runtime: RuntimeDep) -> CheckpointList:
-    """List the steps of the followed run, ascending: complete ones, and why others are refused."""
+    """List the steps of every run, ascending: what serves, what could, and why others do not."""
     watcher = runtime.watcher
-    steps = watcher.steps()
-    complete = {step.number for step in steps}
-    listed = [_status(watcher, step) for step in steps] + [
-        _unreadable(watcher, number, refusal)
-        for number, refusal in watcher.refusals.items()
-        if number not in complete
+    current = runtime.worker.current
+    problem = watcher.problem
+    listed: list[CheckpointStatus] = []
+    try:
+        for run in runtime.catalog.runs():
+            listed += _of_run(runtime, run, runtime.catalog.survey(run))
+    except OSError as error:
+        problem = problem or f"cannot read the volume: {error}"
+    on_volume = {one.fingerprint for one in listed}
+    listed += [
+        _in_memory_alone(model, is_served=model is current)
+        for model in runtime.residency.models
+        if model.checkpoint.fingerprint not in on_volume
     ]
-    return CheckpointList(run=watcher.run, checkpoints=sorted(listed, key=lambda one: one.step))
-
-
-def _status(watcher: CheckpointWatcher, step: Step) -> CheckpointStatus:
-    served = watcher.served
-    refusal = watcher.refusals.get(step.number)
-    status: Literal["served", "available", "refused"] = "available"
-    if refusal is not None:
-        status = "refused"
-    if served is not None and served.fingerprint == step.manifest.fingerprint:
-        status = "served"
-    return CheckpointStatus(
-        name=step.name,
-        step=step.number,
-        created_at=step.manifest.created_at,
-        metrics=dict(step.manifest.details.metrics),
-        status=status,
-        reason=None if refusal is None else refusal.reason,
-        message=None if refusal is None else refusal.message,
+    return CheckpointList(
+        run=watcher.run,
+        pinned=current.checkpoint.name if watcher.is_holding and current is not None else None,
+        problem=problem,
+        checkpoints=sorted(listed, key=lambda one: (one.run, one.step)),
     )
 
 
-def _unreadable(watcher: CheckpointWatcher, number: int, refusal: Refusal) -> CheckpointStatus:
-    """A step of which nothing is known but why it is refused."""
+@router.post("/checkpoints/reload", dependencies=[AdminDep], responses=ERRORS)
+async def reload(runtime: RuntimeDep, body: ReloadRequest | None = None) -> ReloadResponse:
+    """Hold a step (`model` and `pin`), load one for those who name it, or follow the newest.
+
+    A held step serves until a reload without `model`, also if it is pruned meanwhile; not across
+    a restart. Needs the admin key.
+    """
+    body = body or ReloadRequest()
+    deadline = runtime.clock() + runtime.settings.request_timeout_s
+    if body.model is None:
+        if body.pin:
+            raise InvalidRequest("pin needs a model to hold", param="pin")
+        await asyncio.wrap_future(runtime.watcher.release())
+        loaded = runtime.model()
+    elif body.pin:
+        steps = await runtime.steps_named(body.model)
+        loaded = await asyncio.wrap_future(runtime.watcher.hold(body.model, steps))
+    else:
+        loaded = await runtime.model_named(body.model, deadline)
+    return ReloadResponse(
+        served=CheckpointName.of(runtime.model().checkpoint),
+        loaded=CheckpointName.of(loaded.checkpoint),
+        pinned=runtime.watcher.is_holding,
+    )
+
+
+def _of_run(runtime: Runtime, run: str, survey: Survey) -> list[CheckpointStatus]:
+    refused = {n: why for (of, n), why in runtime.watcher.refusals.table.items() if of == run}
+    broken = {n: Refusal(why.reason, str(why), ()) for n, why in survey.broken.items()}
+    unfinished = dict.fromkeys(survey.unfinished)
+    return [
+        *(_complete(runtime, step, refused.get(step.number)) for step in survey.steps),
+        *(_nothing_known(run, n, why) for n, why in (unfinished | broken).items()),
+    ]
+
+
+def _complete(runtime: Runtime, step: Step, refusal: Refusal | None) -> CheckpointStatus:
+    fingerprint = step.manifest.fingerprint
+    models = {model.checkpoint.fingerprint: model for model in runtime.residency.models}
+    model, current = models.get(fingerprint), runtime.worker.current
+    if model is not None:
+        status = "served" if model is current else "resident"
+    else:
+        status = "available" if refusal is None else "refused"
+    return CheckpointStatus.model_validate(
+        {
+            "name": step.name,
+            "run": step.manifest.run,
+            "step": step.number,
+            "fingerprint": fingerprint,
+            "created_at": step.manifest.created_at,
+            "metrics": dict(step.manifest.details.metrics),
+            "flags": list(step.manifest.details.flags),
+            "probe_bits_per_byte": None if model is None else model.bits_per_byte,
+            "status": status,
+            "on_volume": True,
+            "reason": None if refusal is None else refusal.reason,
+            "message": None if refusal is None else refusal.message,
+        }
+    )
+
+
+def _in_memory_alone(model: ServedModel, *, is_served: bool) -> CheckpointStatus:
+    """A model whose step was pruned since it was loaded."""
+    checkpoint = model.checkpoint
     return CheckpointStatus(
-        name=f"{watcher.run}@{number}",
-        step=number,
+        name=checkpoint.name,
+        run=checkpoint.run,
+        step=checkpoint.step,
+        fingerprint=checkpoint.fingerprint,
         created_at=None,
         metrics={},
-        status="refused",
-        reason=refusal.reason,
-        message=refusal.message,
+        flags=[],
+        probe_bits_per_byte=model.bits_per_byte,
+        status="served" if is_served else "resident",
+        on_volume=False,
+        reason=None,
+        message=None,
+    )
+
+
+def _nothing_known(run: str, number: int, refusal: Refusal | None) -> CheckpointStatus:
+    """A directory that is no complete step: broken, or not finished yet."""
+    return CheckpointStatus(
+        name=f"{run}@{number}",
+        run=run,
+        step=number,
+        fingerprint=None,
+        created_at=None,
+        metrics={},
+        flags=[],
+        probe_bits_per_byte=None,
+        status="incomplete" if refusal is None else "refused",
+        on_volume=True,
+        reason="incomplete" if refusal is None else refusal.reason,
+        message="there is no manifest yet" if refusal is None else refusal.message,
     )

@@ -14,8 +14,12 @@ from service.api.schemas import ErrorBody, ErrorDetail
 STATUS: Mapping[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,
     errors.ContextExceeded: 422,
+    errors.UnknownModel: 404,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.QueueFull: 429,
     errors.NotReady: 503,
+    errors.NoRoom: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
     errors.GenerationFailed: 500,

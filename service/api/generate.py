@@ -24,13 +24,14 @@ from service.api.schemas import (
 )
 from service.api.stream import DONE, KEEP_ALIVE, ClientGone, EventStream, sse, until_gone
 from service.engine.request import Finished, FinishReason, TokenGenerated
+from service.engine.served import Checkpoint
 from service.errors import DeadlineExceeded, Draining, GenerationFailed, ServiceError
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; nobody receives it."""
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 413, 422, 429, 500, 503, 504)
+    status: {"model": ErrorBody} for status in (400, 404, 413, 422, 429, 500, 503, 504)
 }
 
 router = APIRouter(tags=["generation"])
@@ -45,7 +46,7 @@ async def generate(body: GenerateRequest, request: Request, runtime: RuntimeDep)
     """
     request_id = uuid.uuid4().hex
     reply = await admit(runtime, body, request_id=request_id, arrived=request.state.arrived)
-    headers = {"x-request-id": request_id, "x-nestling-checkpoint": reply.model.checkpoint.name}
+    headers = {"x-request-id": request_id} | checkpoint_header(reply.model.checkpoint)
     keep_alive_s = runtime.settings.keep_alive_s
     with contextlib.ExitStack() as listening:
         listening.enter_context(reply)
@@ -104,13 +105,20 @@ def raise_for_reason(event: Finished) -> None:
     """Raise the ``ServiceError`` of a request that did not end well."""
     match event.reason:
         case FinishReason.TIMEOUT:
-            raise DeadlineExceeded("the request took longer than the service allows")
+            raise DeadlineExceeded(
+                event.message or "the request took longer than the service allows"
+            )
         case FinishReason.ERROR:
             raise GenerationFailed(f"the model's step failed: {event.message}")
         case FinishReason.ABORT:
             raise Draining("the service is shutting down")
         case FinishReason.STOP | FinishReason.LENGTH:
             return
+
+
+def checkpoint_header(checkpoint: Checkpoint) -> dict[str, str]:
+    """Provenance for those who do not read bodies: ``run@step;fingerprint=…``."""
+    return {"x-nestling-checkpoint": f"{checkpoint.name};fingerprint={checkpoint.fingerprint}"}
 
 
 def _token_json(event: TokenGenerated) -> str:

@@ -6,6 +6,7 @@ work behind.
 """
 
 import asyncio
+import collections
 import logging
 from collections.abc import Callable
 from types import TracebackType
@@ -85,11 +86,16 @@ class Switchboard:
         self._metrics = metrics
         self._admission = admission
         self._replies: dict[str, Reply] = {}
+        self._open_on: collections.Counter[str] = collections.Counter()
 
     @property
     def num_open(self) -> int:
         """Accepted requests that have not ended."""
         return len(self._replies)
+
+    def num_open_on(self, model: ServedModel) -> int:
+        """Those that a model answers; any thread may ask."""
+        return self._open_on[model.checkpoint.fingerprint]
 
     def open(
         self, worker: Worker, model: ServedModel, request: GenerationRequest, arrived: float
@@ -98,6 +104,7 @@ class Switchboard:
         self._admission.check(self.num_open)
         reply = Reply(request, model, arrived, lambda: worker.abort(request.request_id))
         self._replies[request.request_id] = reply
+        self._open_on[model.checkpoint.fingerprint] += 1
         worker.submit(model, request)
         return reply
 
@@ -132,6 +139,7 @@ class Switchboard:
                 timeline.finished = turn.at
                 reply.is_finished = True
                 del self._replies[event.request_id]
+                self._open_on[reply.model.checkpoint.fingerprint] -= 1
                 metrics.on_finished(timeline, event.reason, num_prompt_tokens, reply.num_tokens)
                 if timeline.started is not None:
                     self._admission.on_finished(turn.at - timeline.started)

@@ -74,6 +74,12 @@ class GenerateRequest(Schema):
         description="End the answer before any of these strings.",
     )
     stream: bool = Field(default=False, description="Send tokens as server-sent events.")
+    model: Annotated[str, IsText] | None = Field(
+        None,
+        description="Checkpoint to ask: run@step, run, run@best, latest or best; by default the "
+        "one that is served.",
+        examples=["tiny@500"],
+    )
 
     def sampling(self) -> SamplingParams:
         """How tokens are chosen; draws a seed if none was given."""
@@ -182,13 +188,22 @@ class Version(Schema):
 
 
 class CheckpointStatus(Schema):
-    """One step of the volume."""
+    """One step of the volume, or of memory alone."""
 
     name: str
+    run: str
     step: int
+    fingerprint: str | None
     created_at: str | None = Field(description="Null where the manifest cannot be read.")
-    metrics: dict[str, float]
-    status: Literal["served", "available", "refused"]
+    metrics: dict[str, float] = Field(description="What the trainer claims.")
+    flags: list[str] = Field(description="What the trainer found.")
+    probe_bits_per_byte: float | None = Field(
+        description="Measured by the service, for models in memory."
+    )
+    status: Literal["served", "resident", "available", "refused", "incomplete"] = Field(
+        description="Resident: in memory, for requests that name it or have begun on it."
+    )
+    on_volume: bool = Field(description="False for one that was pruned and is in memory still.")
     reason: str | None = Field(description="Why it was refused, in one word.")
     message: str | None = Field(description="Why it was refused, in full.")
 
@@ -196,5 +211,45 @@ class CheckpointStatus(Schema):
 class CheckpointList(Schema):
     """What the volume holds."""
 
-    run: str | None
+    run: str | None = Field(description="The run that is followed.")
+    pinned: str | None = Field(description="The checkpoint that is held, if one is.")
+    problem: str | None = Field(description="Why the volume cannot be looked at just now.")
     checkpoints: list[CheckpointStatus]
+
+
+class ReloadRequest(Schema):
+    """Body of ``POST /checkpoints/reload``."""
+
+    model: Annotated[str, IsText] | None = Field(
+        default=None, description="Checkpoint to load; none is the newest of the followed run."
+    )
+    pin: bool = Field(
+        default=False,
+        description="Serve the model to everybody until a reload without a model. Without it, "
+        "the model is put into memory for those who name it.",
+    )
+
+
+class ReloadResponse(Schema):
+    """What came of it."""
+
+    served: CheckpointName
+    loaded: CheckpointName
+    pinned: bool = Field(description="Whether the served one is held.")
+
+
+class Model(Schema):
+    """One name that a request may give as ``model``, as OpenAI's API lists it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When the checkpoint was written, in seconds.")
+    owned_by: Literal["nestling"] = "nestling"
+    checkpoint: str = Field(description="What the name means now.", examples=["tiny@500"])
+
+
+class ModelList(Schema):
+    """Every name that a request may give as ``model``."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]

@@ -68,6 +68,10 @@ class Worker:
         """End a request before the next step; nothing if it has already ended."""
         self._commands.put(lambda: self._abort(request_id, reason))
 
+    def end_all(self, model: ServedModel, message: str) -> None:
+        """End everything that a model still runs, as timed out."""
+        self._commands.put(lambda: model.engine.finish_all(FinishReason.TIMEOUT, message))
+
     def flip(self, model: ServedModel) -> None:
         """Send all new requests to a model that is loaded and warm."""
         self.current = model

@@ -63,7 +63,8 @@ def check_answer(stream: Stream, prompt: str) -> int:
     assert stream.is_done
     assert stream.final["finish_reason"] in ("length", "stop")
     checkpoint = stream.final["checkpoint"]
-    assert stream.headers["x-nestling-checkpoint"] == checkpoint["name"]
+    provenance = f"{checkpoint['name']};fingerprint={checkpoint['fingerprint']}"
+    assert stream.headers["x-nestling-checkpoint"] == provenance
     assert stream.text == reference_text(prompt, checkpoint["step"])
     step: int = checkpoint["step"]
     return step
@@ -126,7 +127,9 @@ def test_every_answer_names_its_checkpoint(service: ServiceProcess, volume: Path
     body = {"prompt": "To be", "max_new_tokens": MAX_NEW_TOKENS, "temperature": 0}
     response = service.client.post("/generate", json=body)
     answer = response.json()
-    assert response.headers["x-nestling-checkpoint"] == answer["checkpoint"]["name"] == "toy@60"
+    assert answer["checkpoint"]["name"] == "toy@60"
+    provenance = f"toy@60;fingerprint={answer['checkpoint']['fingerprint']}"
+    assert response.headers["x-nestling-checkpoint"] == provenance
     assert answer["text"] == reference_text("To be", 60)
     assert service.client.get("/version").json()["checkpoint"] == answer["checkpoint"]
     listed = service.client.get("/checkpoints").json()["checkpoints"]

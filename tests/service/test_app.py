@@ -35,13 +35,16 @@ def test_the_schema_knows_every_route_and_its_errors(service: LiveService) -> No
     assert schema["paths"].keys() == {
         "/generate",
         "/checkpoints",
+        "/checkpoints/reload",
+        "/v1/models",
+        "/v1/models/{name}",
         "/healthz",
         "/readyz",
         "/metrics",
         "/version",
     }
     responses = schema["paths"]["/generate"]["post"]["responses"]
-    for status in ("400", "413", "422", "429", "500", "503", "504"):
+    for status in ("400", "404", "413", "422", "429", "500", "503", "504"):
         reference = responses[status]["content"]["application/json"]["schema"]["$ref"]
         assert reference.endswith("/ErrorBody"), status
     assert "examples" in schema["components"]["schemas"]["GenerateRequest"]

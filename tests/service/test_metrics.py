@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 from serving import Exposition, toy_served
@@ -39,7 +40,35 @@ def test_a_swap_replaces_the_labels_of_the_checkpoint_before() -> None:
     assert exposition.value("checkpoint_step") == 9
     assert exposition.value("checkpoint_age_seconds") == 10.0
     assert exposition.value("checkpoint_swaps_total") == 2
-    assert exposition.value("checkpoint_load_seconds_count") == 2
+    assert exposition.value("checkpoint_load_seconds_count") == 0
+
+
+def test_loads_are_observed_whether_the_model_takes_over_or_not() -> None:
+    metrics = Metrics(lambda: 0.0)
+    metrics.checkpoints.on_loaded(served(5))
+    assert scrape(metrics).value("checkpoint_load_seconds_sum") == pytest.approx(0.1)
+
+
+def test_a_clock_that_is_set_back_makes_nothing_younger_than_now() -> None:
+    metrics = Metrics(lambda: 50.0)
+    metrics.checkpoints.on_served(served(5, created_at=100.0))
+    assert scrape(metrics).value("checkpoint_age_seconds") == 0.0
+
+
+def test_a_look_says_what_is_in_memory_and_whether_the_volume_is_there() -> None:
+    metrics = Metrics(lambda: 0.0)
+    metrics.checkpoints.on_looked(num_models=3, is_readable=False)
+    exposition = scrape(metrics)
+    assert exposition.value("models_resident") == 3
+    assert exposition.value("volume_readable") == 0
+
+
+def test_measured_bits_per_byte_are_shown_and_none_is_no_number() -> None:
+    metrics = Metrics(lambda: 0.0)
+    metrics.checkpoints.on_served(dataclasses.replace(served(5), bits_per_byte=1.25))
+    assert scrape(metrics).value("checkpoint_probe_bits_per_byte") == 1.25
+    metrics.checkpoints.on_served(served(6))
+    assert math.isnan(scrape(metrics).value("checkpoint_probe_bits_per_byte"))
 
 
 def test_the_age_grows_with_the_clock() -> None:

@@ -87,7 +87,7 @@ def test_a_swapped_out_model_is_freed_after_its_last_stream(tmp_path: Path) -> N
         service.runtime.worker.flip(toy_served(toy_engine(toy_decoder(2).double()), step=2))
         assert service.runtime.worker.num_models == 2
         service.decoder.open()
-        assert streaming.result().headers["x-nestling-checkpoint"] == "toy@1"
+        assert streaming.result().final["checkpoint"]["name"] == "toy@1"
         service.forget_model()
 
         def is_freed() -> bool:
@@ -98,3 +98,36 @@ def test_a_swapped_out_model_is_freed_after_its_last_stream(tmp_path: Path) -> N
         assert service.runtime.worker.num_models == 1
         answer = service.client.post("/generate", json={"prompt": "01"}).json()
         assert answer["checkpoint"]["name"] == "toy@2"
+
+
+def test_what_has_not_drained_in_time_is_ended_and_told(tmp_path: Path) -> None:
+    with GatedService(tmp_path, swap_drain_s=0.0) as service, ThreadPoolExecutor() as pool:
+        streaming = pool.submit(stream_generate, service.client, prompt="01", seed=1)
+        service.decoder.release(2)
+        service.wait_for_steps(3)
+        new = toy_served(toy_engine(toy_decoder(2).double()), step=2)
+        service.runtime.residency.take_over(new)
+        service.wait_for_looks()
+        service.decoder.open()
+        stream = streaming.result()
+        assert stream.final["error"]["code"] == "deadline_exceeded"
+        assert stream.final["error"]["message"] == "toy@1 was replaced too long ago"
+        assert len(stream.token_ids) >= 2
+        answer = service.client.post("/generate", json={"prompt": "01"}).json()
+        assert answer["checkpoint"]["name"] == "toy@2"
+        outcomes = service.metrics().by_label("requests_total", "outcome")
+        assert outcomes["timeout"] == 1
+
+
+def test_a_volume_that_cannot_be_listed_is_no_bug(tmp_path: Path) -> None:
+    (tmp_path / "volume").write_text("no directory")
+    with GatedService(tmp_path / "volume") as service:
+        service.decoder.open()
+        wait_until(lambda: service.runtime.watcher.problem, "the problem is seen")
+        response = service.client.post("/generate", json={"prompt": "a", "model": "toy@9"})
+        assert response.status_code == 503
+        assert "cannot read the volume" in response.json()["error"]["message"]
+        listed = service.client.get("/checkpoints").json()
+        assert "Not a directory" in listed["problem"]
+        assert service.metrics().value("volume_readable") == 0
+        assert service.client.post("/generate", json={"prompt": "a"}).status_code == 200

@@ -1,64 +1,37 @@
-"""The watcher without its thread: ``look`` by hand, over a real volume."""
+"""The watcher, mostly without its thread: ``look`` by hand, over a real volume."""
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
-import torch
 from serving import wait_until
 from serving.damage import BAD_STEPS, publish_nan
-from toys import publish_toy
+from serving.watching import OPTIONS, Watching
+from toys import publish_toy, toy_weights
 
-from lm.volume import Step, prune
+from lm.volume import Step, StepUnreadable, StepVanished, prune
 from lm.volume.retention import Retention
 from service.engine.served import ServedModel
+from service.errors import Draining, UnknownModel
 from service.gate import Gate
-from service.loader import Loader, LoaderOptions
-from service.watcher import CheckpointWatcher, newest_run
-
-OPTIONS = LoaderOptions(
-    device=torch.device("cpu"),
-    dtype="float32",
-    num_slots=1,
-    max_step_tokens=8,
-    max_model_tokens=None,
-    verify_hashes=True,
-)
+from service.loader import Loader
+from service.settings import Settings
+from service.watcher import UNFINISHED_LOOKS
 
 
-class Watching:
-    """A watcher and what it told."""
-
-    def __init__(self, volume: Path, run: str | None = None, **changes: object) -> None:
-        self.served: list[str] = []
-        self.refused: list[str] = []
-        self.loads: list[str] = []
-        self._load = Loader(OPTIONS).load
-        options = {
-            "load": self.load,
-            "gate": Gate(),
-            "on_served": lambda model: self.served.append(model.checkpoint.name),
-            "on_refused": self.refused.append,
-            "poll_interval_s": 0.01,
-        }
-        self.watcher = CheckpointWatcher(volume, run, **{**options, **changes})  # type: ignore[arg-type]
-
-    def load(self, step: Step) -> ServedModel:
-        self.loads.append(step.name)
-        return self._load(step)
-
-    def look(self) -> list[str]:
-        """Look once; returns everything served so far."""
-        self.watcher.look()
-        return self.served
+def publish_worse(volume: Path, step: int, factor: float) -> Step:
+    """A step whose logits are so many times too large."""
+    weights = toy_weights(1)
+    weights["model.norm.weight"] = weights["model.norm.weight"] * factor
+    return publish_toy(volume, "toy", step, weights=weights)
 
 
 def test_an_empty_volume_is_waited_for(tmp_path: Path) -> None:
     watching = Watching(tmp_path / "later")
     assert watching.look() == []
     assert watching.watcher.why_not_ready() == "no run with a complete checkpoint in later yet"
-    assert watching.watcher.steps() == []
     publish_toy(tmp_path / "later", "toy", 1)
     assert watching.look() == ["toy@1"]
     assert watching.watcher.run == "toy"
@@ -80,8 +53,8 @@ def test_the_newest_is_served_and_then_each_newer_one(tmp_path: Path) -> None:
 def test_the_run_with_the_newest_manifest_is_followed_until_the_end(tmp_path: Path) -> None:
     publish_toy(tmp_path, "a", 9)
     publish_toy(tmp_path, "b", 2)
-    assert newest_run(tmp_path) == "b"
     watching = Watching(tmp_path)
+    assert watching.catalog.newest_run() == "b"
     assert watching.look() == ["b@2"]
     publish_toy(tmp_path, "a", 10)
     assert watching.look() == ["b@2"]
@@ -107,12 +80,12 @@ def test_a_bad_step_is_refused_once_and_the_old_one_goes_on(tmp_path: Path, kind
     for _ in range(3):
         assert watching.look() == ["toy@1"]
     assert watching.refused == [reason]
-    assert watching.watcher.refusals[2].reason == reason
+    assert watching.refusals.table[("toy", 2)].reason == reason
     assert watching.loads.count("toy@2") <= 1
     shutil.rmtree(bad.path)
     publish_toy(tmp_path, "toy", 2)
     assert watching.look() == ["toy@1", "toy@2"]
-    assert watching.watcher.refusals == {}
+    assert watching.refusals.table == {}
 
 
 @pytest.mark.parametrize("kind", BAD_STEPS)
@@ -145,10 +118,10 @@ def test_a_refused_step_that_is_pruned_is_forgotten(tmp_path: Path) -> None:
     shutil.rmtree(publish_nan(tmp_path, 2).path)
     bad = publish_nan(tmp_path, 3)
     watching.look()
-    assert watching.watcher.refusals.keys() == {3}
+    assert watching.refusals.table.keys() == {("toy", 3)}
     shutil.rmtree(bad.path)
     watching.look()
-    assert watching.watcher.refusals == {}
+    assert watching.refusals.table == {}
 
 
 def test_a_step_that_is_still_being_copied_is_not_refused(tmp_path: Path) -> None:
@@ -218,7 +191,7 @@ def test_whatever_a_load_raises_is_a_refusal(tmp_path: Path) -> None:
     for _ in range(2):
         assert watching.look() == ["toy@1"]
     assert watching.refused == ["load_failed"]
-    assert watching.watcher.refusals[2].message == "RuntimeError: out of memory"
+    assert watching.refusals.table[("toy", 2)].message == "RuntimeError: out of memory"
 
 
 def test_the_thread_looks_again_and_again_whatever_happens(
@@ -241,3 +214,212 @@ def test_the_thread_looks_again_and_again_whatever_happens(
     wait_until(lambda: watching.served == ["toy@1", "toy@2"], "the next one is served")
     watching.watcher.stop()
     assert faults == []
+
+
+def test_a_worse_checkpoint_waits_for_a_better_one(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, gate=Gate(max_bpb_regression=0.05))
+    publish_worse(tmp_path, 1, 1.0)
+    assert watching.look() == ["toy@1"]
+    publish_worse(tmp_path, 2, 30.0)
+    assert watching.look(3) == ["toy@1"]
+    assert watching.refused == ["regression"]
+    assert watching.loads == ["toy@1", "toy@2"]
+    publish_worse(tmp_path, 3, 1.0)
+    assert watching.look() == ["toy@1", "toy@3"]
+
+
+def test_who_asks_by_name_gets_what_policy_refuses_and_the_refusal_stays(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, gate=Gate(refuse_memorising=True))
+    publish_toy(tmp_path, "toy", 1)
+    step = publish_toy(tmp_path, "toy", 2, flags=("memorising",))
+    assert watching.look() == ["toy@1"]
+    assert watching.loads == ["toy@1"], "the manifest alone tells"
+    assert watching.library.by_name("toy@2", [step]).checkpoint.name == "toy@2"
+    assert watching.look(2) == ["toy@1"]
+    assert watching.refused == ["memorising"]
+
+
+def test_a_disk_that_fails_is_tried_again_and_counted_once(tmp_path: Path) -> None:
+    failing = True
+
+    def load(step: Step) -> ServedModel:
+        if failing:
+            raise StepUnreadable("Input/output error")
+        return Loader(OPTIONS).load(step)
+
+    publish_toy(tmp_path, "toy", 1)
+    watching = Watching(tmp_path, load=load)
+    watching.look(50)
+    assert 2 <= len(watching.loads) <= 5
+    assert watching.refused == ["read_error"]
+    assert "Input/output error" in watching.watcher.why_not_ready()
+    failing = False
+    assert watching.look(20) == ["toy@1"]
+    assert watching.refusals.table == {}
+
+
+def test_a_step_that_never_completes_is_said_after_a_while(tmp_path: Path) -> None:
+    publish_toy(tmp_path, "toy", 1)
+    watching = Watching(tmp_path)
+    watching.look()
+    stuck = tmp_path / "toy" / "step-00000002"
+    stuck.mkdir()
+    watching.look(UNFINISHED_LOOKS)
+    (stuck / "config.json").write_text("{}")  # something moves
+    watching.look(UNFINISHED_LOOKS)
+    assert watching.refused == []
+    watching.look(10)
+    assert watching.refused == ["incomplete"]
+    assert watching.served == ["toy@1"]
+    shutil.rmtree(stuck)
+    publish_toy(tmp_path, "toy", 2)
+    assert watching.look() == ["toy@1", "toy@2"]
+
+
+def test_clocks_that_jump_change_nothing(tmp_path: Path) -> None:
+    """A run begun again under a clock that was set back is newer all the same."""
+
+    def date(step: Step, year: int) -> None:
+        file = step.path / "manifest.json"
+        created = step.manifest.created_at
+        file.write_text(file.read_text().replace(created, f"{year}{created[4:]}"))
+
+    date(publish_toy(tmp_path, "toy", 5), 2090)
+    watching = Watching(tmp_path)
+    assert watching.look() == ["toy@5"]
+    date(publish_toy(tmp_path, "toy", 6), 1990)
+    date(publish_toy(tmp_path, "toy", 4), 2099)
+    assert watching.look(2) == ["toy@5", "toy@6"]
+    shutil.rmtree(tmp_path / "toy")
+    watching.look()
+    date(publish_toy(tmp_path, "toy", 2, seed=3), 1980)
+    assert watching.look() == ["toy@5", "toy@6", "toy@2"]
+
+
+def test_a_problem_with_the_volume_is_said_once_and_its_end_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    volume = tmp_path / "volume"
+    publish_toy(volume, "toy", 1)
+    watching = Watching(volume)
+    watching.look()
+    volume.rename(tmp_path / "away")
+    watching.look(3)
+    assert watching.watcher.problem == "toy: No such file or directory"
+    (tmp_path / "away").rename(volume)
+    watching.look(3)
+    assert watching.watcher.problem is None
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == ["toy: No such file or directory", "the volume can be read again"]
+    assert watching.problems == [None, *["toy: No such file or directory"] * 3, *[None] * 3]
+
+
+def test_a_held_step_serves_until_it_is_released(tmp_path: Path) -> None:
+    for step in (1, 2):
+        publish_toy(tmp_path, "toy", step)
+    watching = Watching(tmp_path)
+    watching.look()
+    old = watching.catalog.survey("toy").steps[0]
+    orders = watching.watcher._orders
+    held = watching.watcher.hold("toy@1", [old])
+    orders.carry_out()
+    assert held.result().checkpoint.name == "toy@1"
+    publish_toy(tmp_path, "toy", 3)
+    assert watching.look(2) == ["toy@2", "toy@1"]
+    prune(tmp_path / "toy", Retention(keep_last=2))
+    assert watching.look() == ["toy@2", "toy@1"]
+    assert not old.path.exists()
+    assert watching.in_memory[0] == "toy@1"
+    released = watching.watcher.release()
+    orders.carry_out()
+    released.result()
+    assert watching.served == ["toy@2", "toy@1", "toy@3"]
+    publish_toy(tmp_path, "toy", 4)
+    assert watching.look()[-1] == "toy@4"
+
+
+def test_a_step_that_must_not_be_served_cannot_be_held(tmp_path: Path) -> None:
+    publish_toy(tmp_path, "toy", 1)
+    bad = publish_nan(tmp_path, 2)
+    watching = Watching(tmp_path)
+    watching.look()
+    held = watching.watcher.hold("toy@2", [bad])
+    watching.watcher._orders.carry_out()
+    with pytest.raises(UnknownModel, match=r"model\.norm\.weight has values that are not finite"):
+        held.result()
+    assert not watching.watcher.is_holding
+    publish_toy(tmp_path, "toy", 3)
+    assert watching.look() == ["toy@1", "toy@3"]
+
+
+def test_a_run_begun_again_replaces_what_its_names_meant(tmp_path: Path) -> None:
+    first = publish_toy(tmp_path, "toy", 1)
+    publish_toy(tmp_path, "toy", 2)
+    watching = Watching(tmp_path)
+    watching.look()
+    watching.library.by_name("toy@1", [first])
+    assert watching.in_memory == ["toy@2", "toy@1"]
+    shutil.rmtree(first.path)
+    watching.look()
+    assert watching.in_memory == ["toy@2", "toy@1"], "a pruned step that was named stays"
+    publish_toy(tmp_path, "toy", 1, seed=9)
+    watching.look()
+    assert watching.in_memory == ["toy@2"]
+
+
+def test_a_swap_waits_for_room_and_is_said_once(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, max_models=2)
+    for step in (1, 2, 3):
+        publish_toy(tmp_path, "toy", step)
+        watching.busy[f"toy@{step}"] = 1
+        watching.look(2)
+    assert watching.served == ["toy@1", "toy@2"]
+    assert watching.refused == ["no_room"]
+    watching.busy.clear()
+    assert watching.look(2) == ["toy@1", "toy@2", "toy@3"]
+    assert watching.refusals.table == {}
+
+
+def test_short_memory_keeps_the_old_model(tmp_path: Path) -> None:
+    publish_toy(tmp_path, "toy", 1)
+    watching = Watching(tmp_path)
+    watching.look()
+    watching.available_bytes = 1000
+    publish_toy(tmp_path, "toy", 2)
+    assert watching.look(5) == ["toy@1"]
+    assert watching.refused == ["no_room"]
+    assert "1,000 are available" in watching.refusals.table[("toy", 2)].message
+    watching.available_bytes = None
+    assert watching.look(2) == ["toy@1", "toy@2"]
+
+
+def test_a_new_step_is_noticed_within_a_second(tmp_path: Path) -> None:
+    """At the default interval; the median, since a busy machine may stall any one of them."""
+    begun: dict[int, float] = {}
+
+    def load(step: Step) -> ServedModel:
+        begun[step.number] = time.monotonic()
+        raise StepVanished("noticed")
+
+    publish_toy(tmp_path, "toy", 1)
+    watching = Watching(tmp_path, load=load)
+    watching.watcher._poll_interval_s = Settings().poll_interval_s
+    watching.watcher.start()
+    delays = []
+    for number in (2, 3, 4):
+        publish_toy(tmp_path, "toy", number)
+        published = time.monotonic()
+        wait_until(lambda number=number: number in begun, "it is noticed")  # type: ignore[misc]
+        delays.append(begun[number] - published)
+    watching.watcher.stop()
+    assert sorted(delays)[1] < 1.0
+
+
+def test_orders_that_come_too_late_are_answered(tmp_path: Path) -> None:
+    step = publish_toy(tmp_path, "toy", 1)
+    watching = Watching(tmp_path)
+    watching.watcher._is_stopping = True
+    late = watching.watcher.load("toy@1", [step])
+    watching.watcher.start()
+    with pytest.raises(Draining):
+        late.result(20)

@@ -88,7 +88,9 @@ class ServiceProcess:
     def wait_serving(self, name: str) -> None:
         """Wait until this checkpoint serves."""
         wait_until(
-            lambda: self.client.get("/readyz").json()["checkpoint"] == name, f"{name} serves"
+            lambda: self.client.get("/readyz").json()["checkpoint"] == name,
+            f"{name} serves",
+            timeout_s=60,
         )
 
     def metrics(self) -> Exposition:

@@ -187,7 +187,7 @@ def test_a_bug_is_500_and_says_nothing_of_itself(
     def buggy() -> str:
         raise KeyError("secret detail")
 
-    monkeypatch.setattr(service.runtime.watcher, "steps", buggy)
+    monkeypatch.setattr(service.runtime.catalog, "runs", buggy)
     response = service.client.get("/checkpoints")
     assert response.status_code == 500
     error = check_shape(response)

@@ -73,15 +73,15 @@ def test_an_answer_says_what_it_took_and_who_gave_it(
     num_prompt_tokens = len(toy_tokenizer().encode(PROMPT))
     assert answer["usage"] == {"prompt_tokens": num_prompt_tokens, "completion_tokens": 5}
     assert answer["finish_reason"] == "length"
-    served = service.runtime.watcher.served
-    assert served is not None
+    served = service.runtime.model().checkpoint
     assert answer["checkpoint"] == {
         "name": "toy@7",
         "run": "toy",
         "step": 7,
         "fingerprint": served.fingerprint,
     }
-    assert response.headers["x-nestling-checkpoint"] == "toy@7"
+    provenance = f"toy@7;fingerprint={served.fingerprint}"
+    assert response.headers["x-nestling-checkpoint"] == provenance
     assert len(response.headers["x-request-id"]) == 32
     timings = answer["timings"]
     assert 0 <= timings["queue_s"] <= timings["ttft_s"] <= timings["total_s"] < 30
@@ -92,7 +92,8 @@ def test_a_stream_has_the_headers_that_proxies_need(client: httpx.Client) -> Non
     assert stream.headers["content-type"].startswith("text/event-stream")
     assert stream.headers["cache-control"] == "no-cache"
     assert stream.headers["x-accel-buffering"] == "no"
-    assert stream.headers["x-nestling-checkpoint"] == "toy@7"
+    fingerprint = stream.final["checkpoint"]["fingerprint"]
+    assert stream.headers["x-nestling-checkpoint"] == f"toy@7;fingerprint={fingerprint}"
     assert len(stream.headers["x-request-id"]) == 32
     assert all(event.keys() == {"token_id", "text"} for event in stream.events[:-1])
 

@@ -22,7 +22,8 @@ def test_an_empty_volume_is_alive_and_not_ready_with_the_reason(tmp_path: Path) 
         assert ready.json()["status"] == "not_ready"
         assert "no run with a complete checkpoint in volume yet" in ready.json()["reason"]
         assert service.client.get("/version").json()["checkpoint"] is None
-        assert service.client.get("/checkpoints").json() == {"run": None, "checkpoints": []}
+        listed = service.client.get("/checkpoints").json()
+        assert listed == {"run": None, "pinned": None, "problem": None, "checkpoints": []}
         publish_toy(tmp_path / "volume", "toy", 1)
         service.wait_ready()
         assert service.client.get("/readyz").json()["checkpoint"] == "toy@1"

@@ -1,0 +1,56 @@
+"""``GET /v1/models``: what a request may name, in the shape of OpenAI's API."""
+
+from fastapi import APIRouter
+
+from lm.volume import Step
+from service import naming
+from service.api.dependencies import RuntimeDep
+from service.api.schemas import ErrorBody, Model, ModelList
+from service.catalog import checkpoint_of, identity
+from service.engine.served import Checkpoint
+from service.errors import UnknownModel
+from service.gate import POLICY_REASONS
+from service.runtime import Runtime
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+
+@router.get("/models")
+def models(runtime: RuntimeDep) -> ModelList:
+    """Every name that `model` may have: runs, their steps, and aliases."""
+    return ModelList(data=[_model(name, one) for name, one in names(runtime).items()])
+
+
+@router.get("/models/{name}", responses={404: {"model": ErrorBody}})
+def model(name: str, runtime: RuntimeDep) -> Model:
+    """What one name means now; 404 naming what exists if it means nothing."""
+    checkpoint = names(runtime).get(name)
+    if checkpoint is None:
+        naming.candidates(runtime.catalog, name, runtime.watcher.run)  # raises, or it is there …
+        raise UnknownModel(f"{name!r} was refused; GET /checkpoints says why", param="model")
+    return _model(name, checkpoint)
+
+
+def names(runtime: Runtime) -> dict[str, Checkpoint]:
+    """Every name with what it means now: on the volume and not refused, or in memory."""
+    table = runtime.watcher.refusals.table
+
+    def is_good(step: Step) -> bool:
+        refusal = table.get((step.manifest.run, step.number))
+        if refusal is None or refusal.reason in POLICY_REASONS:
+            return True
+        return refusal.identity != identity(step)
+
+    named = naming.names(runtime.catalog, runtime.watcher.run, is_good)
+    meant = {name: checkpoint_of(step) for name, step in named.items()}
+    meant |= {one.checkpoint.name: one.checkpoint for one in runtime.residency.models}
+    current = runtime.worker.current
+    if current is not None:
+        run = current.checkpoint.run
+        followed = (naming.LATEST, run, f"{run}@{naming.LATEST}")
+        meant |= dict.fromkeys(followed, current.checkpoint)
+    return meant
+
+
+def _model(name: str, checkpoint: Checkpoint) -> Model:
+    return Model(id=name, created=int(checkpoint.created_at), checkpoint=checkpoint.name)
