@@ -3,6 +3,10 @@
 A name is read as: wrappers, then either a block's number and the part in it or a part outside the
 blocks, then ``weight`` or ``bias``. What stands in front (``model.``, ``transformer.``, a Lightning
 module's attribute) does not matter as long as no two names mean the same weight.
+
+Of the recipes' sources two state their names: ``smollm2-135m``'s are transformers' Llama's, and
+``smollm2-135m-learned`` has ``wte`` and ``wpe``. The others only imply theirs (a Llama with grouped
+heads, a pre-norm GPT), so every usual spelling is read, whatever the recipe.
 """
 
 import difflib
