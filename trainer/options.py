@@ -106,7 +106,7 @@ def train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--corpus",
         metavar="SPEC",
-        help="train on this instead of the recipe's sources: shakespeare, code, math or file:PATH",
+        help="train on this instead of the recipe's sources: code, math or file:PATH",
     )
     parser.add_argument(
         "--steps",

@@ -101,6 +101,36 @@ def test_what_a_caller_can_put_right_is_one_line_and_status_2(
     assert message in error_of(capsys)
 
 
+def test_a_rate_without_an_extension_would_be_ignored(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--lr", "1e-4"])
+    assert leaving.value.code == 2
+    assert "--lr is for --extend-steps" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_extended_and_a_changed_recipe_is_forced(
+    recipe_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(recipe_path) == 0
+    assert train(recipe_path, "--extend-steps", "2", "--lr", "1e-4") == 0
+    assert "run toy is complete at step 14" in capsys.readouterr().err
+    force = ["--set", "optimizer.weight_decay=0.5", "--force-recipe"]
+    assert train(recipe_path, "--extend-steps", "3", *force) == 0
+    log = capsys.readouterr().err
+    assert "forced into the run's recipe: optimizer.weight_decay: 0.01 → 0.5" in log
+    assert "step 14 · phase extension: constant, lr 0.0001, weight decay 0.5" in log
+    assert "run toy is complete at step 15" in log
+
+
+def test_a_small_recipe_is_described_as_it_would_train(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["describe", "--recipe", "gpt-80m", "--smoke", "--set", "phases.1.steps=5"]) == 0
+    output = capsys.readouterr().out
+    assert "gpt-80m-smoke" in output
+    assert "29, which count optimizer steps" in output
+
+
 def test_an_unknown_recipe_is_refused_with_its_neighbour(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -3,7 +3,7 @@ import torch
 from toy_run import toy_recipe
 
 from trainer import precision
-from trainer.precision import autocast, choose_precision
+from trainer.precision import autocast, choose_precision, float32_products
 
 CPU = torch.device("cpu")
 
@@ -39,6 +39,13 @@ def test_float16_on_a_cpu_is_bfloat16_and_says_so() -> None:
     name, reason = choose_precision(toy_recipe("precision=float16"), CPU)
     assert name == "bfloat16"
     assert "float16 products are unusably slow on CPUs" in reason
+
+
+def test_float32_products_are_as_asked_for_within_a_run_alone() -> None:
+    assert torch.get_float32_matmul_precision() == "highest"
+    with float32_products("high"):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_products_run_in_the_chosen_dtype_over_float32_weights() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ from toy_run import (
 from toys import publish_toy
 
 from lm.volume import RunLock, WriterBusy, list_steps, newest_step, verify
+from trainer import run
 from trainer.config import Recipe
 from trainer.loop import Ending
+from trainer.loss import batch_loss
 
 MICRO = ("unit=micro", "batch.grad_accum_steps=3", "phases.0.steps=10", "phases.1.steps=4")
 
@@ -139,6 +142,21 @@ def test_a_second_phase_says_so_and_keeps_the_moments(tmp_path: Path) -> None:
     other = tensors_of(tmp_path / "other")
     steps = {tensor.item() for name, tensor in other.items() if name.endswith("/step")}
     assert steps == {12.0}
+
+
+def test_float32_products_are_those_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def loss(*arguments: Any) -> torch.Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        return batch_loss(*arguments)
+
+    monkeypatch.setattr(run, "batch_loss", loss)
+    train_toy(tmp_path, toy_recipe("float32_matmul=high"), last_step=1)
+    assert set(seen) == {"high"}
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_finished_run_says_so_and_is_left_alone(tmp_path: Path) -> None:
