@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from lm.device import pick_device
-from lm.volume import Retention, RunLock, newest_step, sweep
+from lm.volume import Retention, RunLock, StepDamaged, newest_sound_step, sweep
 from trainer.amendment import Amendment, differences
 from trainer.checkpoint import Checkpointer
 from trainer.config import Recipe
@@ -68,7 +68,9 @@ def train(
     keep_freed_memory()
     with RunLock(run_dir):
         sweep(run_dir)
-        start = Start.at(newest_step(run_dir), recipe, amendment or Amendment())
+        damages: list[StepDamaged] = []
+        newest = newest_sound_step(run_dir, on_damage=damages.append)
+        start = Start.at(newest, recipe, amendment or Amendment())
         plan = Plan(start.recipe)
         done = plan.step(start.counters.micro_step)
         with show(run_dir, total=plan.num_steps, done=done, console=console) as bar:
@@ -85,6 +87,8 @@ def train(
             length = f"{plan.num_steps:,} ({plan.unit} steps)"
             report.note(f"run {run_dir.name}: {start.description} of {length}")
             report.note(summary(start.recipe.model))
+            for damage in damages:
+                report.warn(f"passed over: {damage}")
             for change in start.changes:
                 report.warn(f"forced into the run's recipe: {change}")
             with float32_products(start.recipe.float32_matmul):

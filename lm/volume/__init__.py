@@ -30,7 +30,7 @@ from lm.volume.read import (
     read_plain,
 )
 from lm.volume.retention import Retention, steps_to_keep
-from lm.volume.verify import verify
+from lm.volume.verify import newest_sound_step, verify
 
 __all__ = [
     "MANIFEST_FILE",
@@ -53,6 +53,7 @@ __all__ = [
     "load_model_config",
     "load_weights",
     "model_files",
+    "newest_sound_step",
     "newest_step",
     "open_step",
     "prune",

@@ -7,8 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
-from lm.volume.manifest import MANIFEST_FILE, TRAINING_STATE_PREFIX, step_name
-from lm.volume.publish import TMP_PREFIX, seal, sync
+from lm.volume.manifest import MANIFEST_FILE, TRAINING_STATE_PREFIX, step_name, step_number
+from lm.volume.publish import BAD_PREFIX, TMP_PREFIX, seal, sync
 from lm.volume.read import Step, list_steps
 from lm.volume.retention import Retention, steps_to_keep
 
@@ -18,7 +18,8 @@ TRASH_PREFIX = ".trash-"
 def prune(run_dir: Path, retention: Retention, *, best: int | None = None) -> list[int]:
     """Delete the steps that retention does not keep; returns their numbers.
 
-    Milestones lose their training state. The caller holds the run's lock.
+    Milestones lose their training state. A damaged step that was moved aside stays for a look
+    until the newest ``keep_last`` are all past it. The caller holds the run's lock.
     """
     steps = {step.number: step for step in list_steps(run_dir)}
     numbers = sorted(steps)
@@ -28,6 +29,11 @@ def prune(run_dir: Path, retention: Retention, *, best: int | None = None) -> li
     removed = [number for number in numbers if number not in kept.full | kept.milestones]
     for number in removed:
         _remove(run_dir / step_name(number))
+    oldest = numbers[-retention.keep_last] if len(numbers) >= retention.keep_last else 0
+    for path in run_dir.glob(f"{BAD_PREFIX}*"):
+        moved = step_number(path.name.removeprefix(BAD_PREFIX).rpartition("-")[0])
+        if moved is not None and moved < oldest:
+            _remove(path)
     if removed:
         sync(run_dir)
     return removed

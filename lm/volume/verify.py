@@ -1,10 +1,12 @@
 """Compares a step's bytes with its manifest."""
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 
 from lm.volume.errors import StepDamaged
 from lm.volume.manifest import TRAINING_STATE_PREFIX
-from lm.volume.read import Step, read_step, unreadable
+from lm.volume.read import Step, read_step, step_paths, unreadable
 
 
 def verify(step: Step, *, hashes: bool = True) -> None:
@@ -29,3 +31,26 @@ def verify(step: Step, *, hashes: bool = True) -> None:
             raise unreadable(step.path, name, error) from error
         if digest != entry.sha256:
             raise StepDamaged(f"{step.path / name}: SHA-256 differs from the manifest")
+
+
+def newest_sound_step(
+    run_dir: Path, *, on_damage: Callable[[StepDamaged], object] = str
+) -> Step | None:
+    """The newest step that verifies; ``None`` in a run without any.
+
+    ``on_damage`` is told of every newer one that does not. Raises ``StepDamaged`` if none does:
+    a run that has lost all of its steps must not begin anew over them.
+    """
+    damage = None
+    for path in reversed(step_paths(run_dir)):
+        try:
+            step = read_step(path)
+            verify(step)
+        except StepDamaged as error:
+            damage = error
+            on_damage(error)
+        else:
+            return step
+    if damage is not None:
+        raise StepDamaged(f"no step of {run_dir} is sound ({damage}); choose another --run")
+    return None

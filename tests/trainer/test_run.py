@@ -89,6 +89,25 @@ def test_what_a_killed_run_wrote_past_its_checkpoint_is_written_once(
     assert_equal_runs(tmp_path, uninterrupted)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "training_state.safetensors"])
+def test_a_step_that_rotted_is_passed_over_and_written_again(
+    name: str, uninterrupted: Path, tmp_path: Path
+) -> None:
+    train_toy(tmp_path, last_step=7)
+    rotten = tmp_path / "toy" / "step-00000007" / name
+    content = bytearray(rotten.read_bytes())
+    content[-1] ^= 1
+    rotten.write_bytes(content)
+    train_toy(tmp_path, last_step=7)
+    log = (tmp_path / "toy" / "training.log").read_text()
+    assert f"passed over: {rotten}: SHA-256 differs" in log
+    assert "going on from step 5" in log
+    verify(newest_step(tmp_path / "toy"))
+    assert (tmp_path / "toy" / ".bad-step-00000007-0").is_dir()
+    train_toy(tmp_path)
+    assert_equal_runs(tmp_path, uninterrupted)
+
+
 def test_the_gradients_of_k_micro_batches_of_b_are_those_of_one_of_k_times_b(
     tmp_path: Path,
 ) -> None:

@@ -161,3 +161,15 @@ def test_sweep_removes_what_dead_writers_left_and_nothing_else(tmp_path: Path) -
         "step-00000001",
         "step-00000002",
     }
+
+
+def test_what_was_moved_aside_goes_when_the_newest_steps_are_all_past_it(tmp_path: Path) -> None:
+    run_dir = publish_steps(tmp_path, 1, 3)
+    aside = [".bad-step-00000001-0", ".bad-step-00000001-1", ".bad-step-00000003-0"]
+    for name in aside:
+        (run_dir / name).mkdir()
+    for step, left in ((None, aside), (4, aside[2:]), (5, [])):
+        if step is not None:
+            publish_steps(tmp_path, step)
+        prune(run_dir, Retention(keep_last=2))
+        assert sorted(path.name for path in run_dir.glob(".bad-*")) == left

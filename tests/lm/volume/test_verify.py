@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from toys import publish_toy, toy_training_state
-from toys.damage import HIDDEN, VISIBLE, Damage, edit_manifest
+from toys.damage import HIDDEN, VISIBLE, Damage, edit_manifest, flip_byte
 
 from lm.volume import (
     Retention,
@@ -13,7 +13,9 @@ from lm.volume import (
     StepDamaged,
     StepUnreadable,
     StepVanished,
+    UnknownFormat,
     VolumeError,
+    newest_sound_step,
     prune,
     verify,
 )
@@ -150,3 +152,34 @@ def test_a_step_that_becomes_a_milestone_while_it_is_hashed_still_verifies(
     verify(step)
     assert pruned == [[1]]
     assert not (step.path / "training_state.json").exists()
+
+
+SIGHT = {name: case for name, case in (VISIBLE | HIDDEN).items() if case[1] is not UnknownFormat}
+
+
+@pytest.mark.parametrize("damage", [case[0] for case in SIGHT.values()], ids=SIGHT)
+def test_a_writer_passes_over_a_damaged_step_and_says_why(damage: Damage, step: Step) -> None:
+    damage(step.path)
+    told: list[StepDamaged] = []
+    sound = newest_sound_step(step.path.parent, on_damage=told.append)
+    assert sound is not None
+    assert sound.number == 1
+    assert [step.path.name in str(error) for error in told] == [True]
+
+
+def test_the_newest_step_is_sound_where_nothing_happened(step: Step) -> None:
+    assert newest_sound_step(step.path.parent) == step
+    assert newest_sound_step(step.path.parent / "nothing") is None
+
+
+def test_a_run_that_has_lost_all_of_its_steps_is_not_begun_anew(step: Step) -> None:
+    for path in step.path.parent.glob("step-*"):
+        flip_byte(path)
+    with pytest.raises(StepDamaged, match=r"no step of .*run is sound \(.*SHA-256 differs"):
+        newest_sound_step(step.path.parent)
+
+
+def test_a_step_of_an_unknown_format_is_not_passed_over(step: Step) -> None:
+    edit_manifest(step.path, lambda values: values.update(format_version=2))
+    with pytest.raises(UnknownFormat):
+        newest_sound_step(step.path.parent)
