@@ -81,12 +81,14 @@ def test_the_tokenizer_is_trained_from_slices_of_text(recipe: Recipe) -> None:
     assert all(source.max_bytes == 20_000 for source in small.sources)
 
 
-def test_everything_that_has_a_cadence_happens_more_than_once(recipe: Recipe) -> None:
-    small, num_steps = scaled_down(recipe), Plan(scaled_down(recipe)).num_steps
-    assert num_steps >= 20
-    for every in (small.cadence.checkpoint_every, small.cadence.eval_every):
-        assert 2 <= every <= num_steps / 2
-    assert 2 <= small.cadence.sample_every <= num_steps / 2
+def test_what_happens_more_than_once_still_does(recipe: Recipe) -> None:
+    small = scaled_down(recipe)
+    assert Plan(small).num_steps >= 20
+    for cadence in ("checkpoint_every", "eval_every", "sample_every"):
+        times, small_times = (
+            Plan(run).num_steps // getattr(run.cadence, cadence) for run in (recipe, small)
+        )
+        assert small_times >= min(times, 4), cadence
     assert small.cadence.log_every == 1
     assert small.cadence.eval_tokens <= 64
     assert small.cadence.sample_tokens <= 4

@@ -16,6 +16,7 @@ from lm.volume import list_steps, newest_step
 from trainer.__main__ import main
 from trainer.config import Recipe
 from trainer.corpus import open_corpus
+from trainer.describe import summary
 from trainer.loop import Ending
 from trainer.plan import Plan
 from trainer.recipes import list_recipes, load_recipe, override
@@ -123,10 +124,12 @@ def assert_everything_happened(volume: Path, recipe: Recipe) -> None:
     assert len(samples) == num_steps // cadence.sample_every * len(recipe.sample_prompts)
     steps = [step.number for step in list_steps(volume / "toy")]
     assert num_steps in steps
-    assert recipe.retention.keep_last <= len(steps) <= recipe.retention.keep_last + 1
+    keep_last = recipe.retention.keep_last
+    assert min(keep_last, num_steps // cadence.checkpoint_every) <= len(steps) <= keep_last + 1
     newest = newest_step(volume / "toy")
     assert newest is not None
     assert newest.manifest.details.resumable
     log = (volume / "toy" / "training.log").read_text()
+    assert summary(recipe.model) in log
     for phase in recipe.phases:
         assert f"phase {phase.name}: {phase.schedule.name}" in log
