@@ -38,8 +38,8 @@ class TrainerProcess:
         self.start(*options)
         return self.wait()
 
-    def run_until_in(self, method: str, *, call: int, number: int) -> int:
-        """Train, with a signal in the loop's method; the exit status."""
+    def run_until_in(self, method: str, *, call: int, number: int, hang_s: float = 0.0) -> int:
+        """Train, with a signal in the loop's method and a pause there; the exit status."""
         self._nursery.start(
             "train_until_in",
             self.volume,
@@ -47,6 +47,7 @@ class TrainerProcess:
             method=method,
             call=call,
             number=number,
+            hang_s=hang_s,
         )
         return self.wait()
 

@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -89,7 +90,12 @@ def _append_whole(path: Path, text: bytes) -> None:
 
 
 def _text(line: Line) -> str:
-    return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+    """Strict JSON: what is not finite is null."""
+    values = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in line.items()
+    }
+    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:

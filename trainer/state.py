@@ -9,6 +9,7 @@ a published step (``trainer.checkpoint``).
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -50,7 +51,7 @@ class Counters:
     sampled_at: int = 0
     """Step of the last samples."""
     validation_loss: float | None = None
-    """Nats a token at the last evaluation."""
+    """Nats a token at the last evaluation; ``None`` if it was not finite."""
     bits_per_byte: float | None = None
     best_step: int | None = None
     """Step with the lowest validation loss so far."""
@@ -81,8 +82,12 @@ class Counters:
         )
 
     def after_evaluation(self, step: int, evaluation: Evaluation) -> Self:
-        """Counters after an evaluation at a step."""
+        """Counters after an evaluation at a step; one that is not finite compares with none."""
         loss, average, best_loss = evaluation.loss, self.loss_average, self.best_validation_loss
+        if not math.isfinite(loss):
+            return dataclasses.replace(
+                self, evaluated_at=step, validation_loss=None, bits_per_byte=None
+            )
         now = dataclasses.replace(
             self, evaluated_at=step, validation_loss=loss, bits_per_byte=evaluation.bits_per_byte
         )

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ def train(volume: Path, *, recipe: str, options: tuple[str, ...] = ()) -> None:
     os._exit(main(arguments))
 
 
-def train_until_in(volume: Path, *, recipe: str, method: str, call: int, number: int) -> None:
-    """The same, but it signals itself as it enters a method of the loop for the n-th time."""
+def train_until_in(
+    volume: Path, *, recipe: str, method: str, call: int, number: int, hang_s: float
+) -> None:
+    """The same, but it signals itself as it enters a method of the loop for the n-th time.
+
+    And then it hangs there for a while, as in a computation that takes long.
+    """
     original, calls = getattr(Loop, method), 0
 
     def signalled(*arguments: Any, **keywords: Any) -> Any:
@@ -33,6 +39,7 @@ def train_until_in(volume: Path, *, recipe: str, method: str, call: int, number:
         calls += 1
         if calls == call:
             signal.raise_signal(number)
+            time.sleep(hang_s)
         return original(*arguments, **keywords)
 
     setattr(Loop, method, signalled)

@@ -73,6 +73,18 @@ def test_a_signal_in_a_micro_batch_an_evaluation_or_a_sample_changes_nothing(
     assert_equal_runs(trainer.volume, uninterrupted)
 
 
+def test_a_micro_batch_that_takes_long_is_not_waited_for(
+    trainers: Nursery, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """Another thread saves the step before it: the tenth micro-batch is of the step after 9."""
+    trainer, started = TrainerProcess(trainers, tmp_path, EDGES), time.monotonic()
+    assert trainer.run_until_in("_backward", call=10, number=signal.SIGTERM, hang_s=120.0) == 0
+    assert time.monotonic() - started < 100
+    assert trainer.steps[-1] == 9
+    assert trainer.run() == 0
+    assert_equal_runs(trainer.volume, uninterrupted)
+
+
 def test_kill_9_at_any_moment_changes_nothing(
     trainers: Nursery, uninterrupted: Path, tmp_path: Path
 ) -> None:

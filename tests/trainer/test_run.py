@@ -19,6 +19,7 @@ from toys import publish_toy
 from lm.volume import RunLock, WriterBusy, list_steps, newest_step, verify
 from trainer import run
 from trainer.config import Recipe
+from trainer.journal import read_lines
 from trainer.loop import Ending
 from trainer.loss import batch_loss
 
@@ -195,6 +196,14 @@ def test_checkpoints_come_at_their_cadence_and_at_the_end_and_retention_prunes(
     steps = list_steps(tmp_path / "toy")
     assert [step.number for step in steps][-2:] == [10, 12]
     assert len(steps) in {2, 3}  # the best may be older
+    lines = read_lines(tmp_path / "toy" / "metrics.jsonl")
+    taken = [line for line in lines if line["kind"] == "snapshot"]
+    assert [line["step"] for line in taken] == [2, 4, 6, 8, 10, 12]
+    assert all(0 < line["stall_s"] < 60 for line in taken)
+    written = [line for line in lines if line["kind"] == "published"]
+    assert [(line["step"], line["error"]) for line in written] == [
+        (line["step"], None) for line in taken
+    ]
     for step in steps:
         verify(step)
         assert step.manifest.details.resumable

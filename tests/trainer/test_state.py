@@ -82,3 +82,14 @@ def test_the_best_step_is_the_one_with_the_lowest_validation_loss() -> None:
     assert (counters.best_step, counters.best_validation_loss) == (20, 2.0)
     assert (counters.evaluated_at, counters.validation_loss) == (30, 2.5)
     assert counters.bits_per_byte == 1.25
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_an_evaluation_that_is_not_finite_is_no_measurement(loss: float) -> None:
+    counters = Counters().after_evaluation(10, Evaluation(3.0, 1.5, 100))
+    counters = counters.after_evaluation(20, Evaluation(loss, loss, 100))
+    assert (counters.evaluated_at, counters.validation_loss, counters.bits_per_byte) == (
+        20, None, None,
+    )  # fmt: skip
+    assert (counters.best_step, counters.best_validation_loss) == (10, 3.0)
+    assert dataclasses.replace(STATE, counters=counters).to_json()
