@@ -24,6 +24,8 @@ from lm.config import ModelConfig, refuse_unknown_keys
 from trainer import strict_yaml
 from trainer.mixture import exact_shares
 
+Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+
 _HERE = "here"
 """Stands for the section in its own messages; the key path is put in front of them later."""
 _DEFAULT_FRACTION = 0.1
@@ -131,15 +133,15 @@ class OptimizerConfig(Section):
     """``muon``: ``torch.optim.Muon`` on the hidden matrices, AdamW on everything else."""
     lr: float = Field(gt=0.0)
     """Peak learning rate of AdamW's parameters."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0)
     """On matrices alone; norms, biases and embeddings are not decayed unless ``decay_all``."""
     decay_all: bool = False
     muon_lr: float = Field(default=0.02, gt=0.0)
     """Peak learning rate of the matrices under Muon."""
-    muon_momentum: float = 0.95
-    grad_clip: float | None = 1.0
+    muon_momentum: Momentum = 0.95
+    grad_clip: float | None = Field(default=1.0, gt=0.0)
     """Largest global gradient norm; ``None`` does not clip."""
 
 
@@ -175,9 +177,9 @@ class PhaseConfig(Section):
     name: str
     steps: int = Field(gt=0)
     """Length in the recipe's unit."""
-    lr: float | None = None
+    lr: float | None = Field(default=None, gt=0.0)
     """Replaces the optimizer's peak learning rate in this phase."""
-    weight_decay: float | None = None
+    weight_decay: float | None = Field(default=None, ge=0.0)
     """Replaces the optimizer's weight decay in this phase."""
     schedule: ScheduleConfig = ScheduleConfig()
 
@@ -247,8 +249,8 @@ class Recipe(Section):
     compile: bool = False
     cadence: CadenceConfig
     retention: RetentionConfig = RetentionConfig()
-    sample_prompts: tuple[str, ...] = ("First Citizen:",)
-    seed: int = 1337
+    sample_prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ("First Citizen:",)
+    seed: int = Field(default=1337, ge=0, lt=2**31)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

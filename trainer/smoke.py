@@ -33,6 +33,7 @@ def scaled_down(recipe: Recipe) -> Recipe:
     """The recipe in small, as ``<name>-smoke``; raises ``ValueError`` if it cannot be."""
     clock = _Clock(recipe)
     values = recipe.to_dict()
+    phases = [_phase(*indexed, clock) for indexed in enumerate(recipe.all_phases)]
     values |= {
         "name": recipe.name + SUFFIX,
         "model": _model(recipe.model, recipe.batch.length).to_dict(),
@@ -44,7 +45,8 @@ def scaled_down(recipe: Recipe) -> Recipe:
         ],
         "stages": _stages(recipe.stages, clock),
         "batch": _batch(recipe.batch).model_dump(),
-        "phases": [_phase(*indexed, clock) for indexed in enumerate(recipe.phases)],
+        "phases": phases[: len(recipe.phases)],
+        "extension": phases[len(recipe.phases) :],
         "cadence": _cadence(values["cadence"], clock),
         "retention": _retention(values["retention"], clock),
         "compile": False,
@@ -56,7 +58,7 @@ class _Clock:
     """Positions in a recipe's run as positions in its small copy."""
 
     def __init__(self, recipe: Recipe) -> None:
-        lengths = [phase.steps for phase in recipe.phases]
+        lengths = [phase.steps for phase in recipe.all_phases]
         self.share = STEPS / sum(lengths)
         self._starts = list(itertools.accumulate(lengths, initial=0))
         small = [self.steps(length, at_least=_PHASE_STEPS) for length in lengths]

@@ -1,5 +1,6 @@
 """Extensions and forced recipes; what they do to a run is at the end, through ``run.train``."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from toy_run import (
 )
 
 from lm.volume import newest_step
+from trainer import start
 from trainer.amendment import Amendment, amended, differences, stored_recipe
 from trainer.loop import Ending
 from trainer.plan import Plan
+from trainer.state import load_state
 
 FALLING = ("phases=[{name: only, steps: 6, schedule: {name: cosine}}]",)
 TO_A_FLOOR = ("phases=[{name: only, steps: 6, schedule: {name: linear, floor: 0.25}}]",)
@@ -130,6 +133,21 @@ def test_an_interrupted_extension_is_gone_on_with_by_a_call_that_adds_nothing(
     newest = newest_step(tmp_path / "toy")
     assert newest is not None
     assert newest.number == 17
+
+
+def test_the_horizon_is_the_one_that_the_checkpoint_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy_recipe(*TO_A_FLOOR)
+    train_toy(tmp_path, recipe)
+    newest = newest_step(tmp_path / "toy")
+    assert newest is not None
+    state, moments = load_state(newest)
+    assert state.horizons == (6,)
+    longer = dataclasses.replace(state, horizons=(60,))
+    monkeypatch.setattr(start, "load_state", lambda _: (longer, moments))
+    (phase,) = start.Start.at(newest, recipe, Amendment(extend_steps=2)).recipe.extension
+    assert (phase.schedule.horizon, phase.schedule.first_step) == (60, 6)
 
 
 def test_extended_from_the_start_the_weights_are_the_same(tmp_path: Path) -> None:

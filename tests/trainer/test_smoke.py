@@ -154,6 +154,12 @@ def test_the_curriculum_keeps_every_stage_and_the_last_begins_with_its_phase() -
     assert 0.5 < factors[-1] < 0.51
 
 
+def test_phases_that_made_a_recipe_longer_are_phases_too() -> None:
+    small = scaled_down(toy_recipe("extension=[{name: extension, steps: 12}]"))
+    assert [phase.steps for phase in small.all_phases] == [8, 4, 12]
+    assert len(small.extension) == 1
+
+
 def test_milestones_and_clocks_shrink_too() -> None:
     large = toy_recipe(
         "phases=[{name: all, steps: 240}]", "retention.keep_every=100",
