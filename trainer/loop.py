@@ -20,6 +20,7 @@ from trainer.data import Data
 from trainer.evaluate import Evaluation, evaluate
 from trainer.interrupt import Interrupt
 from trainer.loss import BatchLoss, count_scored
+from trainer.loss_scale import INITIAL_SCALE
 from trainer.optimizer import rates_at
 from trainer.plan import Plan, Window, is_due
 from trainer.precision import autocast
@@ -70,6 +71,8 @@ class Loop:
         self.plan = Plan(self.recipe)
         self.decoder = parts.subject.decoder
         self.device = self.decoder.lm_head.weight.device
+        if parts.subject.precision == "float16" and counters.loss_scale is None:
+            counters = dataclasses.replace(counters, loss_scale=INITIAL_SCALE)
         self.counters = counters
         self._saved_at = self.step
         self._saved_time = time.monotonic()
@@ -124,14 +127,15 @@ class Loop:
         micro_batches = [parts.data.micro_batch(index) for index in window.micro_steps]
         tokens = count_scored(targets for _, targets in micro_batches)
         self.decoder.train()
-        loss = 0.0
+        loss, scale = 0.0, self.counters.loss_scale
+        factor = 1.0 if scale is None else scale / tokens
         for index, (inputs, targets) in zip(window.micro_steps, micro_batches, strict=True):
             self._poll()
-            loss += self._backward(index, inputs, targets) / tokens
+            loss += self._backward(index, inputs, targets, factor) / tokens
         rates = rates_at(self.recipe.optimizer, window.phase, window.factor)
         with self._weights_change:
             usable = math.isfinite(loss)
-            norm = parts.subject.optimizer.step(rates, divisor=tokens) if usable else None
+            norm = parts.subject.optimizer.step(rates, divisor=tokens * factor) if usable else None
             counters = self.counters.after_step(
                 micro_steps=len(micro_batches), tokens=tokens, loss=loss, skipped=norm is None
             )
@@ -146,14 +150,14 @@ class Loop:
                 self.step, self.counters, loss=loss, gradient_norm=norm, rates=rates
             )
 
-    def _backward(self, index: int, inputs: Tensor, targets: Tensor) -> float:
-        """Add the gradients of a micro-batch's summed loss, in nats, and return it."""
+    def _backward(self, index: int, inputs: Tensor, targets: Tensor, factor: float) -> float:
+        """Add the gradients of a micro-batch's summed loss times a factor; the loss in nats."""
         parts = self.parts
         # Dropout is a function of (seed, index), as the data are: nothing to save, nothing to skip.
         torch.manual_seed((self.recipe.seed << 32) + index)
         with autocast(parts.subject.precision, self.device):
             total = parts.batch_loss(self.decoder, inputs.to(self.device), targets.to(self.device))
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward(torch.full_like(total, factor))  # type: ignore[no-untyped-call]
         return float(total.detach())
 
     def _skipped(self) -> None:

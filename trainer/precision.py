@@ -14,7 +14,7 @@ import torch
 from lm.device import bfloat16_speedup
 from trainer.config import Recipe
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 WORTHWHILE_SPEEDUP = 1.3
 """Below this, casting back and forth costs more than the products save."""
@@ -26,8 +26,6 @@ def choose_precision(recipe: Recipe, device: torch.device) -> tuple[Precision, s
     """The precision to train in, and a line that says why."""
     if recipe.precision == "float16" and device.type == "cpu":
         return "bfloat16", "bfloat16: float16 products are unusably slow on CPUs"
-    if recipe.precision == "float16":
-        raise ValueError("precision float16 needs a gradient scaler, which is not here yet")
     if recipe.precision != "auto":
         return recipe.precision, f"{recipe.precision}: asked for by the recipe"
     speedup = bfloat16_speedup(
@@ -55,4 +53,4 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     """A context in which matrix products run in the given precision."""
     if precision == "float32":
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast(device.type, dtype=getattr(torch, precision))

@@ -21,6 +21,7 @@ from lm.volume import Step, VolumeError
 from lm.volume.content import read_file
 from lm.volume.publish import TextFile, Writer
 from trainer.evaluate import Evaluation
+from trainer.loss_scale import next_scale
 from trainer.memorising import PATIENCE, shows_memorising
 from trainer.precision import Precision
 
@@ -42,6 +43,10 @@ class Counters:
     skipped_steps: int = 0
     """Optimizer steps that a non-finite loss or gradient took no part in."""
     skipped_in_a_row: int = 0
+    """Without those that a lower loss scale may cure."""
+    loss_scale: float | None = None
+    """What float16 losses are multiplied by; other precisions have none."""
+    steps_at_scale: int = 0
     loss_average: float | None = None
     """Running average of the training loss, nats a token."""
     train_seconds: float = 0.0
@@ -72,12 +77,19 @@ class Counters:
         if not skipped:
             share = max(AVERAGE_SHARE, micro_steps / (self.micro_step + micro_steps))
             average = loss if average is None else average + share * (loss - average)
+        scale, at_scale = self.loss_scale, self.steps_at_scale
+        may_be_cured = scale is not None and scale > 1.0 and math.isfinite(loss)
+        in_a_row = self.skipped_in_a_row + (not may_be_cured) if skipped else 0
+        if scale is not None:
+            scale, at_scale = next_scale(scale, at_scale, skipped=skipped)
         return dataclasses.replace(
             self,
             micro_step=self.micro_step + micro_steps,
             tokens_seen=self.tokens_seen + tokens,
             skipped_steps=self.skipped_steps + skipped,
-            skipped_in_a_row=self.skipped_in_a_row + 1 if skipped else 0,
+            skipped_in_a_row=in_a_row,
+            loss_scale=scale,
+            steps_at_scale=at_scale,
             loss_average=average,
         )
 

@@ -54,3 +54,8 @@ def test_products_run_in_the_chosen_dtype_over_float32_weights() -> None:
         assert (x @ weight).dtype == torch.bfloat16
     with autocast("float32", CPU):
         assert (x @ weight).dtype == torch.float32
+
+
+def test_float16_is_taken_where_there_is_a_gpu() -> None:
+    name, reason = choose_precision(toy_recipe("precision=float16"), torch.device("cuda"))
+    assert (name, reason) == ("float16", "float16: asked for by the recipe")
