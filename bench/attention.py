@@ -17,7 +17,7 @@ from lm.attention import Attend, CausalAttention
 from lm.decoder import Decoder
 from lm.initialize import initialize
 from trainer.recipes import load_recipe
-from trainer.speed.attention import ShortCausalAttention
+from trainer.speed.attention import BlockwiseAttention
 
 WARM_UP = 3
 
@@ -32,7 +32,7 @@ def main() -> None:
     initialize(decoder, seed=0)
     shape = (recipe.batch.micro_batch, recipe.batch.length)
     token_ids = torch.randint(recipe.model.vocab_size, shape)
-    kernels: dict[str, Attend] = {"sdpa": CausalAttention(), "products": ShortCausalAttention()}
+    kernels: dict[str, Attend] = {"sdpa": CausalAttention(), "blocks": BlockwiseAttention()}
     times: dict[str, list[float]] = {name: [] for name in kernels}
     for repeat in range(WARM_UP + options.repeats):
         for name, attend in kernels.items():
@@ -49,7 +49,7 @@ def main() -> None:
     print("| kernel | median ms | quartiles ms |\n|---|---|---|")
     for name, row in rows.items():
         print(f"| {name} | {row['median_ms']} | {row['quartiles_ms']} |")
-    ratio = statistics.median(times["products"]) / statistics.median(times["sdpa"])
+    ratio = statistics.median(times["blocks"]) / statistics.median(times["sdpa"])
     print(json.dumps({"benchmark": "attention", **machine(), "ratio": round(ratio, 3), **rows}))
 
 

@@ -30,6 +30,7 @@ from trainer.progress import show
 from trainer.report import Report
 from trainer.snapshot import Subject, library_versions
 from trainer.speed.allocator import keep_freed_memory
+from trainer.speed.norm import use_fast_norms
 from trainer.speed.recompute import recompute_activations
 from trainer.start import Start
 
@@ -111,6 +112,7 @@ def _assemble(
     recipe, cache = start.recipe, run_dir.parent / TOKEN_CACHE
     data = open_data(recipe, start.step, cache, console=console, note=report.note)
     decoder = start.open_decoder(device)
+    use_fast_norms(decoder)
     if recipe.activation_checkpointing:
         recompute_activations(decoder)
     optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer)
