@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.batches import Batches
@@ -30,6 +30,7 @@ def sources_of(sequences: range) -> Counter[str]:
     return Counter(BATCHES.locate(sequence)[0] for sequence in sequences)
 
 
+@settings(deadline=None)
 @given(data=st.data(), stage=st.integers(0, len(FIRST_STEPS) - 1))
 def test_any_stretch_within_a_stage_is_within_2_of_its_weights(
     data: st.DataObject, stage: int
