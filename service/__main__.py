@@ -1,4 +1,4 @@
-"""``python -m service``: reads settings, serves, exits 0 after a signal.
+"""``python -m service``: reads settings, serves, exits 0 after a signal; or ``compare``.
 
 Signals are listened to before anything heavy is imported, so that Ctrl-C ends even the first
 seconds quietly.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service; 0 after a signal, 2 for settings that make no sense."""
+    """Run the service or a comparison; 0 at its end, 2 for what makes no sense."""
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in numbers}
     try:
@@ -25,6 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["compare"]:
+        from service.compare import main as compare
+
+        return compare(given[1:])
+
     from service.options import read_settings
 
     settings = read_settings(arguments)

@@ -14,7 +14,7 @@ from lm.decoder import Decoder
 from lm.tokenizer import Tokenizer
 from lm.volume import Step
 from service.engine.served import ServedModel
-from service.probe import PROBE_TEXT, greedy_continuation, is_degenerate, probe_ids
+from service.probe import PROBE_TEXT, probe_ids
 
 PROBE_TOKENS = 16
 """Length of each probe prompt."""
@@ -49,7 +49,7 @@ class Gate:
     def check_behaviour(self, model: ServedModel, served: ServedModel | None) -> None:
         """Refuse a loaded model that is worse than the served one, or babbles."""
         self._check_regression(model, served)
-        if self.refuse_degenerate and is_degenerate(greedy_continuation(model)):
+        if self.refuse_degenerate and model.is_degenerate:
             raise CheckpointRefused("degenerate", "its greedy text of the probe is empty or a loop")
 
     def _check_regression(self, model: ServedModel, served: ServedModel | None) -> None:

@@ -68,8 +68,9 @@ class Library:
             return None
         try:
             model = self._checked(step, is_named=is_named)
-        except StepVanished:
-            logger.info("%s was pruned while it was loaded", step.name)
+        except StepVanished as error:
+            message = f"it was pruned while it was loaded: {error}"
+            self.refusals.add(_key(step), error.reason, message, ("vanished",))
             return None
         except NoRoom:
             raise

@@ -18,7 +18,6 @@ from lm.volume import (
     Step,
     StepDamaged,
     load_model_config,
-    load_weights,
     read_file,
     read_plain,
 )
@@ -29,7 +28,8 @@ from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.served import ServedModel
 from service.gate import check_numbers, check_tokenizer
-from service.probe import bits_per_byte
+from service.probe import bits_per_byte, greedy_continuation, is_degenerate
+from service.weights import served_weights
 
 WORTHWHILE_SPEEDUP = 1.2
 """bfloat16 is chosen by itself only where it is at least so much faster than float32."""
@@ -50,6 +50,8 @@ class LoaderOptions:
     verify_hashes: bool
     measure_bits_per_byte: bool = False
     """On the probe text; a second or so of one core for 135M parameters."""
+    look_for_loops: bool = False
+    """In a greedy continuation of the probe text; some dozen steps."""
 
 
 class Loader:
@@ -94,6 +96,8 @@ class Loader:
             bits_per_byte=bits_per_byte(decoder, tokenizer)
             if options.measure_bits_per_byte
             else None,
+            is_degenerate=options.look_for_loops
+            and is_degenerate(greedy_continuation(engine, tokenizer, max_tokens)),
             load_s=time.perf_counter() - started,
         )
 
@@ -105,14 +109,16 @@ class Loader:
 
     def _decoder(self, step: Step, config: ModelConfig) -> Decoder:
         """Weights in memory of our own, in the dtype and on the device to serve from."""
-        weights = load_weights(step, check_hash=self._options.verify_hashes, read=self._read)
+        options = self._options
+        content = read_file(step, WEIGHTS_FILE, check_hash=options.verify_hashes, read=self._read)
         dtype = self._dtype(config)
         try:
+            weights = served_weights(content, dtype=dtype, device=options.device)
             decoder = decoder_from_weights(config, weights)
         except ValueError as error:
             raise StepDamaged(f"{step.path}: {error}") from error
         decoder.requires_grad_(requires_grad=False)
-        return decoder.to(device=self._options.device, dtype=dtype)
+        return decoder.to(device=options.device, dtype=dtype)  # what is no parameter, too
 
     def _dtype(self, config: ModelConfig) -> torch.dtype:
         """The dtype asked for, or what a measurement at this model's size says."""

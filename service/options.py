@@ -16,6 +16,7 @@ EPILOG = f"""Every option can be given as {ENV_PREFIX}OPTION in the environment 
 
 examples:
   python -m service --volume volume --port 8000
+  python -m service compare --prompt "First Citizen:" --steps 100,500,latest
   curl -N localhost:8000/generate -H 'content-type: application/json' \\
     -d '{{"prompt": "First Citizen:", "stream": true}}'
 """

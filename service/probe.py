@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from lm.decoder import Decoder
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
+from service.engine.engine import Engine
 from service.engine.request import GenerationRequest, TokenGenerated
-from service.engine.served import ServedModel
 
 PROBE_TEXT = """\
 The ferry left at seven, before the fog had lifted from the harbour. Anna stood at the rail with
@@ -54,20 +54,20 @@ def bits_per_byte(decoder: Decoder, tokenizer: Tokenizer) -> float:
     return nats / math.log(2) / num_bytes if num_bytes else math.inf
 
 
-def greedy_continuation(model: ServedModel) -> list[int]:
-    """What an idle model says after the probe text's first sentence."""
-    prompt_ids = probe_ids(model.tokenizer, _PROMPT, max(1, model.max_model_tokens // 2))
-    model.engine.submit(
+def greedy_continuation(engine: Engine, tokenizer: Tokenizer, max_model_tokens: int) -> list[int]:
+    """What a model that nobody uses yet says after the probe text's first sentence."""
+    prompt_ids = probe_ids(tokenizer, _PROMPT, max(1, max_model_tokens // 2))
+    engine.submit(
         GenerationRequest(
             request_id="probe",
             prompt_ids=tuple(prompt_ids),
-            max_new_tokens=min(CONTINUATION_TOKENS, model.max_model_tokens - len(prompt_ids)),
+            max_new_tokens=min(CONTINUATION_TOKENS, max_model_tokens - len(prompt_ids)),
             sampling=SamplingParams(temperature=0.0),
         )
     )
     events = []
-    while not model.engine.is_idle:
-        events += model.engine.step()
+    while not engine.is_idle:
+        events += engine.step()
     return [event.token_id for event in events if isinstance(event, TokenGenerated)]
 
 

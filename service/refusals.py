@@ -8,8 +8,8 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-RETRY_AFTER_LOOKS = {"read_error": 20, "no_room": 1}
-"""For reasons that are not the checkpoint's fault."""
+RETRY_AFTER_LOOKS = {"read_error": 20, "no_room": 1, "vanished": 120}
+"""For reasons that are not the checkpoint's fault. What vanished is shown for so many looks."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Refusals:
         self.table = {other: refusal for other, refusal in self.table.items() if other != key}
 
     def on_look(self, run: str, present: Iterable[int]) -> None:
-        """Count a look at a run; drop what is gone.
+        """Count a look at a run; drop what is gone, and was not lately.
 
         All steps gone at once is a volume that is not mounted, and nothing is forgotten.
         """
@@ -66,7 +66,7 @@ class Refusals:
         self.table = {
             key: _one_look_less(refusal)
             for key, refusal in self.table.items()
-            if key[0] != run or not numbers or key[1] in numbers
+            if key[0] != run or not numbers or key[1] in numbers or refusal.looks_left
         }
 
 

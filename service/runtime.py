@@ -157,4 +157,5 @@ def loader_options(settings: Settings) -> LoaderOptions:
         max_model_tokens=settings.max_model_tokens,
         verify_hashes=settings.verify_hashes,
         measure_bits_per_byte=settings.max_bpb_regression is not None,
+        look_for_loops=settings.refuse_degenerate,
     )

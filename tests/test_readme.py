@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.api.schemas import GenerateRequest, GenerateResponse
+from service.compare import build_parser as build_compare_parser
 from service.options import build_parser
 from trainer import options
 from trainer.importing.__main__ import build_parser as build_import_parser
@@ -63,8 +64,11 @@ def test_a_trainer_command_is_understood(command: str) -> None:
 
 @pytest.mark.parametrize("command", [c for c in ALL if "-m service" in c])
 def test_a_service_command_is_understood(command: str) -> None:
-    values = build_parser().parse_args(shlex.split(command.partition("-m service")[2]))
-    assert values.volume is not None
+    arguments = shlex.split(command.partition("-m service")[2])
+    if arguments[:1] == ["compare"]:
+        assert build_compare_parser().parse_args(arguments[1:]).prompt
+        return
+    assert build_parser().parse_args(arguments).volume is not None
 
 
 @pytest.mark.parametrize("command", [c for c in ALL if c.startswith("curl ")])

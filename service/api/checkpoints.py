@@ -84,10 +84,12 @@ async def reload(runtime: RuntimeDep, body: ReloadRequest | None = None) -> Relo
 def _of_run(runtime: Runtime, run: str, survey: Survey) -> list[CheckpointStatus]:
     refused = {n: why for (of, n), why in runtime.watcher.refusals.table.items() if of == run}
     broken = {n: Refusal(why.reason, str(why), ()) for n, why in survey.broken.items()}
-    unfinished = dict.fromkeys(survey.unfinished)
+    unfinished = {n: refused.get(n) for n in survey.unfinished}
+    gone = {n: why for n, why in refused.items() if n not in survey.numbers}
     return [
         *(_complete(runtime, step, refused.get(step.number)) for step in survey.steps),
         *(_nothing_known(run, n, why) for n, why in (unfinished | broken).items()),
+        *(_nothing_known(run, n, why, on_volume=False) for n, why in gone.items()),
     ]
 
 
@@ -136,8 +138,10 @@ def _in_memory_alone(model: ServedModel, *, is_served: bool) -> CheckpointStatus
     )
 
 
-def _nothing_known(run: str, number: int, refusal: Refusal | None) -> CheckpointStatus:
-    """A directory that is no complete step: broken, or not finished yet."""
+def _nothing_known(
+    run: str, number: int, refusal: Refusal | None, *, on_volume: bool = True
+) -> CheckpointStatus:
+    """What is no complete step: broken, not finished yet, or gone while it was loaded."""
     return CheckpointStatus(
         name=f"{run}@{number}",
         run=run,
@@ -148,7 +152,7 @@ def _nothing_known(run: str, number: int, refusal: Refusal | None) -> Checkpoint
         flags=[],
         probe_bits_per_byte=None,
         status="incomplete" if refusal is None else "refused",
-        on_volume=True,
+        on_volume=on_volume,
         reason="incomplete" if refusal is None else refusal.reason,
         message="there is no manifest yet" if refusal is None else refusal.message,
     )

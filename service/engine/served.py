@@ -39,3 +39,5 @@ class ServedModel:
     """From opening the step until the model was warm."""
     bits_per_byte: float | None = None
     """On the service's probe text, where it was measured."""
+    is_degenerate: bool = False
+    """Whether its greedy probe text is empty or a loop, where that was looked at."""

@@ -7,7 +7,6 @@ from serving import toy_served
 from tokenizers import Tokenizer as Backend
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
-import service.gate
 from lm.tokenizer import Tokenizer
 from service.engine.served import ServedModel
 from service.gate import CheckpointRefused, Gate, check_numbers, check_tokenizer
@@ -96,14 +95,13 @@ def test_memorising_is_refused_where_the_setting_says_so(
 
 
 @pytest.mark.parametrize("refuse", [True, False])
-def test_a_loop_is_refused_where_the_setting_says_so(
-    monkeypatch: pytest.MonkeyPatch, refuse: bool
-) -> None:
-    monkeypatch.setattr(service.gate, "greedy_continuation", lambda model: [1, 2, 3] * 30)
+def test_a_loop_is_refused_where_the_setting_says_so(refuse: bool) -> None:
     gate = Gate(refuse_degenerate=refuse)
+    gate.check_behaviour(toy_served(), None)
+    looping = dataclasses.replace(toy_served(), is_degenerate=True)
     if not refuse:
-        gate.check_behaviour(toy_served(), None)
+        gate.check_behaviour(looping, None)
         return
     with pytest.raises(CheckpointRefused) as refused:
-        gate.check_behaviour(toy_served(), None)
+        gate.check_behaviour(looping, None)
     assert refused.value.reason == "degenerate"

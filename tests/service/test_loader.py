@@ -205,3 +205,22 @@ def test_a_disk_that_fails_is_said_and_a_later_load_succeeds(tmp_path: Path) -> 
         with pytest.raises(StepUnreadable, match=f"{name}: Input/output error"):
             loader.load(step)
     assert loader.load(step).checkpoint.name == "toy@1"
+
+
+def test_loops_are_looked_for_where_that_is_asked_for(tmp_path: Path) -> None:
+    """All logits equal: the lowest id wins at once, which is the end token."""
+    weights = {name: weight * 0 for name, weight in toy_weights(0).items()}
+    step = publish_toy(tmp_path, "toy", 1, weights=weights)
+    assert not make_loader().load(step).is_degenerate
+    options = dataclasses.replace(make_loader()._options, look_for_loops=True)
+    assert Loader(options).load(step).is_degenerate
+
+
+def test_two_versions_share_no_cache(tmp_path: Path) -> None:
+    """So nothing of a prompt that one has computed can reach another."""
+    loader = make_loader()
+    caches = [
+        loader.load(publish_toy(tmp_path, "toy", step)).engine._runner.cache for step in (1, 2)
+    ]
+    assert caches[0].key.data_ptr() != caches[1].key.data_ptr()
+    assert caches[0].value.data_ptr() != caches[1].value.data_ptr()

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from serving import generation_request, reference_ids, toy_engine, toy_served
+from serving import generation_request, reference_ids, toy_engine
 from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.decoder import Decoder
@@ -55,9 +55,9 @@ def test_the_continuation_is_the_reference_generators() -> None:
     request = generation_request(
         "a", tuple(prompt_ids), max_new_tokens=min(CONTINUATION_TOKENS, 256 - len(prompt_ids))
     )
-    model = toy_served(toy_engine(decoder))
-    assert greedy_continuation(model) == reference_ids(decoder, request)
-    assert model.engine.is_idle
+    engine = toy_engine(decoder)
+    assert greedy_continuation(engine, toy_tokenizer(), 256) == reference_ids(decoder, request)
+    assert engine.is_idle
 
 
 @pytest.mark.parametrize("period", range(1, MAX_LOOP_PERIOD + 2))

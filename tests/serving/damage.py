@@ -60,6 +60,22 @@ def flip_byte(volume: Path, step: int) -> Step:
     return _publish_damaged(volume, step, damage)
 
 
+def empty(volume: Path, step: int) -> Step:
+    """The weights have no byte, as after a power cut on a store that does not sync."""
+    return _publish_damaged(volume, step, lambda path: os.truncate(path / "model.safetensors", 0))
+
+
+def link_out(volume: Path, step: int) -> Step:
+    """The weights are a link to a file outside of the volume, with the right bytes."""
+
+    def damage(path: Path) -> None:
+        outside = volume.parent / f"outside-{step}.safetensors"
+        shutil.move(path / "model.safetensors", outside)
+        (path / "model.safetensors").symlink_to(outside)
+
+    return _publish_damaged(volume, step, damage)
+
+
 def _publish_damaged(volume: Path, step: int, damage: Callable[[Path], None]) -> Step:
     """Damage a step out of sight, so that no watcher sees it whole."""
     published = publish_toy(volume / ".draft", RUN, step)
@@ -75,6 +91,8 @@ BAD_STEPS: dict[str, tuple[str, Callable[[Path, int], Step]]] = {
     "a manifest of the future": ("unknown_format", write_future),
     "a flipped byte": ("damaged", flip_byte),
     "truncated weights": ("damaged", truncate),
+    "an empty file": ("damaged", empty),
+    "a link out of the volume": ("damaged", link_out),
     "a config that is none": ("damaged", break_config),
     "another tokenizer": ("tokenizer", change_tokenizer),
 }

@@ -17,20 +17,31 @@ from serving.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SLOW_SERVICE = Path(__file__).with_name("slow_service.py")
+FAULTY_SERVICE = Path(__file__).with_name("faulty_service.py")
 
 
 class ServiceProcess:
     """Runs while entered; killed at the end if it has not ended by itself.
 
     ``step_delay_s`` makes every step of the engine take at least so long, by a wrapper around
-    the runner: streams then last long enough to have things happen to them.
+    the runner: streams then last long enough to have things happen to them. ``control`` is a
+    directory by which a test breaks the disk and the clock; see ``faulty_service``.
     """
 
-    def __init__(self, volume: Path, *, step_delay_s: float = 0.0, **options: Any) -> None:
+    def __init__(
+        self,
+        volume: Path,
+        *,
+        step_delay_s: float = 0.0,
+        control: Path | None = None,
+        **options: Any,
+    ) -> None:
         defaults = {"port": 0, "dtype": "float64", "threads": 1, "poll_interval_s": 0.05}
         given = defaults | {"volume": volume} | options
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
         program = [str(SLOW_SERVICE), str(step_delay_s)] if step_delay_s else ["-m", "service"]
+        if control is not None:
+            program = [str(FAULTY_SERVICE), str(control)]
         self._command = [sys.executable, *program, *arguments]
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,10 +49,11 @@ class ServiceProcess:
 
     def __enter__(self) -> Self:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("NESTLING_")}
+        environment["PYTHONPATH"] = str(ROOT)  # this tree's code, whatever is installed
         self._process = subprocess.Popen(
             self._command, cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT
         )
-        wait_until(self._is_listening, "the service listens", timeout_s=60)
+        wait_until(self._is_listening, "the service listens", timeout_s=180)
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
         return self
 

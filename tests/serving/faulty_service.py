@@ -1,0 +1,50 @@
+"""``python faulty_service.py CONTROL ARGUMENTS…``: the service over a disk and a clock that fail.
+
+What fails is said by files in the directory CONTROL: while ``fail`` is there, weights cannot be
+read; while ``hold`` is there, their reading does not end, and ``held`` appears; ``clock`` has the
+seconds by which the wall clock is wrong.
+"""
+
+import errno
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from lm.volume import read_plain
+from service.app import create_app
+from service.options import read_settings
+from service.server import serve
+
+control = Path(sys.argv[1])
+right_time = time.time
+
+
+def read_with_faults(path: Path) -> bytes:
+    """Read a file, or fail as a disk would."""
+    content = read_plain(path)
+    if path.name != "model.safetensors":
+        return content
+    if (control / "fail").exists():
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+    if (control / "hold").exists():
+        (control / "held").touch()
+        while (control / "hold").exists():
+            time.sleep(0.005)
+        return read_plain(path)
+    return content
+
+
+def wrong_time() -> float:
+    """The wall clock, as wrong as the test wants it."""
+    try:
+        return right_time() + float((control / "clock").read_text())
+    except (FileNotFoundError, ValueError):
+        return right_time()
+
+
+time.time = wrong_time
+settings = read_settings(sys.argv[2:])
+logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
+serve(create_app(settings, read_with_faults), settings)
