@@ -8,15 +8,20 @@ takes over.
 import itertools
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nursery import Nursery
 from serving import ServiceProcess, wait_until
 from serving.crowd import Crowd
 from serving.damage import BAD_STEPS
 from toys import publish_toy
+
+from lm.volume import RunLock, sweep
+from lm.volume.publish import PHASES
 
 YEAR_S = 365 * 24 * 3600
 
@@ -154,3 +159,31 @@ def test_nothing_of_all_that_failed_a_request(siege: Siege) -> None:
     outcomes = siege.service.metrics().by_label("requests_total", "outcome")
     assert outcomes["error"] == outcomes["timeout"] == outcomes["abort"] == 0
     assert "Traceback" not in siege.service.log()
+
+
+def test_a_trainer_killed_at_every_phase_of_a_publish(tmp_path: Path) -> None:
+    """By ``kill -9``; what it leaves behind is never served, and the next trainer goes on."""
+    publish_toy(tmp_path, "run", 0, seed=0)
+    visible = PHASES[PHASES.index("renamed") :]
+    with (
+        Nursery.of(Path(__file__).with_name("crashing_writer.py")) as nursery,
+        ServiceProcess(tmp_path, run="run") as service,
+    ):
+        service.wait_serving("run@0")
+        newest = 0
+        with Crowd(service.client, seed_of=lambda step: step % 4) as crowd:
+            for step, phase in enumerate((*PHASES, "in a file"), start=1):
+                if phase == "in a file":
+                    nursery.start("die_in_the_middle_of_a_file", tmp_path / "run", step=step)
+                else:
+                    nursery.start("die_at_phase", tmp_path / "run", step=step, phase=phase)
+                assert nursery.wait() == -signal.SIGKILL
+                newest = step if phase in visible else newest
+                service.wait_serving(f"run@{newest}")
+                crowd.wait_for_answers(f"run@{newest}")
+                with RunLock(tmp_path / "run"):
+                    sweep(tmp_path / "run")
+            crowd.check()
+            listed = service.client.get("/checkpoints").json()["checkpoints"]
+            assert [one["step"] for one in listed if one["status"] == "served"] == [newest]
+            assert service.metrics().total("checkpoint_rejected_total") == 0
