@@ -98,11 +98,11 @@ def test_kill_9_at_any_moment_changes_nothing(
             not metrics.exists() or metrics.stat().st_size == size
         ):
             time.sleep(0.002)
-        time.sleep(clock.uniform(0.0, 0.3))
+        time.sleep(clock.uniform(0.0, 0.08))
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         statuses.append(trainer.wait())
         assert trainer.steps == sorted(trainer.steps)
-    assert statuses.count(-signal.SIGKILL) >= 1  # how many land depends on the machine's pace
+    assert statuses.count(-signal.SIGKILL) >= 5
     assert trainer.run() == 0
     assert_equal_runs(trainer.volume, uninterrupted)
