@@ -105,7 +105,7 @@ def figures(recipe: Recipe, lines: list[dict[str, Any]], peak_bytes: int) -> dic
         "micro-step": f"{recipe.batch.micro_batch} x {recipe.batch.length}",
         "micro-steps": round(lines[-1]["tokens_seen"] / tokens),
         "seconds": round(median, 2),
-        "spread": f"{min(seconds):.2f}–{max(seconds):.2f}",  # noqa: RUF001
+        "spread": f"{min(seconds):.2f} to {max(seconds):.2f}",
         "tokens/s": round(tokens / median),
         "first loss": round(lines[0]["loss"], 2),
         "last loss": round(lines[-1]["loss"], 2),

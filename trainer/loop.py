@@ -77,6 +77,7 @@ class Loop:
         self._saved_at = self.step
         self._saved_time = time.monotonic()
         self._weights_change = threading.Lock()
+        self._is_reserved = False
 
     @property
     def step(self) -> int:
@@ -141,7 +142,9 @@ class Loop:
             )
             seconds = counters.train_seconds + time.perf_counter() - started
             self.counters = dataclasses.replace(counters, train_seconds=seconds)
-            parts.subject.reserve()
+            if norm is not None and not self._is_reserved:  # the moments are there now
+                parts.subject.reserve()
+                self._is_reserved = True
         parts.subject.optimizer.zero_grad()
         if norm is None:
             self._skipped()

@@ -112,7 +112,8 @@ def _assemble(
     recipe, cache = start.recipe, run_dir.parent / TOKEN_CACHE
     data = open_data(recipe, start.step, cache, console=console, note=report.note)
     decoder = start.open_decoder(device)
-    use_fast_norms(decoder)
+    if device.type == "cpu":  # GPUs have a fused one
+        use_fast_norms(decoder)
     if recipe.activation_checkpointing:
         recompute_activations(decoder)
     optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer)

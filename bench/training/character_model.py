@@ -75,7 +75,7 @@ def train(decoder: Decoder, token_ids: Tensor) -> None:
         windows = torch.stack([token_ids[start : start + LENGTH + 1] for start in starts])
         loss = F.cross_entropy(decoder(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), CLIP)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)

@@ -86,7 +86,8 @@ def _to_gradient(logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
     peak = logits.amax(1).float()
     share_of_peak = torch.empty_like(peak)
     hits = scored[:, None].float()
-    rows = max(1, SOFTMAX_ELEMENTS // logits.shape[1])
+    # A GPU wants few large kernels, a core what its cache holds.
+    rows = len(logits) if logits.is_cuda else max(1, SOFTMAX_ELEMENTS // logits.shape[1])
     for first in range(0, logits.shape[0], rows):
         block = slice(first, first + rows)
         probabilities = torch.softmax(logits[block], 1, dtype=torch.float32)
