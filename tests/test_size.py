@@ -13,14 +13,16 @@ MAX_FUNCTION_LINES = 60
 EXTRAS = {
     "trainer": {
         *("journal", "log", "progress", "plot", "metrics", "tensorboard"),
-        *("corpus", "importing", "hub", "speed", "smoke"),
+        *("report", "events", "samples"),
+        *("corpus", "tokenizer_source", "tokenizer_training"),
+        *("importing", "hub", "speed", "smoke"),
         *("describe", "options", "__main__"),
     },
     "lm": set(),
-    "service/engine": set(),
+    "service/engine": {"native", "speculation"},
 }
-"""Beside the core, by package: texts, imports, scaling down, faster forms of what is plain
-elsewhere, what people watch, command lines."""
+"""Beside the core, by package: what people watch, texts and their tokenizers, imports, scaling
+down, faster forms of what is plain elsewhere, command lines."""
 
 SILENT = {
     tokenize.COMMENT,
