@@ -64,6 +64,7 @@ def measure(shape: str, sides: list[str], rounds: int, *, quick: bool) -> list[d
         recipe, lengths = comparable(name, *_small(recipe), batch=(2, 16)), [1, 1]
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     losses: dict[str, list[float]] = {side: [] for side in sides}
+    first_step: dict[str, float] = {}
     peaks: list[float] = []
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         begin(recipe, Path(place))
@@ -74,12 +75,17 @@ def measure(shape: str, sides: list[str], rounds: int, *, quick: bool) -> list[d
             for process in processes:
                 lines = process.round()
                 losses[process.name] += [line["loss"] for line in lines]
+                first_step.setdefault(process.name, round(lines[0]["seconds"], 2))
                 if number:  # the first round is the warm-up
                     seconds[process.name] += [line["seconds"] for line in lines]
                 print(time.strftime("%H:%M:%S"), shape, process.name, file=sys.stderr, flush=True)
             peaks.append(peak_flops())
     peak = statistics.median(peaks)
-    return [row_of(shape, recipe, side, seconds, losses[side], peak) for side in sides]
+    return [
+        row_of(shape, recipe, side, seconds, losses[side], peak)
+        | {"first_step_s": first_step[side]}
+        for side in sides
+    ]
 
 
 def row_of(

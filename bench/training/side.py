@@ -28,6 +28,7 @@ from trainer.speed.allocator import keep_freed_memory
 
 SIDES = {
     "ours": "this trainer",
+    "ours-compiled": "this trainer, compile: true",
     "huggingface": "Hugging Face Trainer",
     "huggingface-eager": "Hugging Face Trainer, eager attention",
     "huggingface-allocator": "Hugging Face Trainer in our allocator setting",
@@ -45,8 +46,9 @@ def main() -> None:
     recipe = Recipe.from_yaml(options.recipe.read_text("utf-8"))
     pace = Pace(options.rounds)
     with contextlib.suppress(Enough):
-        if options.side == "ours":
-            ours(recipe, options.volume, pace)
+        if options.side.startswith("ours"):
+            compiled = options.side == "ours-compiled"
+            ours(dataclasses.replace(recipe, compile=compiled), options.volume, pace)
         else:
             huggingface(recipe, options.volume, pace, options.side, steps=sum(options.rounds))
 
