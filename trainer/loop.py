@@ -19,7 +19,7 @@ from trainer.checkpoint import Checkpointer
 from trainer.data import Data
 from trainer.evaluate import Evaluation, evaluate
 from trainer.interrupt import Interrupt
-from trainer.loss import BatchLoss, count_scored
+from trainer.loss import BatchLoss, count_scored, passes
 from trainer.loss_scale import INITIAL_SCALE
 from trainer.optimizer import rates_at
 from trainer.plan import Plan, Window, is_due
@@ -158,10 +158,13 @@ class Loop:
         parts = self.parts
         # Dropout is a function of (seed, index), as the data are: nothing to save, nothing to skip.
         torch.manual_seed((self.recipe.seed << 32) + index)
-        with autocast(parts.subject.precision, self.device):
-            total = parts.batch_loss(self.decoder, inputs.to(self.device), targets.to(self.device))
-        total.backward(torch.full_like(total, factor))  # type: ignore[no-untyped-call]
-        return float(total.detach())
+        nats = 0.0
+        for rows, wanted in passes(inputs.to(self.device), targets.to(self.device)):
+            with autocast(parts.subject.precision, self.device):
+                total = parts.batch_loss(self.decoder, rows, wanted)
+            total.backward(torch.full_like(total, factor))  # type: ignore[no-untyped-call]
+            nats += float(total.detach())
+        return nats
 
     def _skipped(self) -> None:
         self.parts.report.skipped(self.step, self.counters)

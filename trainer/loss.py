@@ -7,7 +7,7 @@ gives a different gradient whenever the counts differ (huggingface/transformers#
 Shapes: B batch, T tokens, C hidden width, V vocabulary.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,14 @@ BatchLoss = Callable[[Decoder, Tensor, Tensor], Tensor]
 """``batch_loss``, or what ``torch.compile`` makes of it."""
 IGNORED = -100
 """Target that is not scored."""
+PASS_TOKENS = 4096
+"""What a CPU takes through the decoder at once: more is not faster there, and needs more memory."""
+
+
+def passes(inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """A micro-batch, int64 [B, T] each, in groups of rows whose losses add up to its own."""
+    rows = len(inputs) if inputs.is_cuda else max(1, PASS_TOKENS // inputs.shape[1])
+    return zip(inputs.split(rows), targets.split(rows), strict=True)
 
 
 def batch_loss(decoder: Decoder, inputs: Tensor, targets: Tensor) -> Tensor:

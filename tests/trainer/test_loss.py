@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 from toys import toy_config, toy_decoder
 
-from trainer.loss import IGNORED, batch_loss, count_scored, summed_cross_entropy
+from trainer.loss import (
+    IGNORED,
+    PASS_TOKENS,
+    batch_loss,
+    count_scored,
+    passes,
+    summed_cross_entropy,
+)
 
 
 def test_the_sum_is_over_scored_tokens_alone() -> None:
@@ -41,6 +48,26 @@ def test_a_batch_s_loss_is_that_of_the_decoder_s_logits() -> None:
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     expected = F.cross_entropy(decoder(inputs).flatten(0, 1), targets.flatten(), reduction="sum")
     torch.testing.assert_close(batch_loss(decoder, inputs, targets), expected)
+
+
+def test_long_micro_batches_pass_in_groups_of_rows_that_add_up() -> None:
+    config = toy_config(max_position_embeddings=2048)
+    shape = (3, 2048)
+    inputs, targets = torch.randint(0, 300, (2, *shape), generator=torch.Generator().manual_seed(3))
+    gradients = []
+    for groups in ([(inputs, targets)], list(passes(inputs, targets))):
+        decoder = toy_decoder(config=config).double()
+        for rows, wanted in groups:
+            assert rows.shape == wanted.shape
+            batch_loss(decoder, rows, wanted).backward()
+        gradients.append([weight.grad for weight in decoder.parameters()])
+    assert [len(rows) for rows, _ in groups] == [2, 1]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-9)
+
+
+def test_a_row_of_any_length_is_a_group() -> None:
+    inputs = torch.zeros(2, PASS_TOKENS + 1, dtype=torch.int64)
+    assert [len(rows) for rows, _ in passes(inputs, inputs)] == [1, 1]
 
 
 def test_dropout_is_on_in_training_mode_alone() -> None:
