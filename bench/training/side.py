@@ -48,7 +48,7 @@ def main() -> None:
     with contextlib.suppress(Enough):
         if options.side.startswith("ours"):
             compiled = options.side == "ours-compiled"
-            ours(dataclasses.replace(recipe, compile=compiled), options.volume, pace)
+            ours(recipe.model_copy(update={"compile": compiled}), options.volume, pace)
         else:
             huggingface(recipe, options.volume, pace, options.side, steps=sum(options.rounds))
 
