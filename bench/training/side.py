@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,7 @@ def main() -> None:
     pace = Pace(options.rounds)
     with contextlib.suppress(Enough):
         if options.side.startswith("ours"):
-            compiled = options.side == "ours-compiled"
-            ours(recipe.model_copy(update={"compile": compiled}), options.volume, pace)
+            ours(recipe, options.volume, pace, options.side)
         else:
             huggingface(recipe, options.volume, pace, options.side, steps=sum(options.rounds))
 
@@ -65,12 +65,14 @@ class Follow:
             self.pace.step(event.loss)
 
 
-def ours(recipe: Recipe, volume: Path, pace: Pace) -> None:
-    """Train with this project's trainer."""
+def ours(recipe: Recipe, volume: Path, pace: Pace, side: str) -> None:
+    """Train with this project's trainer, in a run of each side's own."""
+    run_dir = volume / side
+    shutil.copytree(volume / RUN, run_dir)
     pace.rest()
     train(
-        recipe,
-        volume / RUN,
+        recipe.model_copy(update={"compile": side == "ours-compiled"}),
+        run_dir,
         device="cpu",
         interrupt=Interrupt(),
         console=Console(file=io.StringIO()),
