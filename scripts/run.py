@@ -67,7 +67,7 @@ def main() -> int:
     run = ["--run", Path(options.recipe).stem]
     # Two processes that each start a thread a core wait for each other at every matrix product.
     threads = ["--threads", str(max(1, (os.cpu_count() or 1) - 1))]
-    serve = [*volume, *run, *threads, "--port", str(options.port)]
+    serve = [*volume, *run, *threads, "--port", str(options.port), "--log-format", "console"]
     train = [*volume, *run, "--recipe", options.recipe, "--beside-service"]
     say(f"service on port {options.port}, trainer with recipe {options.recipe}; Ctrl-C stops both")
     children.append(Child("service", serve, relayed=True))

@@ -1,17 +1,16 @@
-"""``python -m service``: reads settings, serves, exits 0 after a signal; or ``compare``.
+"""``python -m service``: reads settings, serves, exits 0 after a signal; or helps.
 
 Signals are listened to before anything heavy is imported, so that Ctrl-C ends even the first
 seconds quietly.
 """
 
-import logging
 import signal
 import sys
 from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service or a comparison; 0 at its end, 2 for what makes no sense."""
+    """Run the service or a command beside it; 0 at its end, 2 for what makes no sense."""
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in numbers}
     try:
@@ -30,14 +29,18 @@ def _run(arguments: Sequence[str] | None) -> int:
         from service.compare import main as compare
 
         return compare(given[1:])
+    if given[:1] == ["settings"]:
+        from service.origins import main as show_settings
+
+        return show_settings(given[1:])
 
     from service.options import read_settings
 
     settings = read_settings(arguments)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+
+    from service import logs
+
+    logs.configure(settings.log_level, settings.log_format)
 
     from service.app import create_app
     from service.server import serve

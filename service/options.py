@@ -2,17 +2,25 @@
 
 import argparse
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.settings import ENV_PREFIX, Settings, refuse_unknown_variables
+from service.settings import (
+    ENV_PREFIX,
+    Settings,
+    is_secret,
+    refuse_unknown_variables,
+    secret_files,
+    variable_of,
+)
 
 DESCRIPTION = """Serve the newest good checkpoint of a volume over HTTP, and each newer one as it
 appears. Starts with an empty volume too: /readyz says 503 until the first checkpoint is there."""
 
-EPILOG = f"""Every option can be given as {ENV_PREFIX}OPTION in the environment as well.
+EPILOG = f"""Every option can be given as {ENV_PREFIX}OPTION in the environment as well, keys as
+files too (see secrets_dir). `python -m service settings` says what holds, and by what.
 
 examples:
   python -m service --volume volume --port 8000
@@ -42,16 +50,38 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_settings(arguments: Sequence[str] | None) -> Settings:
-    """Settings from the command line and the environment; raises ``ValueError`` in one line."""
-    given: dict[str, Any] = {
-        name: value
-        for name, value in vars(build_parser().parse_args(arguments)).items()
-        if value is not None
+def read_options(arguments: Sequence[str] | None) -> dict[str, str]:
+    """The settings that the command line gives, as text."""
+    options = vars(build_parser().parse_args(arguments))
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def read_secrets(options: Mapping[str, str]) -> dict[str, Path]:
+    """Files that give a setting because nothing stronger does, by setting.
+
+    Raises ``ValueError`` for one that names no setting.
+    """
+    default = Settings.model_fields["secrets_dir"].default
+    directory = options.get("secrets_dir") or os.environ.get(variable_of("secrets_dir"), default)
+    return {
+        name: path
+        for name, path in secret_files(Path(directory)).items()
+        if name not in options and variable_of(name) not in os.environ
     }
+
+
+def read_settings(arguments: Sequence[str] | None) -> Settings:
+    """Settings from every source; raises ``ValueError`` in one line."""
+    options = read_options(arguments)
     refuse_unknown_variables(os.environ)
     try:
-        return Settings(**given)
+        files = {
+            name: path.read_text("utf-8").strip() for name, path in read_secrets(options).items()
+        }
+    except OSError as error:
+        raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
+    try:
+        return Settings(**files, **options)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ValueError(_in_one_line(error)) from error
 
@@ -61,4 +91,5 @@ def _in_one_line(error: ValidationError) -> str:
     if not first["loc"]:  # about several settings; the message names them
         return first["msg"].removeprefix("Value error, ")
     name = ".".join(str(part) for part in first["loc"])
-    return f"{name}: {first['msg']}, got {first['input']!r}"
+    got = "" if is_secret(str(first["loc"][0])) else f", got {first['input']!r}"
+    return f"{name}: {first['msg']}{got}"

@@ -1,7 +1,7 @@
 """Every setting of the service: one typed table, read once.
 
-Sources, strongest first: command line, ``NESTLING_…`` environment variables, defaults. A
-misspelt variable stops the start by name instead of being ignored.
+Sources, strongest first: command line, ``NESTLING_…`` environment variables, files of the secrets
+directory, defaults. A misspelt variable or file stops the start by name instead of being ignored.
 """
 
 import difflib
@@ -12,6 +12,8 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.logs import LogFormat
 
 ENV_PREFIX = "NESTLING_"
 
@@ -85,6 +87,10 @@ class Settings(BaseSettings):
         description="After a swap, how long requests may go on on the old weights before they "
         "are ended.",
     )
+    secrets_dir: Path = Field(
+        Path("/run/secrets"),
+        description="Directory whose files nestling_NAME give settings, keys above all.",
+    )
     admin_key: SecretStr | None = Field(
         None, description="Key of the routes that change what is served; without it, nobody may."
     )
@@ -105,11 +111,14 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged; warning leaves out one line a request."
     )
+    log_format: LogFormat = Field(
+        "auto", description="json, console, or auto: console in a terminal, else json."
+    )
 
     @field_validator("port", mode="before")
     @classmethod
     def _ignore_kubernetes_address(cls, value: object) -> object:
-        if isinstance(value, str) and _KUBERNETES_ADDRESS.match(value):
+        if isinstance(value, str) and is_kubernetes_address(value):
             return cls.model_fields["port"].default
         return value
 
@@ -123,13 +132,43 @@ class Settings(BaseSettings):
         return self
 
 
+def is_kubernetes_address(value: str) -> bool:
+    """Whether Kubernetes wrote this variable, for a Service whose name happens to be ours."""
+    return _KUBERNETES_ADDRESS.match(value) is not None
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting's value must not be shown."""
+    return "SecretStr" in str(Settings.model_fields[name].annotation)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{ENV_PREFIX}{name.upper()}"
+
+
 def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     """Raise ``ValueError`` for a ``NESTLING_`` variable that names no setting."""
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known = {variable_of(name) for name in Settings.model_fields}
     for name in sorted(environment):
         if not name.startswith(ENV_PREFIX) or name in known:
             continue
-        if _KUBERNETES_LINK.fullmatch(name) or _KUBERNETES_ADDRESS.match(environment[name]):
+        if _KUBERNETES_LINK.fullmatch(name) or is_kubernetes_address(environment[name]):
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ValueError(f"{name} is no setting; did you mean {near}?")
+
+
+def secret_files(directory: Path) -> dict[str, Path]:
+    """Files of the secrets directory that give settings, by setting.
+
+    Raises ``ValueError`` for a ``nestling_…`` file that names no setting.
+    """
+    known = {variable_of(name).lower(): name for name in Settings.model_fields}
+    files = {}
+    for path in sorted(directory.glob(f"{ENV_PREFIX.lower()}*")):
+        if path.name not in known:
+            near = difflib.get_close_matches(path.name, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{path} is no setting; did you mean {near}?")
+        files[known[path.name]] = path
+    return files

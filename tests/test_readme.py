@@ -68,6 +68,9 @@ def test_a_service_command_is_understood(command: str) -> None:
     if arguments[:1] == ["compare"]:
         assert build_compare_parser().parse_args(arguments[1:]).prompt
         return
+    if arguments[:1] == ["settings"]:
+        assert build_parser().parse_args(arguments[1:])
+        return
     assert build_parser().parse_args(arguments).volume is not None
 
 

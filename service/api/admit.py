@@ -5,7 +5,9 @@ status and never becomes an error inside a 200.
 """
 
 import asyncio
+import logging
 
+from service.api.arrival import Arrival
 from service.api.limits import check_context
 from service.api.replies import Reply
 from service.api.schemas import GenerateRequest
@@ -17,17 +19,20 @@ from service.runtime import Runtime
 INLINE_ENCODE_CHARACTERS = 8192
 """Longer prompts are tokenized in a thread, so that they hold nobody else up."""
 
+logger = logging.getLogger(__name__)
+
 
 async def admit(
-    runtime: Runtime, body: GenerateRequest, *, request_id: str, arrived: float
+    runtime: Runtime, body: GenerateRequest, *, request_id: str, arrival: Arrival
 ) -> Reply:
     """Validate against the model, check the limits and submit.
 
-    Raises the ``ServiceError`` that says why a request is not accepted, and counts it.
+    Raises the ``ServiceError`` that says why a request is not accepted, and counts and
+    logs it.
     """
     try:
         runtime.admission.check(runtime.switchboard.num_open)
-        deadline = arrived + runtime.settings.request_timeout_s
+        deadline = arrival.at + runtime.settings.request_timeout_s
         model = await runtime.model_named(body.model, deadline)
         prompt_ids = await _encode(model, body.prompt)
         check_context(len(prompt_ids), body.max_new_tokens, model.max_model_tokens)
@@ -39,9 +44,16 @@ async def admit(
             stop=tuple(body.stop),
             deadline=deadline,
         )
-        return runtime.switchboard.open(runtime.worker, model, request, arrived)
+        return runtime.switchboard.open(runtime.worker, model, request, arrival)
     except ServiceError as error:
         runtime.metrics.requests.on_refused(error.code)
+        fields = {
+            "id": request_id,
+            "route": arrival.route,
+            "reason": error.code,
+            "error": error.message,
+        }
+        logger.info("request refused", extra={"fields": fields})
         raise
 
 

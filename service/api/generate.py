@@ -45,7 +45,7 @@ async def generate(body: GenerateRequest, request: Request, runtime: RuntimeDep)
     last one has `finish_reason`, `usage`, `timings` and `checkpoint`, then `data: [DONE]`.
     """
     request_id = uuid.uuid4().hex
-    reply = await admit(runtime, body, request_id=request_id, arrived=request.state.arrived)
+    reply = await admit(runtime, body, request_id=request_id, arrival=request.state.arrival)
     headers = {"x-request-id": request_id} | checkpoint_header(reply.model.checkpoint)
     keep_alive_s = runtime.settings.keep_alive_s
     with contextlib.ExitStack() as listening:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from service.api.arrival import Arrival
 from service.api.limits import Admission
 from service.engine.request import (
     Event,
@@ -35,14 +36,16 @@ class Reply:
         self,
         request: GenerationRequest,
         model: ServedModel,
-        arrived: float,
+        arrival: Arrival,
         abort: Callable[[], None],
     ) -> None:
         self.request = request
         self.model = model
-        self.timeline = Timeline(arrived)
+        self.route = arrival.route
+        self.timeline = Timeline(arrival.at)
         self.num_tokens = 0
         self.is_finished = False
+        self.is_client_gone = False
         self._abort = abort
         self._events: asyncio.Queue[TokenGenerated | Finished] = asyncio.Queue()
 
@@ -76,6 +79,7 @@ class Reply:
         traceback: TracebackType | None,
     ) -> None:
         """See ``close``."""
+        self.is_client_gone = not self.is_finished
         self.close()
 
 
@@ -98,11 +102,11 @@ class Switchboard:
         return self._open_on[model.checkpoint.fingerprint]
 
     def open(
-        self, worker: Worker, model: ServedModel, request: GenerationRequest, arrived: float
+        self, worker: Worker, model: ServedModel, request: GenerationRequest, arrival: Arrival
     ) -> Reply:
         """Submit a request and listen to it; raises if it may not be accepted now."""
         self._admission.check(self.num_open)
-        reply = Reply(request, model, arrived, lambda: worker.abort(request.request_id))
+        reply = Reply(request, model, arrival, lambda: worker.abort(request.request_id))
         self._replies[request.request_id] = reply
         self._open_on[model.checkpoint.fingerprint] += 1
         worker.submit(model, request)
@@ -149,13 +153,16 @@ class Switchboard:
 def _log(reply: Reply, event: Finished) -> None:
     """One line a request; never what it says."""
     timeline = reply.timeline
-    logger.info(
-        "request %s on %s: %d prompt tokens, %d generated, %s; first token %s s, total %.3f s",
-        reply.request.request_id,
-        reply.model.checkpoint.name,
-        len(reply.request.prompt_ids),
-        reply.num_tokens,
-        event.reason.value,
-        "-" if timeline.ttft_s is None else f"{timeline.ttft_s:.3f}",
-        timeline.total_s or 0.0,
-    )
+    fields = {
+        "id": reply.request.request_id,
+        "route": reply.route,
+        "model": reply.model.checkpoint.name,
+        "prompt_tokens": len(reply.request.prompt_ids),
+        "generated_tokens": reply.num_tokens,
+        "queue_s": timeline.queue_s,
+        "ttft_s": timeline.ttft_s,
+        "total_s": timeline.total_s,
+        "outcome": event.reason.value,
+        "client_gone": reply.is_client_gone,
+    }
+    logger.info("request ended", extra={"fields": fields})

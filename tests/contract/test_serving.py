@@ -6,6 +6,7 @@ mixes weights.
 """
 
 import functools
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -145,7 +146,10 @@ def test_each_request_has_a_line_in_the_log_and_none_says_what_it_was(
     response = service.client.post("/generate", json={"prompt": secret, "max_new_tokens": 3})
     request_id = response.headers["x-request-id"]
     (line,) = [line for line in service.log().splitlines() if request_id in line]
-    assert "toy@70" in line
+    entry = json.loads(line)
+    assert (entry["model"], entry["route"], entry["outcome"]) == ("toy@70", "/generate", "length")
+    assert (entry["generated_tokens"], entry["client_gone"]) == (3, False)
+    assert 0 < entry["queue_s"] < entry["ttft_s"] < entry["total_s"]
     assert "swordfish" not in service.log()
     assert "Traceback" not in service.log()
 

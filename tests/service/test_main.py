@@ -2,6 +2,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,39 @@ def test_the_command_line_is_stronger_than_the_environment(
     monkeypatch.setenv("NESTLING_NUM_SLOTS", "5")
     settings = read_settings(["--port", "9001", "--verify-hashes=false"])
     assert (settings.port, settings.num_slots, settings.verify_hashes) == (9001, 5, False)
+
+
+def test_a_key_can_come_from_a_file_and_anything_given_is_stronger(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nestling_admin_key").write_text("from a file\n")
+    (tmp_path / "of_somebody_else").write_text("x")
+
+    def key(*arguments: str) -> str:
+        admin_key = read_settings([f"--secrets-dir={tmp_path}", *arguments]).admin_key
+        assert admin_key is not None
+        return admin_key.get_secret_value()
+
+    assert key() == "from a file"
+    assert key("--admin-key", "an option") == "an option"
+    monkeypatch.setenv("NESTLING_ADMIN_KEY", "a variable")
+    assert key() == "a variable"
+
+
+def test_a_secret_that_names_no_setting_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "nestling_admin_kye").write_text("x")
+    expected = r"nestling_admin_kye is no setting; did you mean nestling_admin_key\?"
+    with pytest.raises(ValueError, match=expected):
+        read_settings([f"--secrets-dir={tmp_path}"])
+
+
+def test_a_secret_that_cannot_be_read_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nestling_admin_key").mkdir()
+    assert main([f"--secrets-dir={tmp_path}"]) == 2
+    expected = f"service: cannot read {tmp_path}/nestling_admin_key: Is a directory\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize(

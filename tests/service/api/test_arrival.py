@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.arrival import ArrivalMiddleware
+from service.api.arrival import Arrival, ArrivalMiddleware
 
 
 def pass_through(scope: Scope) -> Scope:
@@ -29,13 +29,14 @@ def pass_through(scope: Scope) -> Scope:
 
 
 def test_a_request_is_stamped_before_its_body_is_read() -> None:
-    scope = pass_through({"type": "http"})
-    assert (scope["state"]["arrived"], scope["first_message_at"]) == (1.0, 2)
+    scope = pass_through({"type": "http", "path": "/generate"})
+    assert scope["state"]["arrival"] == Arrival(1.0, "/generate")
+    assert scope["first_message_at"] == 2
 
 
 def test_what_others_put_into_the_state_stays() -> None:
-    state = pass_through({"type": "http", "state": {"pool": 1}})["state"]
-    assert state == {"pool": 1, "arrived": 1.0}
+    state = pass_through({"type": "http", "path": "/generate", "state": {"pool": 1}})["state"]
+    assert state == {"pool": 1, "arrival": Arrival(1.0, "/generate")}
 
 
 def test_what_is_no_request_is_left_alone() -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
 from serving import Exposition, generation_request, toy_served
 
+from service.api.arrival import Arrival
 from service.api.limits import Admission
 from service.api.replies import Reply, Switchboard
 from service.engine.request import (
@@ -45,7 +47,8 @@ class Office:
 
     def open(self, request_id: str, arrived: float = 0.0) -> Reply:
         request = generation_request(request_id)
-        return self.switchboard.open(self.worker, self.model, request, arrived)  # type: ignore[arg-type]
+        arrival = Arrival(arrived, "/generate")
+        return self.switchboard.open(self.worker, self.model, request, arrival)  # type: ignore[arg-type]
 
     def turn(self, *events: Event, began_at: float, at: float) -> None:
         self.switchboard.on_turn(Turn(list(events), began_at, at, StepStats()))
@@ -104,6 +107,39 @@ def test_who_stops_listening_early_aborts() -> None:
     with office.open("a"):
         assert office.worker.aborted == []
     assert office.worker.aborted == ["a"]
+
+
+def test_the_end_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    office = Office()
+    caplog.set_level("INFO")
+    with office.open("a", arrived=0.5) as reply:
+        office.turn(Started("a"), TokenGenerated("a", 5, "x"), began_at=1.0, at=2.0)
+    office.turn(Finished("a", FinishReason.ABORT), began_at=2.0, at=3.0)
+    (record,) = [record for record in caplog.records if record.message == "request ended"]
+    assert record.fields == {  # type: ignore[attr-defined]
+        "id": "a",
+        "route": "/generate",
+        "model": "toy@1",
+        "prompt_tokens": len(reply.request.prompt_ids),
+        "generated_tokens": 1,
+        "queue_s": 0.5,
+        "ttft_s": 1.5,
+        "total_s": 2.5,
+        "outcome": "abort",
+        "client_gone": True,
+    }
+
+
+def test_an_end_that_the_service_makes_leaves_the_client_where_it_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    office = Office()
+    caplog.set_level("INFO")
+    with office.open("a"):
+        office.switchboard.abort_all()
+        office.turn(Finished("a", FinishReason.ABORT), began_at=1.0, at=2.0)
+    (record,) = caplog.records
+    assert record.fields["client_gone"] is False  # type: ignore[attr-defined]
 
 
 def test_who_heard_the_end_aborts_nothing() -> None:
