@@ -5,6 +5,7 @@ import importlib.metadata
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 
 from lm.volume import ReadFile, read_plain
@@ -14,6 +15,21 @@ from service.api.body_limit import BodyLimitMiddleware
 from service.api.errors import install_error_handlers
 from service.runtime import Runtime
 from service.settings import Settings
+from service.traces import QUIET_ROUTES
+
+
+def _telemetry(runtime: Runtime) -> TelemetryConfig:
+    """FastAPI's spans of requests, where traces go somewhere; ours hang beneath them."""
+    traces = runtime.traces
+    return TelemetryConfig(
+        tracing=traces is not None,
+        tracer_provider=None if traces is None else traces.provider,
+        metrics=False,
+        logs=False,
+        operation_spans=False,
+        auto_configure=False,
+        exclude=lambda scope: scope["path"] in QUIET_ROUTES,
+    )
 
 
 def create_app(settings: Settings, read: ReadFile = read_plain) -> FastAPI:
@@ -32,6 +48,7 @@ def create_app(settings: Settings, read: ReadFile = read_plain) -> FastAPI:
         summary="A small language model, served while it learns.",
         version=importlib.metadata.version("nestling"),
         lifespan=lifespan,
+        telemetry=_telemetry(runtime),
     )
     app.state.runtime = runtime
     app.add_middleware(ArrivalMiddleware, clock=runtime.clock)

@@ -1,13 +1,16 @@
 """What Prometheus scrapes, named after vLLM's metrics with base units in the suffix.
 
-One registry a service, no globals. Buckets fit a model whose tokens take a millisecond: the
-first is below what any request can reach, the last above what any should.
+One registry a service, no globals: a service is one process, whose worker owns the model, so that
+a scrape always sees all of it. Labels have few values, and no client can make one. Buckets fit a
+model whose tokens take a millisecond: the first is below what any request can reach, the last
+above what any should.
 """
 
 import math
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
 
 from service.engine.request import FinishReason, StepStats
 from service.engine.served import ServedModel
@@ -64,21 +67,28 @@ class RequestMetrics:
         self._queue.observe(timeline.queue_s or 0.0)
         self._prompt_tokens.inc(num_prompt_tokens)
 
-    def on_token(self, timeline: Timeline, gap_s: float | None) -> None:
+    def on_token(
+        self, timeline: Timeline, gap_s: float | None, trace_id: str | None = None
+    ) -> None:
         """A request got a token; ``gap_s`` is ``None`` for its first."""
         self._output_tokens.inc()
         if gap_s is not None:
             self._itl.observe(gap_s)
         elif timeline.ttft_s is not None:
-            self._ttft.observe(timeline.ttft_s)
+            self._ttft.observe(timeline.ttft_s, _exemplar(trace_id))
             self._prefill.observe(timeline.prefill_s or 0.0)
 
     def on_finished(
-        self, timeline: Timeline, reason: FinishReason, num_prompt_tokens: int, num_tokens: int
+        self,
+        timeline: Timeline,
+        reason: FinishReason,
+        num_prompt_tokens: int,
+        num_tokens: int,
+        trace_id: str | None = None,
     ) -> None:
         """An accepted request ended, however it did."""
         self._outcomes.labels(outcome=reason.value).inc()
-        self._e2e.observe(timeline.total_s or 0.0)
+        self._e2e.observe(timeline.total_s or 0.0, _exemplar(trace_id))
         self._prompt_size.observe(num_prompt_tokens)
         self._output_size.observe(num_tokens)
         if timeline.decode_s is not None:
@@ -196,4 +206,17 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return self.scrape("")[0]
+
+    def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Everything in the format that an ``Accept`` header asks for, and its content type.
+
+        OpenMetrics, which alone has exemplars, or by default Prometheus' text.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+def _exemplar(trace_id: str | None) -> dict[str, str] | None:
+    """Leads from a bucket to the trace of the last request in it."""
+    return None if trace_id is None else {"trace_id": trace_id}

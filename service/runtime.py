@@ -11,7 +11,7 @@ import torch
 
 from lm.device import pick_device
 from lm.volume import ReadFile, Step, read_plain
-from service import naming
+from service import naming, traces
 from service.api.limits import Admission
 from service.api.replies import Switchboard
 from service.catalog import Catalog
@@ -37,7 +37,9 @@ class Runtime:
         self.admission = Admission(
             num_slots=settings.num_slots, max_waiting_requests=settings.max_waiting_requests
         )
-        self.switchboard = Switchboard(self.metrics, self.admission)
+        endpoint = settings.otlp_endpoint
+        self.traces = None if endpoint is None else traces.connect(endpoint, self.clock)
+        self.switchboard = Switchboard(self.metrics, self.admission, self.traces)
         self.worker = Worker(self._on_turn, self.clock)
         self.catalog = Catalog(settings.volume, read)
         self.residency = Residency(
@@ -90,6 +92,8 @@ class Runtime:
         """Stop the threads; requests that still run are aborted."""
         await asyncio.to_thread(self.watcher.stop)
         await asyncio.to_thread(self.worker.stop)
+        if self.traces is not None:
+            await asyncio.to_thread(self.traces.close)
 
     async def drain(self) -> None:
         """Accept nothing more and wait for what was accepted; after so long, abort it."""

@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         description="Refuse a checkpoint whose greedy text is empty or a loop, as that of most "
         "young models is.",
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Base URL of an OpenTelemetry collector (OTLP over HTTP) for traces; by "
+        "default nothing is traced.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged; warning leaves out one line a request."
     )

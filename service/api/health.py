@@ -1,11 +1,11 @@
 """Routes for those who watch the service: alive, ready, which version, what numbers."""
 
 import importlib.metadata
+from typing import Annotated
 
 import torch
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.api.dependencies import RuntimeDep
 from service.api.schemas import CheckpointName, Health, Version
@@ -51,6 +51,7 @@ async def version(runtime: RuntimeDep) -> Version:
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(runtime: RuntimeDep) -> Response:
-    """Everything measured, in Prometheus' text format."""
-    return Response(runtime.metrics.exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+async def metrics(runtime: RuntimeDep, accept: Annotated[str, Header()] = "") -> Response:
+    """Everything measured, in Prometheus' text format or, where it is asked for, OpenMetrics."""
+    body, content_type = runtime.metrics.scrape(accept)
+    return Response(body, headers={"content-type": content_type})

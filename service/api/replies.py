@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from opentelemetry.context import Context
+
 from service.api.arrival import Arrival
 from service.api.limits import Admission
 from service.engine.request import (
@@ -25,6 +27,7 @@ from service.engine.served import ServedModel
 from service.engine.worker import Turn, Worker
 from service.metrics import Metrics
 from service.timeline import Timeline
+from service.traces import Ending, Traces
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ class Reply:
         self.route = arrival.route
         self.timeline = Timeline(arrival.at)
         self.num_tokens = 0
+        self.trace: Context | None = None
+        self.trace_id: str | None = None
         self.is_finished = False
         self.is_client_gone = False
         self._abort = abort
@@ -86,9 +91,12 @@ class Reply:
 class Switchboard:
     """All open replies: opens them, delivers events to them, observes their metrics."""
 
-    def __init__(self, metrics: Metrics, admission: Admission) -> None:
+    def __init__(
+        self, metrics: Metrics, admission: Admission, traces: Traces | None = None
+    ) -> None:
         self._metrics = metrics
         self._admission = admission
+        self._traces = traces
         self._replies: dict[str, Reply] = {}
         self._open_on: collections.Counter[str] = collections.Counter()
 
@@ -107,6 +115,8 @@ class Switchboard:
         """Submit a request and listen to it; raises if it may not be accepted now."""
         self._admission.check(self.num_open)
         reply = Reply(request, model, arrival, lambda: worker.abort(request.request_id))
+        if self._traces is not None:
+            reply.trace, reply.trace_id = self._traces.begin()
         self._replies[request.request_id] = reply
         self._open_on[model.checkpoint.fingerprint] += 1
         worker.submit(model, request)
@@ -138,22 +148,38 @@ class Switchboard:
                 metrics.on_started(timeline, num_prompt_tokens)
             case TokenGenerated():
                 reply.num_tokens += 1
-                metrics.on_token(timeline, timeline.on_token(turn.at))
+                metrics.on_token(timeline, timeline.on_token(turn.at), reply.trace_id)
             case Finished():
                 timeline.finished = turn.at
                 reply.is_finished = True
                 del self._replies[event.request_id]
                 self._open_on[reply.model.checkpoint.fingerprint] -= 1
-                metrics.on_finished(timeline, event.reason, num_prompt_tokens, reply.num_tokens)
+                metrics.on_finished(
+                    timeline, event.reason, num_prompt_tokens, reply.num_tokens, reply.trace_id
+                )
                 if timeline.started is not None:
                     self._admission.on_finished(turn.at - timeline.started)
-                _log(reply, event)
+                self._tell(reply, event)
+
+    def _tell(self, reply: Reply, event: Finished) -> None:
+        """Log and trace how a request ended."""
+        _log(reply, event)
+        if self._traces is not None and reply.trace is not None:
+            ending = Ending(
+                route=reply.route,
+                request=reply.request,
+                checkpoint=reply.model.checkpoint,
+                timeline=reply.timeline,
+                reason=event.reason,
+                num_tokens=reply.num_tokens,
+            )
+            self._traces.on_finished(reply.trace, ending)
 
 
 def _log(reply: Reply, event: Finished) -> None:
     """One line a request; never what it says."""
     timeline = reply.timeline
-    fields = {
+    fields: dict[str, object] = {
         "id": reply.request.request_id,
         "route": reply.route,
         "model": reply.model.checkpoint.name,
@@ -165,4 +191,6 @@ def _log(reply: Reply, event: Finished) -> None:
         "outcome": event.reason.value,
         "client_gone": reply.is_client_gone,
     }
+    if reply.trace_id is not None:
+        fields["trace_id"] = reply.trace_id
     logger.info("request ended", extra={"fields": fields})
