@@ -25,6 +25,7 @@ from lm.tokenizer import Tokenizer
 from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.request import GenerationRequest, TokenGenerated
+from service.engine.runner import Runner
 from trainer.importing.directory import read_directory
 from trainer.recipes import load_recipe
 
@@ -83,7 +84,8 @@ def make_engine(decoder: Decoder, streams: int, tokens: int) -> Engine:
         dtype=decoder.lm_head.weight.dtype,
         device=decoder.lm_head.weight.device,
     )
-    engine = Engine(decoder, silent_tokenizer(), cache, max_step_tokens=max(256, streams + 1))
+    runner = Runner(decoder, cache)
+    engine = Engine(runner, silent_tokenizer(), max_step_tokens=max(256, streams + 1))
     engine.warm_up()
     return engine
 

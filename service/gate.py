@@ -1,18 +1,17 @@
 """Decides whether a loaded checkpoint may be served. Refuses with a reason, never repairs.
 
-What is broken is refused to everybody: ``check_tokenizer`` and ``check_numbers`` run at every
-load. What is merely worse, by a policy that is off unless it is set, must not take over by
-itself: a ``Gate`` judges what would replace the served model. Who asks for a step by name gets it.
+What is broken is refused to everybody: ``check_tokenizer``, ``check_weights`` and ``check_logits``
+run at every load. What is merely worse, by a policy that is off unless it is set, must not take
+over by itself: a ``Gate`` judges what would replace the served model. Who asks for a step by name
+gets it.
 """
 
 import dataclasses
 
-import torch
-from torch import Tensor
-
 from lm.decoder import Decoder
 from lm.tokenizer import Tokenizer
 from lm.volume import Step
+from service.engine.runner import StepRunner
 from service.engine.served import ServedModel
 from service.probe import PROBE_TEXT, probe_ids
 
@@ -77,22 +76,17 @@ def check_tokenizer(decoder: Decoder, tokenizer: Tokenizer, fingerprint: str) ->
         )
 
 
-@torch.inference_mode()
-def check_numbers(decoder: Decoder, tokenizer: Tokenizer) -> None:
-    """Refuse weights or logits of probe prompts that are not finite."""
+def check_weights(decoder: Decoder) -> None:
+    """Refuse weights that are not finite."""
     for name, weight in decoder.named_parameters():
         if not bool(weight.isfinite().all()):
             raise CheckpointRefused("weights_not_finite", f"{name} has values that are not finite")
-    for probe in _probes(decoder, tokenizer):
-        if not bool(decoder(probe).isfinite().all()):
+
+
+def check_logits(runner: StepRunner, tokenizer: Tokenizer) -> None:
+    """Refuse logits that are not finite, after ids in order and after the beginning of a text."""
+    length = min(PROBE_TOKENS, runner.cache.max_tokens)
+    ascending = [token_id % runner.config.vocab_size for token_id in range(length)]
+    for probe in (ascending, probe_ids(tokenizer, PROBE_TEXT, length)):
+        if not bool(runner.score(probe).isfinite().all()):
             raise CheckpointRefused("logits_not_finite", "probe logits are not finite")
-
-
-def _probes(decoder: Decoder, tokenizer: Tokenizer) -> list[Tensor]:
-    """Rows [1, T]: ids that follow one another, and the beginning of a text."""
-    length = min(PROBE_TOKENS, decoder.config.max_position_embeddings)
-    rows = [
-        [token_id % decoder.config.vocab_size for token_id in range(length)],
-        probe_ids(tokenizer, PROBE_TEXT, length),
-    ]
-    return [torch.tensor([row], device=decoder.lm_head.weight.device) for row in rows]

@@ -26,8 +26,9 @@ from lm.volume.manifest import TRAINING_STATE_PREFIX
 from service.catalog import checkpoint_of
 from service.engine.cache import SlotCache
 from service.engine.engine import Engine
+from service.engine.runner import Runner
 from service.engine.served import ServedModel
-from service.gate import check_numbers, check_tokenizer
+from service.gate import check_logits, check_tokenizer, check_weights
 from service.probe import bits_per_byte, greedy_continuation, is_degenerate
 from service.weights import served_weights
 
@@ -71,7 +72,7 @@ class Loader:
         tokenizer = load_tokenizer(step)
         decoder = self._decoder(step, config)
         check_tokenizer(decoder, tokenizer, step.manifest.details.tokenizer_fingerprint)
-        check_numbers(decoder, tokenizer)
+        check_weights(decoder)
         dtype = decoder.lm_head.weight.dtype
         max_tokens = min(
             options.max_model_tokens or config.max_position_embeddings,
@@ -84,7 +85,9 @@ class Loader:
             dtype=dtype,
             device=options.device,
         )
-        engine = Engine(decoder, tokenizer, cache, max_step_tokens=options.max_step_tokens)
+        runner = Runner(decoder, cache)
+        check_logits(runner, tokenizer)
+        engine = Engine(runner, tokenizer, max_step_tokens=options.max_step_tokens)
         engine.warm_up()
         return ServedModel(
             checkpoint=checkpoint_of(step),
@@ -93,7 +96,7 @@ class Loader:
             max_model_tokens=max_tokens,
             dtype=str(dtype).removeprefix("torch."),
             device=str(options.device),
-            bits_per_byte=bits_per_byte(decoder, tokenizer)
+            bits_per_byte=bits_per_byte(runner, tokenizer)
             if options.measure_bits_per_byte
             else None,
             is_degenerate=options.look_for_loops

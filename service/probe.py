@@ -9,11 +9,11 @@ import math
 import torch
 import torch.nn.functional as F
 
-from lm.decoder import Decoder
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
 from service.engine.engine import Engine
 from service.engine.request import GenerationRequest, TokenGenerated
+from service.engine.runner import StepRunner
 
 PROBE_TEXT = """\
 The ferry left at seven, before the fog had lifted from the harbour. Anna stood at the rail with
@@ -40,17 +40,18 @@ def probe_ids(tokenizer: Tokenizer, text: str, max_tokens: int) -> list[int]:
 
 
 @torch.inference_mode()
-def bits_per_byte(decoder: Decoder, tokenizer: Tokenizer) -> float:
+def bits_per_byte(runner: StepRunner, tokenizer: Tokenizer) -> float:
     """Bits that the model needs for a byte of the probe text; infinite for a single token.
 
     Unlike a loss a token, it can be compared between tokenizers.
     """
-    max_tokens = min(MAX_PROBE_TOKENS, decoder.config.max_position_embeddings)
+    max_tokens = min(MAX_PROBE_TOKENS, runner.cache.max_tokens)
     token_ids = probe_ids(tokenizer, PROBE_TEXT, max_tokens)
     num_bytes = len(tokenizer.decode(token_ids[1:]).encode())
-    row = torch.tensor([token_ids], device=decoder.lm_head.weight.device)
-    logits = decoder(row)[0, :-1].float()
-    nats = F.cross_entropy(logits, row[0, 1:], reduction="sum").item()
+    logits = runner.score(token_ids)[:-1].float().cpu()
+    nats = F.cross_entropy(
+        logits, torch.tensor(token_ids[1:], dtype=torch.int64), reduction="sum"
+    ).item()
     return nats / math.log(2) / num_bytes if num_bytes else math.inf
 
 

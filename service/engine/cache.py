@@ -33,8 +33,8 @@ class SlotCache:
             max_tokens,
             config.head_dim,
         )
-        self.key = _zeros(shape, dtype, device)
-        self.value = _zeros(shape, dtype, device)
+        self.key = zeros(shape, dtype, device)
+        self.value = zeros(shape, dtype, device)
 
     @property
     def num_slots(self) -> int:
@@ -68,7 +68,7 @@ class SlotCache:
         return self.key[layer, slots, :, :length], self.value[layer, slots, :, :length]
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros; on a CPU as fresh pages of the kernel, which take no memory until written.
 
     A masked token has the weight 0, but 0 times a NaN that some memory held is NaN.

@@ -3,10 +3,8 @@
 import itertools
 from collections.abc import Collection
 
-from lm.decoder import Decoder
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
-from service.engine.cache import SlotCache
 from service.engine.request import (
     Event,
     Finished,
@@ -16,7 +14,7 @@ from service.engine.request import (
     StepStats,
     TokenGenerated,
 )
-from service.engine.runner import Runner
+from service.engine.runner import StepRunner
 from service.engine.sampling import sample_rows
 from service.engine.scheduler import Chunk, Plan, Scheduler
 from service.engine.sequence import Sequence
@@ -25,12 +23,11 @@ from service.engine.sequence import Sequence
 class Engine:
     """Serves the requests of one set of weights until they are done."""
 
-    def __init__(
-        self, decoder: Decoder, tokenizer: Tokenizer, cache: SlotCache, *, max_step_tokens: int
-    ) -> None:
+    def __init__(self, runner: StepRunner, tokenizer: Tokenizer, *, max_step_tokens: int) -> None:
         self._tokenizer = tokenizer
-        self._runner = Runner(decoder, cache)
-        self._scheduler = Scheduler(num_slots=cache.num_slots, max_step_tokens=max_step_tokens)
+        self._runner = runner
+        num_slots = runner.cache.num_slots
+        self._scheduler = Scheduler(num_slots=num_slots, max_step_tokens=max_step_tokens)
         self._last_step = StepStats()
 
     @property

@@ -1,11 +1,17 @@
-"""Runs the decoder over one step's batch with the cache of one model."""
+"""Runs the decoder over one step's batch with the cache of one model.
+
+``StepRunner`` is what an engine needs of whoever does that; ``Runner`` does it in PyTorch.
+"""
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lm.config import ModelConfig
 from lm.decoder import Decoder
 from service.engine.attention import SlotAttention
 from service.engine.batch import build_batch
@@ -18,18 +24,57 @@ class StepOutput:
     """What one plan gave."""
 
     logits: Tensor
-    """[R, V] in the dtype of the weights: one row a chunk that yields a token, in plan order."""
+    """[R, V] in a floating dtype: one row a chunk that yields a token, in plan order."""
     is_finite: tuple[bool, ...]
     """Of each chunk of the plan, whether all of its hidden states are finite."""
 
 
+class StepCache(Protocol):
+    """What an engine needs of a cache; see ``service.engine.cache``."""
+
+    @property
+    def num_slots(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    def clear(self, slot: int) -> None: ...
+
+
+class StepRunner(Protocol):
+    """One plan in, the logits of its yielding chunks out."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Shape of the decoder."""
+        ...
+
+    @property
+    def cache(self) -> StepCache:
+        """Keys and values of the running sequences."""
+        ...
+
+    def run(self, plan: Plan) -> StepOutput:
+        """Compute a plan."""
+        ...
+
+    def score(self, token_ids: Sequence[int]) -> Tensor:
+        """Logits [T, V] after each token of a text, while nothing runs."""
+        ...
+
+
 class Runner:
-    """A decoder and its cache; one plan in, the logits of its yielding chunks out."""
+    """A decoder and its cache."""
 
     def __init__(self, decoder: Decoder, cache: SlotCache) -> None:
         self._decoder = decoder.eval()
         self._device = decoder.lm_head.weight.device
         self.cache = cache
+
+    @property
+    def config(self) -> ModelConfig:
+        """Shape of the decoder."""
+        return self._decoder.config
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> StepOutput:
@@ -39,6 +84,12 @@ class Runner:
         hidden = self._decoder.hidden(batch.token_ids, batch.positions, attend)
         logits = self._decoder.head(hidden[0, batch.yielding_rows])
         return StepOutput(logits, _finite_chunks(hidden[0], plan))
+
+    @torch.inference_mode()
+    def score(self, token_ids: Sequence[int]) -> Tensor:
+        """Logits [T, V] after each token of a text."""
+        logits: Tensor = self._decoder(torch.tensor([token_ids], device=self._device))[0]
+        return logits
 
 
 def _finite_chunks(hidden: Tensor, plan: Plan) -> tuple[bool, ...]:

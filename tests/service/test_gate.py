@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving import toy_served
+from serving import toy_runner, toy_served
 from tokenizers import Tokenizer as Backend
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
 from lm.tokenizer import Tokenizer
 from service.engine.served import ServedModel
-from service.gate import CheckpointRefused, Gate, check_numbers, check_tokenizer
+from service.gate import CheckpointRefused, Gate, check_logits, check_tokenizer, check_weights
 
 
 def measured(step: int, bits_per_byte: float) -> ServedModel:
@@ -18,7 +18,8 @@ def measured(step: int, bits_per_byte: float) -> ServedModel:
 
 def test_good_weights_pass() -> None:
     decoder = toy_decoder(0)
-    check_numbers(decoder, toy_tokenizer())
+    check_weights(decoder)
+    check_logits(toy_runner(decoder), toy_tokenizer())
     check_tokenizer(decoder, toy_tokenizer(), toy_tokenizer().fingerprint)
 
 
@@ -28,7 +29,7 @@ def test_one_weight_that_is_no_number_is_refused_by_name(value: float) -> None:
     with torch.no_grad():
         decoder.model.layers[1].mlp.up_proj.weight[3, 7] = value
     with pytest.raises(CheckpointRefused, match=r"layers\.1\.mlp\.up_proj\.weight") as refused:
-        check_numbers(decoder, toy_tokenizer())
+        check_weights(decoder)
     assert refused.value.reason == "weights_not_finite"
 
 
@@ -36,13 +37,15 @@ def test_finite_weights_whose_logits_overflow_are_refused() -> None:
     decoder = toy_decoder(0)
     with torch.no_grad():
         decoder.model.norm.weight.fill_(3e38)
+    check_weights(decoder)
     with pytest.raises(CheckpointRefused) as refused:
-        check_numbers(decoder, toy_tokenizer())
+        check_logits(toy_runner(decoder), toy_tokenizer())
     assert refused.value.reason == "logits_not_finite"
 
 
 def test_a_context_shorter_than_the_probe_passes() -> None:
-    check_numbers(toy_decoder(0, toy_config(max_position_embeddings=4)), toy_tokenizer())
+    decoder = toy_decoder(0, toy_config(max_position_embeddings=4))
+    check_logits(toy_runner(decoder), toy_tokenizer())
 
 
 def test_another_tokenizer_is_refused() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving import generation_request, reference_ids
+from serving import generation_request, reference_ids, toy_runner
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weights
 
 from lm.decoder import decoder_from_weights
@@ -187,7 +187,9 @@ def test_bits_per_byte_are_measured_where_they_are_asked_for(tmp_path: Path) -> 
     assert make_loader().load(step).bits_per_byte is None
     options = dataclasses.replace(make_loader()._options, measure_bits_per_byte=True)
     measured = Loader(options).load(step).bits_per_byte
-    assert measured == pytest.approx(bits_per_byte(toy_decoder(4), toy_tokenizer()), rel=1e-5)
+    assert measured == pytest.approx(
+        bits_per_byte(toy_runner(toy_decoder(4)), toy_tokenizer()), rel=1e-5
+    )
 
 
 def test_a_disk_that_fails_is_said_and_a_later_load_succeeds(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from serving import generation_request, reference_ids, toy_engine
+from serving import generation_request, reference_ids, toy_engine, toy_runner
 from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.decoder import Decoder
@@ -29,7 +29,7 @@ def test_bits_per_byte_is_the_sum_over_tokens_one_by_one() -> None:
             nats -= float(logits.log_softmax(-1)[token_ids[end]])
     num_bytes = sum(len(toy_tokenizer().decode([token_id])) for token_id in token_ids[1:])
     expected = nats / math.log(2) / num_bytes
-    assert bits_per_byte(decoder, toy_tokenizer()) == pytest.approx(expected, rel=1e-5)
+    assert bits_per_byte(toy_runner(decoder), toy_tokenizer()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_without_a_clue_needs_the_entropy_of_its_vocabulary() -> None:
@@ -39,13 +39,13 @@ def test_a_model_without_a_clue_needs_the_entropy_of_its_vocabulary() -> None:
             weight.zero_()
     token_ids = probe_ids(toy_tokenizer(), PROBE_TEXT, 256)
     tokens_per_byte = 255 / len(toy_tokenizer().decode(token_ids[1:]))
-    measured = bits_per_byte(decoder, toy_tokenizer())
+    measured = bits_per_byte(toy_runner(decoder), toy_tokenizer())
     assert measured == pytest.approx(math.log2(300) * tokens_per_byte, rel=1e-5)
 
 
 def test_a_context_of_one_token_measures_nothing() -> None:
     decoder = toy_decoder(0, toy_config(max_position_embeddings=1))
-    assert bits_per_byte(decoder, toy_tokenizer()) == math.inf
+    assert bits_per_byte(toy_runner(decoder), toy_tokenizer()) == math.inf
 
 
 def test_the_continuation_is_the_reference_generators() -> None:

@@ -6,6 +6,7 @@ from serving.engines import (
     generation_request,
     reference_ids,
     toy_engine,
+    toy_runner,
     toy_served,
 )
 from serving.exposition import Exposition
@@ -28,6 +29,7 @@ __all__ = [
     "reference_ids",
     "stream_generate",
     "toy_engine",
+    "toy_runner",
     "toy_served",
     "toy_settings",
     "wait_until",

@@ -17,6 +17,7 @@ from lm.tokenizer import Tokenizer
 from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.request import GenerationRequest
+from service.engine.runner import Runner
 from service.engine.served import Checkpoint, ServedModel
 
 
@@ -46,6 +47,18 @@ class GatedDecoder(Decoder):
         self.release(1_000_000)
 
 
+def toy_runner(decoder: Decoder, *, num_slots: int = 4) -> Runner:
+    """A decoder with a cache in its dtype."""
+    cache = SlotCache(
+        decoder.config,
+        num_slots=num_slots,
+        max_tokens=decoder.config.max_position_embeddings,
+        dtype=decoder.lm_head.weight.dtype,
+        device=torch.device("cpu"),
+    )
+    return Runner(decoder, cache)
+
+
 def toy_engine(
     decoder: Decoder | None = None,
     *,
@@ -55,14 +68,8 @@ def toy_engine(
 ) -> Engine:
     """An engine in the decoder's dtype; a toy decoder in float64 where none is given."""
     decoder = toy_decoder(0).double() if decoder is None else decoder
-    cache = SlotCache(
-        decoder.config,
-        num_slots=num_slots,
-        max_tokens=decoder.config.max_position_embeddings,
-        dtype=decoder.lm_head.weight.dtype,
-        device=torch.device("cpu"),
-    )
-    return Engine(decoder, tokenizer or toy_tokenizer(), cache, max_step_tokens=max_step_tokens)
+    runner = toy_runner(decoder, num_slots=num_slots)
+    return Engine(runner, tokenizer or toy_tokenizer(), max_step_tokens=max_step_tokens)
 
 
 def toy_served(engine: Engine | None = None, *, step: int = 1) -> ServedModel:

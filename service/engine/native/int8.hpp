@@ -1,0 +1,172 @@
+// Products of 8-bit weights and 8-bit activations: exact sums of integers, scaled in float32.
+//
+// A weight is (byte - 128) · the scale of its output; an activation byte · the scale of its row
+// and group of inputs. The offset of 128, which unsigned bytes need, is taken off by starting
+// each sum at -128 times the sum of the activations.
+#pragma once
+
+#include "tiles.hpp"
+
+namespace nestling {
+
+constexpr int kSumGroup = 32;  // inputs whose activations are summed up for offsets
+
+constexpr float kTiny = 1e-30f;  // 127 / kTiny is finite
+
+// Inputs that share a scale of activations: the largest divisor up to 256 in multiples of 32.
+inline int scale_group(int inputs) {
+  int group = inputs < 256 ? inputs : 256;
+  while (inputs % group) group -= kSumGroup;
+  return group;
+}
+
+struct Int8Rows {
+  Int8Rows(uint8_t* memory, Tiling tiling, int width)
+      : tiling(tiling), width(width), group(scale_group(width)) {
+    const int64_t rows = tiling.room();
+    words = reinterpret_cast<int32_t*>(memory);
+    sums = words + rows * (width / 4);
+    scales = reinterpret_cast<float*>(sums + rows * (width / kSumGroup));
+  }
+
+  static int64_t bytes(int rows, int width) {
+    return int64_t{1} * Tiling::most_room(rows) *
+           (width + 4 * (width / kSumGroup) + 4 * (width / scale_group(width)));
+  }
+
+  // Quantizes a row: scale = largest absolute value / 127 of each group, nearest even.
+  // What is not finite stays so through the scale.
+  void write(int row, const float* x) const {
+    const I16 magnitude = set1(0x7fffffff);
+    for (int g = 0; g < width / group; ++g) {
+      I16 largest = set1(0);
+      for (int k = 0; k < group; k += kLanes)
+        largest = max_unsigned(largest, bits(load(x + g * group + k)) & magnitude);
+      const float peak = largest_lane(largest);
+      const F16 inverse = set1(peak > kTiny ? 127.0f / peak : 0.0f);
+      scales[int64_t{1} * row * (width / group) + g] = peak / 127.0f;
+      for (int k = g * group; k < (g + 1) * group; k += kSumGroup) {
+        const I16 first = to_int(load(x + k) * inverse);
+        const I16 second = to_int(load(x + k + kLanes) * inverse);
+        put(row, k, first);
+        put(row, k + kLanes, second);
+        sums[int64_t{1} * row * (width / kSumGroup) + k / kSumGroup] = sum_lanes(first + second);
+      }
+    }
+  }
+
+  const int32_t* sums_of(int row) const { return sums + int64_t{1} * row * (width / kSumGroup); }
+  const float* scales_of(int row) const { return scales + int64_t{1} * row * (width / group); }
+
+  Tiling tiling;
+  int width, group;
+  int32_t* words;
+  int32_t* sums;
+  float* scales;
+
+ private:
+  static float largest_lane(I16 a) {
+    int32_t lanes[kLanes];
+    store(lanes, a);
+    int32_t largest = 0;
+    for (int32_t lane : lanes) largest = std::max(largest, lane);
+    float value;
+    std::memcpy(&value, &largest, sizeof value);
+    return value;
+  }
+
+  void put(int row, int k, I16 q) const {
+    int8_t packed[kLanes];
+    store_bytes(packed, q);
+    int32_t* out = words + interleaved(tiling, width / 4, row, k / 4);
+    for (int i = 0; i < 4; ++i) out[i * tiling.height] = load_quad(packed + 4 * i);
+  }
+};
+
+// Weights [N, K]: panels of [K / 4][32] quads and the panel's 32 scales.
+struct Int8Matrix {
+  using Rows = Int8Rows;
+
+  Int8Matrix(const uint8_t* data, int outputs, int inputs)
+      : data(data), outputs(outputs), inputs(inputs) {}
+
+  int panels() const { return (outputs + kPanel - 1) / kPanel; }
+  static int64_t panel_bytes(int inputs) { return int64_t{kPanel} * inputs + 4 * kPanel; }
+
+  template <int kRows>
+  void tile(const Rows& rows, int tile, int panel, F16 (&out)[kRows][2]) const {
+    const uint8_t* b = data + panel * panel_bytes(inputs);
+    const int height = rows.tiling.height, group = rows.group, first_row = tile * height;
+    const int32_t* a = rows.words + int64_t{1} * first_row * (inputs / 4);
+    for (int i = 0; i < kRows; ++i) out[i][0] = out[i][1] = zero();
+    for (int g = 0; g < inputs / group; ++g) {
+      I16 sum[kRows][2];
+      for (int i = 0; i < kRows; ++i)
+        sum[i][0] = sum[i][1] = set1(offset(rows.sums_of(first_row + i), g, group));
+      for (int quad = 0; quad < group / 4; ++quad) {
+        const I16 first = load_bytes(b), second = load_bytes(b + 64);
+        b += 128;
+        for (int i = 0; i < kRows; ++i) {
+          const I16 x = set1(a[i]);
+          sum[i][0] = dot_bytes(sum[i][0], first, x);
+          sum[i][1] = dot_bytes(sum[i][1], second, x);
+        }
+        a += height;
+      }
+      for (int i = 0; i < kRows; ++i) {
+        const F16 scale = set1(rows.scales_of(first_row + i)[g]);
+        out[i][0] = fma(to_float(sum[i][0]), scale, out[i][0]);
+        out[i][1] = fma(to_float(sum[i][1]), scale, out[i][1]);
+      }
+    }
+    const auto* scales = reinterpret_cast<const float*>(b);
+    for (int i = 0; i < kRows; ++i) {
+      out[i][0] = out[i][0] * load(scales);
+      out[i][1] = out[i][1] * load(scales + kLanes);
+    }
+  }
+
+  void read_row(int output, float* x) const {
+    const uint8_t* panel = data + output / kPanel * panel_bytes(inputs);
+    float scale;
+    std::memcpy(&scale, panel + int64_t{kPanel} * inputs + 4 * (output % kPanel), sizeof scale);
+    for (int k = 0; k < inputs; k += 4) {
+      const uint8_t* quad = panel + (k / 4 * kPanel + output % kPanel) * 4;
+      for (int i = 0; i < 4; ++i) x[k + i] = static_cast<float>(quad[i] - 128) * scale;
+    }
+  }
+
+  static void pack(const float* weights, int outputs, int inputs, int panel, uint8_t* out) {
+    uint8_t* quads = out + panel * panel_bytes(inputs);
+    auto* scales = reinterpret_cast<float*>(quads + int64_t{kPanel} * inputs);
+    for (int n = 0; n < kPanel; ++n) {
+      const int output = panel * kPanel + n;
+      const float* x = output < outputs ? weights + int64_t{1} * output * inputs : nullptr;
+      F16 largest = zero();
+      for (int k = 0; x != nullptr && k < inputs; k += kLanes)
+        largest = max(largest, max(load(x + k), zero() - load(x + k)));
+      const float peak = max_lanes(largest);
+      const F16 inverse = set1(peak > kTiny ? 127.0f / peak : 0.0f);
+      scales[n] = peak / 127.0f;
+      for (int k = 0; k < inputs; k += kLanes) {
+        int8_t packed[kLanes] = {};
+        if (x != nullptr) store_bytes(packed, to_int(load(x + k) * inverse));
+        for (int i = 0; i < kLanes; ++i)
+          quads[((k + i) / 4 * kPanel + n) * 4 + i % 4] = static_cast<uint8_t>(packed[i] + 128);
+      }
+    }
+  }
+
+  const uint8_t* data;
+  int outputs, inputs;
+
+ private:
+  static int32_t offset(const int32_t* sums, int g, int group) {
+    if constexpr (!kUnsignedWeights) return 0;
+    int32_t sum = 0;
+    for (int i = 0; i < group / kSumGroup; ++i) sum += sums[g * (group / kSumGroup) + i];
+    return -128 * sum;
+  }
+};
+
+}  // namespace nestling

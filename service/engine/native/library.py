@@ -1,0 +1,111 @@
+"""The compiled library: its C functions, their structures, and the threads that they run on.
+
+Calls go through ctypes, which lets go of the interpreter's lock meanwhile.
+"""
+
+import ctypes
+
+FORMATS = {"bfloat16": 0, "int8": 1, "int4": 2}
+"""Precisions of packed weights, as ``step.hpp`` numbers them."""
+PARTS = ("embed", "norm", "qkv", "rotate", "attention", "output", "gate_up", "down", "head")
+"""Parts of a step, as ``step.hpp`` numbers them."""
+
+
+class LayerWeights(ctypes.Structure):
+    """One block's packed weights; see ``step.hpp``."""
+
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in ("attention_norm", "qkv", "output", "mlp_norm", "gate_up", "down")
+    ]
+
+
+class Shape(ctypes.Structure):
+    """Sizes of a model; see ``step.hpp``."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int32)
+            for name in (
+                *("layers", "hidden", "inner", "heads", "kv_heads", "head_dim", "vocab"),
+                *("max_rows", "max_positions", "format", "head_format"),
+            )
+        ),
+        ("epsilon", ctypes.c_float),
+    ]
+
+
+class ModelWeights(ctypes.Structure):
+    """All packed weights; see ``step.hpp``."""
+
+    _fields_ = [
+        ("layers", ctypes.POINTER(LayerWeights)),
+        *((name, ctypes.c_void_p) for name in ("final_norm", "embedding", "head", "cos", "sin")),
+    ]
+
+
+class StepArguments(ctypes.Structure):
+    """One step; see ``step.hpp``."""
+
+    _fields_ = [
+        ("rows", ctypes.c_int32),
+        ("logit_rows", ctypes.c_int32),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("token_ids", "positions", "slots", "logit_row", "keys", "values")
+        ),
+        ("num_slots", ctypes.c_int32),
+        ("max_tokens", ctypes.c_int32),
+        ("logits", ctypes.c_void_p),
+        ("logits_stride", ctypes.c_int64),
+        ("finite", ctypes.c_void_p),
+        ("nanoseconds", ctypes.c_void_p),
+    ]
+
+
+class Library:
+    """The kernels for one instruction set, and the threads that they run on.
+
+    One a process: models share the threads, which a second step at the same time does without.
+    """
+
+    def __init__(self, path: str, isa: str, threads: int) -> None:
+        self.isa = isa
+        self.threads = threads
+        self.functions = _declare(ctypes.CDLL(path))
+        self._pool = ctypes.c_void_p(self.functions.nestling_pool_new(threads))
+
+    @property
+    def pool(self) -> ctypes.c_void_p:
+        """Handle of the threads."""
+        return self._pool
+
+    def __del__(self) -> None:
+        """End the threads."""
+        if hasattr(self, "_pool"):
+            self.functions.nestling_pool_free(self._pool)
+
+
+def _declare(functions: ctypes.CDLL) -> ctypes.CDLL:
+    """Give the C functions their types."""
+    pointer, int32 = ctypes.c_void_p, ctypes.c_int32
+    signatures: dict[str, tuple[object, list[object]]] = {
+        "nestling_pool_new": (pointer, [int32]),
+        "nestling_pool_free": (None, [pointer]),
+        "nestling_packed_bytes": (ctypes.c_int64, [int32, int32, int32]),
+        "nestling_pack": (None, [int32, pointer, int32, int32, pointer]),
+        "nestling_multiply": (
+            None,
+            [pointer, int32, pointer, int32, int32, pointer, int32, pointer],
+        ),
+        "nestling_model_new": (
+            pointer,
+            [ctypes.POINTER(Shape), ctypes.POINTER(ModelWeights)],
+        ),
+        "nestling_model_free": (None, [pointer]),
+        "nestling_step": (ctypes.c_int, [pointer, pointer, ctypes.POINTER(StepArguments)]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(functions, name)
+        function.restype, function.argtypes = result, arguments
+    return functions

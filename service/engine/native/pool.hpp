@@ -1,0 +1,148 @@
+// Threads that compute one step together.
+//
+// All of them run the same function; `Team::for_each` shares out a loop and ends in a barrier.
+// Work is taken in small pieces: a thread that the kernel takes off its core holds the others up
+// by one piece only. Waiting spins for some tens of microseconds, then sleeps.
+#pragma once
+
+#include <immintrin.h>
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace nestling {
+
+class Team;
+
+class Pool {
+ public:
+  explicit Pool(int num_threads) : size_(num_threads) {
+    for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { work(); });
+  }
+
+  ~Pool() {
+    job_ = nullptr;
+    publish();
+    for (auto& worker : workers_) worker.join();
+  }
+
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  // Runs function(team) on all threads and returns when all have; on the caller's alone while
+  // somebody else has the pool.
+  template <class Function>
+  void run(const Function& function);
+
+ private:
+  friend class Team;
+  using Job = void (*)(const void*, Team&);
+
+  static constexpr int kSpins = 4000;  // about 60 µs
+
+  // Waits until value is no longer `old`.
+  static void wait(const std::atomic<uint32_t>& value, uint32_t old) {
+    for (int i = 0; i < kSpins; ++i) {
+      if (value.load(std::memory_order_acquire) != old) return;
+      _mm_pause();
+    }
+    value.wait(old, std::memory_order_acquire);
+  }
+
+  void publish() {
+    epoch_.fetch_add(1, std::memory_order_acq_rel);
+    epoch_.notify_all();
+  }
+
+  void work();
+
+  const int size_;
+  std::vector<std::thread> workers_;
+  std::mutex busy_;
+  Job job_ = nullptr;
+  const void* argument_ = nullptr;
+  alignas(64) std::atomic<uint32_t> epoch_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<int> next_{0};
+};
+
+class Team {
+ public:
+  // A pool's, or, with nullptr, the calling thread alone.
+  explicit Team(Pool* pool, bool is_caller = true) : pool_(pool), is_caller_(is_caller) {}
+
+  // Whether this is the thread that called Pool::run.
+  bool is_caller() const { return is_caller_; }
+
+  int size() const { return pool_ == nullptr ? 1 : pool_->size_; }
+
+  // Calls body(i) for all i below count, on whichever thread; returns when all are done.
+  template <class Body>
+  void for_each(int count, const Body& body) {
+    if (pool_ == nullptr) {
+      for (int i = 0; i < count; ++i) body(i);
+      return;
+    }
+    const int piece = count / (kPiecesPerThread * pool_->size_) + 1;
+    while (true) {
+      const int begin = pool_->next_.fetch_add(piece, std::memory_order_relaxed);
+      if (begin >= count) break;
+      const int end = begin + piece < count ? begin + piece : count;
+      for (int i = begin; i < end; ++i) body(i);
+    }
+    barrier();
+  }
+
+  void barrier() {
+    if (pool_ == nullptr) return;
+    Pool& pool = *pool_;
+    const uint32_t phase = pool.phase_.load(std::memory_order_relaxed);
+    if (pool.arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < pool.size_) {
+      Pool::wait(pool.phase_, phase);
+      return;
+    }
+    pool.arrived_.store(0, std::memory_order_relaxed);
+    pool.next_.store(0, std::memory_order_relaxed);
+    pool.phase_.store(phase + 1, std::memory_order_release);
+    pool.phase_.notify_all();
+  }
+
+ private:
+  static constexpr int kPiecesPerThread = 4;
+  Pool* pool_;
+  bool is_caller_;
+};
+
+template <class Function>
+void Pool::run(const Function& function) {
+  std::unique_lock<std::mutex> lock(busy_, std::try_to_lock);
+  if (!lock.owns_lock() || size_ == 1) {
+    Team alone(nullptr);
+    function(alone);
+    return;
+  }
+  job_ = [](const void* argument, Team& team) { (*static_cast<const Function*>(argument))(team); };
+  argument_ = &function;
+  publish();
+  Team team(this);
+  function(team);
+  team.barrier();
+}
+
+inline void Pool::work() {
+  uint32_t seen = 0;
+  while (true) {
+    wait(epoch_, seen);
+    ++seen;
+    if (job_ == nullptr) return;
+    Team team(this, false);
+    job_(argument_, team);
+    team.barrier();
+  }
+}
+
+}  // namespace nestling

@@ -1,0 +1,60 @@
+"""The kernels' layout holds what the decoder computes, and slots can be copied."""
+
+import pytest
+import torch
+from serving.native import native_config, native_runner, open_native
+from toys import toy_decoder
+
+from service.engine.native.cache import NativeCache
+from service.engine.native.reference import linear
+
+
+def test_a_fresh_cache_is_zero_and_as_large_as_asked() -> None:
+    cache = NativeCache(native_config(), num_slots=3, max_tokens=40)
+    assert (cache.num_slots, cache.max_tokens, cache.capacity) == (3, 40, 120)
+    assert cache.padded_tokens == 64
+    assert not cache.key.any()
+    assert not cache.value.any()
+
+
+def test_values_are_the_projections_in_bfloat16() -> None:
+    runner = native_runner(open_native("avx512"), "bfloat16")
+    token_ids = [3, 250, 17, 99, 5]
+    runner.compute(token_ids, list(range(5)), [2] * 5, [])
+    weights = toy_decoder(3, native_config()).state_dict()
+    x = weights["model.embed_tokens.weight"][token_ids].bfloat16().float()
+    x = torch.nn.functional.rms_norm(
+        x, x.shape[-1:], weights["model.layers.0.input_layernorm.weight"], 1e-5
+    )
+    expected = linear(x, weights["model.layers.0.self_attn.v_proj.weight"], "bfloat16")
+    _, value = runner.cache.tokens(2, 5)
+    torch.testing.assert_close(value[0, 0].float(), expected, rtol=0.01, atol=1e-4)
+    assert not runner.cache.tokens(1, 5)[1].any()
+
+
+@pytest.mark.parametrize("num_tokens", [1, 31, 32, 33, 100])
+def test_a_copied_prefix_goes_on_as_the_original(num_tokens: int) -> None:
+    runner = native_runner(open_native("avx512"), "int8", max_step_tokens=128)
+    token_ids = [token % 300 for token in range(0, 700, 7)]
+    positions = list(range(100))
+    expected, _ = runner.compute(token_ids, positions, [0] * 100, [99])
+    runner.cache.copy(0, 3, num_tokens)
+    for mine, other in zip(
+        runner.cache.tokens(3, num_tokens), runner.cache.tokens(0, num_tokens), strict=True
+    ):
+        assert torch.equal(mine, other)
+    rest = slice(min(num_tokens, 99), 100)
+    out, _ = runner.compute(
+        token_ids[rest], positions[rest], [3] * len(token_ids[rest]), [len(token_ids[rest]) - 1]
+    )
+    assert torch.equal(out, expected)
+
+
+def test_a_cleared_slot_is_zero_and_the_others_are_not() -> None:
+    cache = NativeCache(native_config(), num_slots=2, max_tokens=32)
+    cache.key.fill_(1)
+    cache.value.fill_(torch.nan)
+    cache.clear(1)
+    assert not cache.key[:, 1].any()
+    assert not cache.value[:, 1].any()
+    assert cache.key[:, 0].all()

@@ -1,0 +1,94 @@
+"""Single products: equal to their definition, and the same for a row wherever it is."""
+
+import pytest
+import torch
+from serving.native import ISAS, PRECISIONS, open_native
+from torch import Tensor
+
+from service.engine.native.library import FORMATS, Library
+from service.engine.native.reference import linear
+
+
+def native_linear(library: Library, x: Tensor, weight: Tensor, precision: str) -> Tensor:
+    """x [M, K] times a packed weight [N, K]."""
+    outputs, inputs = weight.shape
+    functions = library.functions
+    packed = torch.empty(
+        functions.nestling_packed_bytes(FORMATS[precision], outputs, inputs), dtype=torch.uint8
+    )
+    functions.nestling_pack(
+        FORMATS[precision], weight.data_ptr(), outputs, inputs, packed.data_ptr()
+    )
+    out = torch.empty(len(x), -(-outputs // 32) * 32)
+    functions.nestling_multiply(
+        library.pool,
+        *(FORMATS[precision], packed.data_ptr(), outputs, inputs),
+        *(x.data_ptr(), len(x), out.data_ptr()),
+    )
+    return out[:, :outputs]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers with a few large ones among them, as activations have."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator)
+    x[..., 5] *= 30.0
+    return x
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("rows", [1, 3, 12, 13, 40])
+@pytest.mark.parametrize(("outputs", "inputs"), [(32, 32), (50, 96), (96, 576)])
+def test_a_product_is_its_definition(
+    isa: str, precision: str, rows: int, outputs: int, inputs: int
+) -> None:
+    x, weight = normal(rows, inputs), normal(outputs, inputs, seed=1)
+    out = native_linear(open_native(isa), x, weight, precision)
+    expected = linear(x, weight, precision)
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(out, expected, rtol=0.0, atol=3e-6 * largest)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_zeros_and_tiny_numbers_stay_finite(precision: str) -> None:
+    x, weight = normal(4, 64), normal(32, 64, seed=1)
+    x[1], x[2] = 0.0, 1e-38
+    weight[3] = 0.0
+    out = native_linear(open_native("avx512"), x, weight, precision)
+    torch.testing.assert_close(out[1], torch.zeros(32), rtol=0.0, atol=0.0)
+    assert bool(out.isfinite().all())
+    assert not out[:, 3].any()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_is_not_finite_is_not_lost(isa: str, precision: str) -> None:
+    x, weight = normal(3, 64), normal(32, 64, seed=1)
+    x[0, 7], x[2, 9] = torch.nan, torch.inf
+    out = native_linear(open_native(isa), x, weight, precision)
+    assert not out[0].isfinite().any()
+    assert not out[2].isfinite().any()
+    assert bool(out[1].isfinite().all())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_row_does_not_depend_on_its_neighbours(isa: str, precision: str, threads: int) -> None:
+    library = open_native(isa, threads)
+    x, weight = normal(32, 576), normal(96, 576, seed=1)
+    whole = native_linear(library, x, weight, precision)
+    for rows in range(1, 33):
+        part = native_linear(library, x[32 - rows :].contiguous(), weight, precision)
+        assert torch.equal(part, whole[32 - rows :]), f"{rows} rows"
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_instruction_sets_agree(precision: str) -> None:
+    x, weight = normal(7, 96), normal(64, 96, seed=1)
+    first, second = (
+        native_linear(open_native(isa), x, weight, precision) for isa in ("avx512", "avx2")
+    )
+    largest = float(first.abs().max())
+    torch.testing.assert_close(first, second, rtol=0.0, atol=3e-6 * largest)
