@@ -12,11 +12,12 @@ from service.api.schemas import GenerateRequest, GenerateResponse
 from service.compare import build_parser as build_compare_parser
 from service.options import build_parser
 from trainer import options
+from trainer.exporting.__main__ import build_parser as build_export_parser
 from trainer.importing.__main__ import build_parser as build_import_parser
 from trainer.recipes import load_recipe
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/http.md", "docs/operations.md", "docs/recipes.md"]
+PAGES = ["README.md", "docs/exporting.md", "docs/http.md", "docs/operations.md", "docs/recipes.md"]
 
 
 def commands(page: str) -> list[str]:
@@ -50,6 +51,7 @@ def test_a_trainer_command_is_understood(command: str) -> None:
     arguments = shlex.split(command.partition("-m trainer")[2])
     parsers = {
         "describe": options.describe_parser,
+        "export": build_export_parser,
         "import": build_import_parser,
         "plot": options.plot_parser,
         "recipes": options.recipes_parser,

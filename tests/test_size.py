@@ -15,14 +15,14 @@ EXTRAS = {
         *("journal", "log", "progress", "plot", "metrics", "tensorboard"),
         *("report", "events", "samples"),
         *("corpus", "tokenizer_source", "tokenizer_training"),
-        *("importing", "hub", "speed", "smoke"),
+        *("importing", "exporting", "hub", "speed", "smoke"),
         *("describe", "options", "__main__"),
     },
     "lm": set(),
     "service/engine": {"native", "speculation"},
 }
-"""Beside the core, by package: what people watch, texts and their tokenizers, imports, scaling
-down, faster forms of what is plain elsewhere, command lines."""
+"""Beside the core, by package: what people watch, texts and their tokenizers, imports and exports,
+scaling down, faster forms of what is plain elsewhere, command lines."""
 
 SILENT = {
     tokenize.COMMENT,

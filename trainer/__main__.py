@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "describe": _describe,
+        "export": _export,
         "import": _import,
         "plot": _plot,
         "recipes": _recipes,
@@ -112,6 +113,12 @@ def _describe(arguments: Sequence[str]) -> int:
 
     print_description(_recipe(call.recipe, call.set, smoke=call.smoke))
     return 0
+
+
+def _export(arguments: Sequence[str]) -> int:
+    from trainer.exporting.__main__ import main as export_main
+
+    return export_main(arguments)
 
 
 def _import(arguments: Sequence[str]) -> int:
