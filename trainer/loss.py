@@ -28,7 +28,7 @@ PASS_TOKENS = 4096
 def passes(inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """A micro-batch, int64 [B, T] each, in groups of rows whose losses add up to its own."""
     rows = len(inputs) if inputs.is_cuda else max(1, PASS_TOKENS // inputs.shape[1])
-    return zip(inputs.split(rows), targets.split(rows), strict=True)
+    return zip(torch.split(inputs, rows), torch.split(targets, rows), strict=True)
 
 
 def batch_loss(decoder: Decoder, inputs: Tensor, targets: Tensor) -> Tensor:
