@@ -159,8 +159,8 @@ class CheckpointMetrics:
             registry=registry,
         )
         self._bits_per_byte = Gauge(
-            f"{PREFIX}_checkpoint_probe_bits_per_byte",
-            "Of the served checkpoint on the service's probe text; NaN where not measured.",
+            f"{PREFIX}_checkpoint_probe_bpb",
+            "Bits per byte of what is served on the service's probe text; NaN where not measured.",
             registry=registry,
         )
         self._load = Histogram(

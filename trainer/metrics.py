@@ -26,7 +26,7 @@ GAUGES = {
     "learning_rate": "Learning rate of the parameters that AdamW updates.",
     "tokens_per_second": "Training tokens a second; evaluation and saving are not in it.",
     "validation_loss": "Loss on held-out text, nats a token.",
-    "validation_bits_per_byte": "Bits per byte of held-out text.",
+    "validation_bpb": "Bits per byte of held-out text.",
     "gap": "Validation loss minus the running average of the training loss, nats a token.",
     "memorising": "1 while validation loss rises and training loss falls, else 0.",
     "checkpoint_step": "Newest step that was published.",
@@ -79,7 +79,7 @@ class Metrics:
                 self._set(
                     {
                         "validation_loss": event.validation_loss,
-                        "validation_bits_per_byte": event.bits_per_byte,
+                        "validation_bpb": event.bits_per_byte,
                         "gap": event.gap,
                         "memorising": event.memorising,
                     }
@@ -100,7 +100,7 @@ class Metrics:
                 "step": event.step,
                 "loss_average": counters.loss_average,
                 "validation_loss": counters.validation_loss,
-                "validation_bits_per_byte": counters.bits_per_byte,
+                "validation_bpb": counters.bits_per_byte,
                 "memorising": counters.is_memorising,
                 "checkpoint_step": event.step or None,
             }

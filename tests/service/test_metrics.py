@@ -66,9 +66,9 @@ def test_a_look_says_what_is_in_memory_and_whether_the_volume_is_there() -> None
 def test_measured_bits_per_byte_are_shown_and_none_is_no_number() -> None:
     metrics = Metrics(lambda: 0.0)
     metrics.checkpoints.on_served(dataclasses.replace(served(5), bits_per_byte=1.25))
-    assert scrape(metrics).value("checkpoint_probe_bits_per_byte") == 1.25
+    assert scrape(metrics).value("checkpoint_probe_bpb") == 1.25
     metrics.checkpoints.on_served(served(6))
-    assert math.isnan(scrape(metrics).value("checkpoint_probe_bits_per_byte"))
+    assert math.isnan(scrape(metrics).value("checkpoint_probe_bpb"))
 
 
 def test_the_age_grows_with_the_clock() -> None:

@@ -31,10 +31,14 @@ class RawClient:
     def read_until(self, mark: bytes) -> bytes:
         """Read until a mark has come; returns everything received so far."""
         while mark not in self.received:
-            piece = self._socket.recv(65536)
-            assert piece, f"the service hung up before {mark!r}: {self.received!r}"
-            self.received += piece
+            self.read_some()
         return self.received
+
+    def read_some(self) -> None:
+        """Wait for more bytes and take them in."""
+        piece = self._socket.recv(65536)
+        assert piece, f"the service hung up: {self.received!r}"
+        self.received += piece
 
     def read_all(self) -> bytes:
         """Read until the service closes the connection."""
