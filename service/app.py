@@ -5,14 +5,18 @@ import importlib.metadata
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 
 from lm.volume import ReadFile, read_plain
 from service.api import checkpoints, generate, health, home, models
-from service.api.arrival import ArrivalMiddleware
+from service.api.arrival import REQUEST_ID_HEADER, ArrivalMiddleware
 from service.api.body_limit import BodyLimitMiddleware
 from service.api.errors import install_error_handlers
+from service.api.faults import FaultMiddleware
+from service.api.generate import CHECKPOINT_HEADER
+from service.api.guard import HEALTH, METRICS, KeyMiddleware, say_keys_in_schema
 from service.runtime import Runtime
 from service.settings import Settings
 from service.traces import QUIET_ROUTES
@@ -51,9 +55,33 @@ def create_app(settings: Settings, read: ReadFile = read_plain) -> FastAPI:
         telemetry=_telemetry(runtime),
     )
     app.state.runtime = runtime
-    app.add_middleware(ArrivalMiddleware, clock=runtime.clock)
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    _add_middleware(app, runtime)
     install_error_handlers(app)
     for room in (generate, models, checkpoints, health, home):
         app.include_router(room.router)
     return app
+
+
+def _add_middleware(app: FastAPI, runtime: Runtime) -> None:
+    """What every request passes on its way to any route; what is added last is outermost."""
+    settings = runtime.settings
+    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    if settings.api_keys is not None:
+        unguarded = HEALTH if settings.guard_metrics else HEALTH | {METRICS}
+        app.add_middleware(
+            KeyMiddleware,
+            keys=settings.api_keys | settings.admin_key,
+            unguarded=unguarded,
+            on_refused=runtime.metrics.requests.on_refused,
+        )
+        say_keys_in_schema(app, unguarded)
+    app.add_middleware(FaultMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "Content-Type", REQUEST_ID_HEADER),
+            expose_headers=(REQUEST_ID_HEADER, CHECKPOINT_HEADER, "Retry-After"),
+        )
+    app.add_middleware(ArrivalMiddleware, clock=runtime.clock)

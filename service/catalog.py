@@ -52,6 +52,12 @@ class Catalog:
         self._read = read
         self._known: dict[Path, tuple[Stamp, Step]] = {}
 
+    def from_inside(self, message: str) -> str:
+        """A message with its paths as seen from the volume: where that lies is not for clients."""
+        for root in sorted({str(self.volume), str(self.volume.resolve())}, key=len, reverse=True):
+            message = message.replace(f"{root}/", "").replace(root, self.volume.name)
+        return message
+
     def runs(self) -> list[str]:
         """Names of the runs, sorted; a link that leads out of the volume is none."""
         root = self.volume.resolve()

@@ -6,7 +6,8 @@ ServiceError
 ├── UnknownModel         no such checkpoint, or one that must not be served
 ├── Unauthorized         the key is missing or wrong
 ├── Forbidden            nobody may do this: no key is set for it
-├── QueueFull            too many requests wait; try again after ``retry_after_s``
+├── QueueFull            too much waits; try again after ``retry_after_s``
+│   └── TooManyRequests  one client has too many requests open
 ├── NotReady             no model is served yet
 ├── NoRoom               the model that was named does not fit beside those in use
 ├── Draining             the service is shutting down
@@ -61,7 +62,7 @@ class Forbidden(ServiceError):
 
 
 class QueueFull(ServiceError):
-    """Too many requests wait."""
+    """Too much waits."""
 
     code = "queue_full"
     type = "overloaded_error"
@@ -69,6 +70,12 @@ class QueueFull(ServiceError):
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TooManyRequests(QueueFull):
+    """One client has too many requests open."""
+
+    code = "too_many_requests"
 
 
 class NotReady(ServiceError):

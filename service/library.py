@@ -79,7 +79,7 @@ class Library:
             return None
         except Exception as error:
             logger.exception("loading %s failed", step.name)
-            message = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}; the service's log says more"
             self.refusals.add(_key(step), "load_failed", message, marks)
             return None
         if refusal is None:

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f" [{field.default}]"
+        default = "" if field.default in (None, ()) else f" [{field.default}]"
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
@@ -88,8 +88,9 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
 
 def _in_one_line(error: ValidationError) -> str:
     first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:  # about several settings; the message names them
-        return first["msg"].removeprefix("Value error, ")
+        return message
     name = ".".join(str(part) for part in first["loc"])
     got = "" if is_secret(str(first["loc"][0])) else f", got {first['input']!r}"
-    return f"{name}: {first['msg']}{got}"
+    return f"{name}: {message}{got}"

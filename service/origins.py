@@ -56,13 +56,13 @@ def source_of(name: str, options: dict[str, str], files: dict[str, Path]) -> str
 
 def type_of(name: str) -> str:
     """The type of a setting for people: ``integer or none``, ``console|json``."""
-    text = str(Settings.model_fields[name].rebuild_annotation())
+    text = str(Settings.model_fields[name].annotation)
     for pattern, plain in (
-        (r"typing\.Annotated\[(.+?), .*\]", r"\1"),
+        (r"tuple\[str, \.\.\.\]", "texts"),
         (r"typing\.Optional\[(.+)\]", r"\1 | None"),
         (r"<class '([\w.]+)'>", r"\1"),
         (r"typing\.Literal\[(.+?)\]", lambda found: found[1].replace("'", "").replace(", ", "|")),
-        (r"[\w.]*SecretStr", "secret"),
+        (r"[\w.]*Keyring", "secret"),
         (r"[\w.]*Path", "path"),
         (r" \| None", " or none"),
     ):
@@ -71,4 +71,6 @@ def type_of(name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    return "none" if value is None else str(value)
+    if value in (None, ()):
+        return "none"
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -12,7 +12,7 @@ import torch
 from lm.device import pick_device
 from lm.volume import ReadFile, Step, read_plain
 from service import naming, traces
-from service.api.limits import Admission
+from service.api.limits import Admission, Limits
 from service.api.replies import Switchboard
 from service.catalog import Catalog
 from service.engine.served import ServedModel
@@ -35,7 +35,12 @@ class Runtime:
         self.settings = settings
         self.metrics = Metrics(time.time)
         self.admission = Admission(
-            num_slots=settings.num_slots, max_waiting_requests=settings.max_waiting_requests
+            Limits(
+                num_slots=settings.num_slots,
+                max_waiting_requests=settings.max_waiting_requests,
+                max_waiting_tokens=settings.max_waiting_tokens,
+                max_requests_per_client=settings.max_requests_per_key,
+            )
         )
         endpoint = settings.otlp_endpoint
         self.traces = None if endpoint is None else traces.connect(endpoint, self.clock)

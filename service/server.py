@@ -56,9 +56,9 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(app: FastAPI, settings: Settings) -> None:
-    """Serve until a signal; returns once everything has ended."""
-    config = uvicorn.Config(
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How connections are treated."""
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -66,5 +66,11 @@ def serve(app: FastAPI, settings: Settings) -> None:
         access_log=settings.log_level == "debug",  # each request has a line of its own
         timeout_graceful_shutdown=CLOSE_CONNECTIONS_S,
         server_header=False,
+        ws="none",
+        lifespan="on",
     )
-    DrainingServer(config, app.state.runtime).run()
+
+
+def serve(app: FastAPI, settings: Settings) -> None:
+    """Serve until a signal; returns once everything has ended."""
+    DrainingServer(server_config(app, settings), app.state.runtime).run()

@@ -6,13 +6,14 @@ directory, defaults. A misspelt variable or file stops the start by name instead
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.keys import Keyring
 from service.logs import LogFormat
 
 ENV_PREFIX = "NESTLING_"
@@ -25,11 +26,24 @@ _KUBERNETES_LINK = re.compile(
 _KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 """And such a value into ``NESTLING_PORT`` if the Service is called just that."""
 
+_ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[\da-fA-F:]+\](:\d+)?")
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part for part in re.split(r"[,\s]+", text) if part)
+
+
+def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
+    """Text is parsed; anything else is left to the field's type."""
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
 
 class Settings(BaseSettings):
     """Settings of one service process; frozen."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", arbitrary_types_allowed=True
+    )
 
     volume: Path = Field(Path("volume"), description="Directory that the trainer publishes to.")
     run: str | None = Field(
@@ -55,6 +69,15 @@ class Settings(BaseSettings):
     )
     max_waiting_requests: int = Field(
         256, ge=0, description="Requests that may wait for a slot; more are refused with 429."
+    )
+    max_waiting_tokens: int = Field(
+        1 << 18,
+        ge=1,
+        description="Prompt and output tokens that waiting requests may ask for together; more "
+        "are refused with 429.",
+    )
+    max_requests_per_key: int | None = Field(
+        None, ge=1, description="Requests of one key that may run or wait; by default any."
     )
     max_body_bytes: int = Field(1 << 20, ge=1, description="Largest request body.")
     request_timeout_s: float = Field(
@@ -91,8 +114,21 @@ class Settings(BaseSettings):
         Path("/run/secrets"),
         description="Directory whose files nestling_NAME give settings, keys above all.",
     )
-    admin_key: SecretStr | None = Field(
-        None, description="Key of the routes that change what is served; without it, nobody may."
+    api_keys: Annotated[Keyring | None, _parsed(Keyring.parse)] = Field(
+        None,
+        description="Keys that clients need for everything but health, between commas or white "
+        "space; by default none is asked for.",
+    )
+    admin_key: Annotated[Keyring | None, _parsed(lambda text: Keyring.of([text.strip()]))] = Field(
+        None,
+        description="Key of the routes that change what is served; without it, nobody may. It "
+        "opens all other routes, too.",
+    )
+    guard_metrics: bool = Field(default=False, description="Ask for a key on /metrics, too.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode, _parsed(_split)] = Field(
+        (),
+        description="Origins of web pages that may use the API from a browser, between commas, "
+        "such as https://example.org; * is any.",
     )
     max_bpb_regression: float | None = Field(
         None,
@@ -113,6 +149,9 @@ class Settings(BaseSettings):
         description="Base URL of an OpenTelemetry collector (OTLP over HTTP) for traces; by "
         "default nothing is traced.",
     )
+    log_prompts: bool = Field(
+        default=False, description="Log what is asked; by default no text of a request is logged."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged; warning leaves out one line a request."
     )
@@ -126,6 +165,27 @@ class Settings(BaseSettings):
         if isinstance(value, str) and is_kubernetes_address(value):
             return cls.model_fields["port"].default
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _refuse_what_no_browser_sends(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin; one looks like https://example.org:8443"
+                )
+        return origins
+
+    @model_validator(mode="after")
+    def _need_keys_for_what_is_about_keys(self) -> Self:
+        about_keys = {
+            "guard_metrics": self.guard_metrics,
+            "max_requests_per_key": self.max_requests_per_key is not None,
+        }
+        for name, is_set in about_keys.items():
+            if is_set and self.api_keys is None:
+                raise ValueError(f"{name} needs api_keys")
+        return self
 
     @model_validator(mode="after")
     def _leave_room_for_prompts(self) -> Self:
@@ -144,7 +204,7 @@ def is_kubernetes_address(value: str) -> bool:
 
 def is_secret(name: str) -> bool:
     """Whether a setting's value must not be shown."""
-    return "SecretStr" in str(Settings.model_fields[name].annotation)
+    return Keyring.__name__ in str(Settings.model_fields[name].annotation)
 
 
 def variable_of(name: str) -> str:

@@ -31,6 +31,8 @@ class Ending:
     """What a span says of a request that has ended."""
 
     route: str
+    request_id: str
+    """The one that the client knows."""
     request: GenerationRequest
     checkpoint: Checkpoint
     timeline: Timeline
@@ -125,7 +127,7 @@ def _attributes(ending: Ending) -> dict[str, AttributeValue]:
         "gen_ai.request.model": ending.checkpoint.run,
         "gen_ai.request.max_tokens": request.max_new_tokens,
         "gen_ai.request.temperature": sampling.temperature,
-        "gen_ai.response.id": request.request_id,
+        "gen_ai.response.id": ending.request_id,
         "gen_ai.response.model": ending.checkpoint.name,
         "gen_ai.response.finish_reasons": [ending.reason.value],
         "gen_ai.usage.input_tokens": len(request.prompt_ids),

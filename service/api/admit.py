@@ -22,33 +22,34 @@ INLINE_ENCODE_CHARACTERS = 8192
 logger = logging.getLogger(__name__)
 
 
-async def admit(
-    runtime: Runtime, body: GenerateRequest, *, request_id: str, arrival: Arrival
-) -> Reply:
+async def admit(runtime: Runtime, body: GenerateRequest, arrival: Arrival) -> Reply:
     """Validate against the model, check the limits and submit.
 
     Raises the ``ServiceError`` that says why a request is not accepted, and counts and
     logs it.
     """
     try:
-        runtime.admission.check(runtime.switchboard.num_open)
+        runtime.admission.check(arrival.client)
         deadline = arrival.at + runtime.settings.request_timeout_s
         model = await runtime.model_named(body.model, deadline)
         prompt_ids = await _encode(model, body.prompt)
         check_context(len(prompt_ids), body.max_new_tokens, model.max_model_tokens)
         request = GenerationRequest(
-            request_id=request_id,
+            request_id=runtime.switchboard.own_id(arrival.request_id),
             prompt_ids=tuple(prompt_ids),
             max_new_tokens=body.max_new_tokens,
             sampling=body.sampling(),
             stop=tuple(body.stop),
             deadline=deadline,
         )
+        if runtime.settings.log_prompts:
+            fields = {"id": arrival.request_id, "prompt": body.prompt}
+            logger.info("request asks", extra={"fields": fields})
         return runtime.switchboard.open(runtime.worker, model, request, arrival)
     except ServiceError as error:
         runtime.metrics.requests.on_refused(error.code)
         fields = {
-            "id": request_id,
+            "id": arrival.request_id,
             "route": arrival.route,
             "reason": error.code,
             "error": error.message,

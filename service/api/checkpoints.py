@@ -1,6 +1,7 @@
 """Routes for checkpoints: what there is, what is served, why something is not, and pins."""
 
 import asyncio
+import dataclasses
 from typing import Any
 
 from fastapi import APIRouter
@@ -50,7 +51,7 @@ def checkpoints(runtime: RuntimeDep) -> CheckpointList:
     return CheckpointList(
         run=watcher.run,
         pinned=current.checkpoint.name if watcher.is_holding and current is not None else None,
-        problem=problem,
+        problem=problem and runtime.catalog.from_inside(problem),
         checkpoints=sorted(listed, key=lambda one: (one.run, one.step)),
     )
 
@@ -82,8 +83,13 @@ async def reload(runtime: RuntimeDep, body: ReloadRequest | None = None) -> Relo
 
 
 def _of_run(runtime: Runtime, run: str, survey: Survey) -> list[CheckpointStatus]:
-    refused = {n: why for (of, n), why in runtime.watcher.refusals.table.items() if of == run}
-    broken = {n: Refusal(why.reason, str(why), ()) for n, why in survey.broken.items()}
+    from_inside = runtime.catalog.from_inside
+    refused = {
+        n: dataclasses.replace(why, message=from_inside(why.message))
+        for (of, n), why in runtime.watcher.refusals.table.items()
+        if of == run
+    }
+    broken = {n: Refusal(why.reason, from_inside(str(why)), ()) for n, why in survey.broken.items()}
     unfinished = {n: refused.get(n) for n in survey.unfinished}
     gone = {n: why for n, why in refused.items() if n not in survey.numbers}
     return [

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.api.arrival import Arrival
 from service.runtime import Runtime
 
 
@@ -14,3 +15,12 @@ def get_runtime(request: Request) -> Runtime:
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
+
+
+def get_arrival(request: Request) -> Arrival:
+    """When the request came, under which id, and whose it is."""
+    arrival: Arrival = request.state.arrival
+    return arrival
+
+
+ArrivalDep = Annotated[Arrival, Depends(get_arrival)]

@@ -1,7 +1,6 @@
 """``POST /generate``: our own route, flat and small, whole or streamed."""
 
 import contextlib
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from service.api.admit import admit
-from service.api.dependencies import RuntimeDep
+from service.api.dependencies import ArrivalDep, RuntimeDep
 from service.api.errors import error_body
 from service.api.replies import Reply
 from service.api.schemas import (
@@ -27,6 +26,8 @@ from service.engine.request import Finished, FinishReason, TokenGenerated
 from service.engine.served import Checkpoint
 from service.errors import DeadlineExceeded, Draining, GenerationFailed, ServiceError
 
+CHECKPOINT_HEADER = "x-nestling-checkpoint"
+
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; nobody receives it."""
 
@@ -38,15 +39,16 @@ router = APIRouter(tags=["generation"])
 
 
 @router.post("/generate", response_model=GenerateResponse, responses=ERRORS)
-async def generate(body: GenerateRequest, request: Request, runtime: RuntimeDep) -> Response:
+async def generate(
+    body: GenerateRequest, request: Request, runtime: RuntimeDep, arrival: ArrivalDep
+) -> Response:
     """Continue a prompt.
 
     With `stream`, tokens come as server-sent events, each `data: {"token_id", "text"}`; the
     last one has `finish_reason`, `usage`, `timings` and `checkpoint`, then `data: [DONE]`.
     """
-    request_id = uuid.uuid4().hex
-    reply = await admit(runtime, body, request_id=request_id, arrival=request.state.arrival)
-    headers = {"x-request-id": request_id} | checkpoint_header(reply.model.checkpoint)
+    reply = await admit(runtime, body, arrival)
+    headers = checkpoint_header(reply.model.checkpoint)
     keep_alive_s = runtime.settings.keep_alive_s
     with contextlib.ExitStack() as listening:
         listening.enter_context(reply)
@@ -118,7 +120,7 @@ def raise_for_reason(event: Finished) -> None:
 
 def checkpoint_header(checkpoint: Checkpoint) -> dict[str, str]:
     """Provenance for those who do not read bodies: ``run@step;fingerprint=…``."""
-    return {"x-nestling-checkpoint": f"{checkpoint.name};fingerprint={checkpoint.fingerprint}"}
+    return {CHECKPOINT_HEADER: f"{checkpoint.name};fingerprint={checkpoint.fingerprint}"}
 
 
 def _token_json(event: TokenGenerated) -> str:

@@ -28,7 +28,7 @@ async def readyz(runtime: RuntimeDep) -> Response:
     try:
         checkpoint = runtime.model().checkpoint.name
     except NotReady as error:
-        reason = error.message
+        reason = runtime.catalog.from_inside(error.message)
     if runtime.admission.is_draining:
         reason = "the service is shutting down"
     status = Health(

@@ -7,6 +7,7 @@ work behind.
 
 import asyncio
 import collections
+import itertools
 import logging
 from collections.abc import Callable
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Self
 
 from opentelemetry.context import Context
 
-from service.api.arrival import Arrival
+from service.api.arrival import ANYBODY, Arrival
 from service.api.limits import Admission
 from service.engine.request import (
     Event,
@@ -44,7 +45,7 @@ class Reply:
     ) -> None:
         self.request = request
         self.model = model
-        self.route = arrival.route
+        self.arrival = arrival
         self.timeline = Timeline(arrival.at)
         self.num_tokens = 0
         self.trace: Context | None = None
@@ -99,6 +100,7 @@ class Switchboard:
         self._traces = traces
         self._replies: dict[str, Reply] = {}
         self._open_on: collections.Counter[str] = collections.Counter()
+        self._numbers = itertools.count(1)
 
     @property
     def num_open(self) -> int:
@@ -109,16 +111,21 @@ class Switchboard:
         """Those that a model answers; any thread may ask."""
         return self._open_on[model.checkpoint.fingerprint]
 
+    def own_id(self, request_id: str) -> str:
+        """An id for the engine: the one of the answer may be a client's, who may use it again."""
+        return f"{request_id}#{next(self._numbers)}"
+
     def open(
         self, worker: Worker, model: ServedModel, request: GenerationRequest, arrival: Arrival
     ) -> Reply:
         """Submit a request and listen to it; raises if it may not be accepted now."""
-        self._admission.check(self.num_open)
+        self._admission.check(arrival.client, request.num_tokens)
         reply = Reply(request, model, arrival, lambda: worker.abort(request.request_id))
         if self._traces is not None:
             reply.trace, reply.trace_id = self._traces.begin()
         self._replies[request.request_id] = reply
         self._open_on[model.checkpoint.fingerprint] += 1
+        self._admission.on_opened(arrival.client, request.num_tokens)
         worker.submit(model, request)
         return reply
 
@@ -146,6 +153,7 @@ class Switchboard:
             case Started():
                 timeline.started = turn.began_at
                 metrics.on_started(timeline, num_prompt_tokens)
+                self._admission.on_started(reply.request.num_tokens)
             case TokenGenerated():
                 reply.num_tokens += 1
                 metrics.on_token(timeline, timeline.on_token(turn.at), reply.trace_id)
@@ -157,8 +165,9 @@ class Switchboard:
                 metrics.on_finished(
                     timeline, event.reason, num_prompt_tokens, reply.num_tokens, reply.trace_id
                 )
-                if timeline.started is not None:
-                    self._admission.on_finished(turn.at - timeline.started)
+                service_s = None if timeline.started is None else turn.at - timeline.started
+                client = reply.arrival.client
+                self._admission.on_ended(client, reply.request.num_tokens, service_s)
                 self._tell(reply, event)
 
     def _tell(self, reply: Reply, event: Finished) -> None:
@@ -166,7 +175,8 @@ class Switchboard:
         _log(reply, event)
         if self._traces is not None and reply.trace is not None:
             ending = Ending(
-                route=reply.route,
+                route=reply.arrival.route,
+                request_id=reply.arrival.request_id,
                 request=reply.request,
                 checkpoint=reply.model.checkpoint,
                 timeline=reply.timeline,
@@ -180,8 +190,8 @@ def _log(reply: Reply, event: Finished) -> None:
     """One line a request; never what it says."""
     timeline = reply.timeline
     fields: dict[str, object] = {
-        "id": reply.request.request_id,
-        "route": reply.route,
+        "id": reply.arrival.request_id,
+        "route": reply.arrival.route,
         "model": reply.model.checkpoint.name,
         "prompt_tokens": len(reply.request.prompt_ids),
         "generated_tokens": reply.num_tokens,
@@ -191,6 +201,8 @@ def _log(reply: Reply, event: Finished) -> None:
         "outcome": event.reason.value,
         "client_gone": reply.is_client_gone,
     }
+    if reply.arrival.client != ANYBODY:
+        fields["client"] = reply.arrival.client
     if reply.trace_id is not None:
         fields["trace_id"] = reply.trace_id
     logger.info("request ended", extra={"fields": fields})

@@ -23,6 +23,11 @@ class GenerationRequest:
     deadline: float | None = None
     """Reading of the worker's clock at which the request is given up."""
 
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and output that it asks for."""
+        return len(self.prompt_ids) + self.max_new_tokens
+
 
 class FinishReason(enum.StrEnum):
     """Why a request ended."""

@@ -7,6 +7,7 @@ none mixes weights.
 """
 
 import dataclasses
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from service.engine.request import (
     StepStats,
 )
 from service.engine.served import ServedModel
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +118,9 @@ class Worker:
         expired = self._forget_ended(engine.expire(self._clock()))
         try:
             return [*expired, *self._forget_ended(engine.step())]
-        except Exception as error:  # noqa: BLE001  whatever the model raises, clients get an answer
-            return [*expired, *self._fail(engine, f"{type(error).__name__}: {error}")]
+        except Exception as error:  # whatever the model raises, clients get an answer
+            logger.exception("a step failed")
+            return [*expired, *self._fail(engine, f"{type(error).__name__}, see the log")]
 
     def _fail(self, engine: Engine, message: str) -> list[Event]:
         """End all requests of an engine, those too whose end was lost with the failing step."""

@@ -39,17 +39,21 @@ def test_a_key_can_come_from_a_file_and_anything_given_is_stronger(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "nestling_admin_key").write_text("from a file\n")
+    (tmp_path / "nestling_api_keys").write_text("first-key\nsecond-key\n")
     (tmp_path / "of_somebody_else").write_text("x")
 
-    def key(*arguments: str) -> str:
+    def is_key(key: str, *arguments: str) -> bool:
         admin_key = read_settings([f"--secrets-dir={tmp_path}", *arguments]).admin_key
         assert admin_key is not None
-        return admin_key.get_secret_value()
+        return admin_key.owner(key) is not None
 
-    assert key() == "from a file"
-    assert key("--admin-key", "an option") == "an option"
+    assert is_key("from a file")
+    assert is_key("an option", "--admin-key", "an option")
     monkeypatch.setenv("NESTLING_ADMIN_KEY", "a variable")
-    assert key() == "a variable"
+    assert is_key("a variable")
+    api_keys = read_settings([f"--secrets-dir={tmp_path}"]).api_keys
+    assert api_keys is not None
+    assert len(api_keys) == 2
 
 
 def test_a_secret_that_names_no_setting_is_refused(tmp_path: Path) -> None:
@@ -76,6 +80,9 @@ def test_a_secret_that_cannot_be_read_is_one_line(
         (["--num-slots", "64", "--max-step-tokens", "64"], "max_step_tokens 64 must exceed"),
         (["--device", "abacus"], "unknown device 'abacus'; use auto, cpu or cuda"),
         (["--dtype", "int4"], "dtype: .*'int4'"),
+        (["--api-keys", "swordfi"], "api_keys: a key has fewer than 8 characters"),
+        (["--admin-key", ""], "admin_key: a key has fewer than 8 characters"),
+        (["--guard-metrics", "true"], "guard_metrics needs api_keys"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -86,6 +93,7 @@ def test_a_bad_value_is_one_line_and_exit_2(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.fullmatch(rf"service: {expected}.*\n", captured.err)
+    assert "swordfi" not in captured.err
 
 
 def test_an_unknown_variable_is_one_line_and_exit_2(

@@ -42,6 +42,7 @@ def test_each_source_is_named(
     assert lines["threads"].startswith("threads int or none none 3 NESTLING_THREADS Threads")
     secret = f"admin_key secret or none none (hidden) {tmp_path}/nestling_admin_key Key"
     assert lines["admin_key"].startswith(secret)
+    assert lines["cors_origins"].startswith("cors_origins texts none none default Origins")
     assert lines["dtype"].startswith("dtype auto|float32|bfloat16|float64 auto auto default ")
 
 

@@ -75,6 +75,40 @@ def test_values_that_make_no_sense_are_refused(name: str, value: str) -> None:
         Settings(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["api_keys", "admin_key"])
+@pytest.mark.parametrize("value", ["", " ", "short"])
+def test_a_key_that_protects_nothing_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        Settings(**{name: value})
+
+
+def test_keys_are_not_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NESTLING_API_KEYS", "open-sesame,second-key")
+    monkeypatch.setenv("NESTLING_ADMIN_KEY", "open sesame")
+    settings = Settings()
+    assert "sesame" not in repr(settings) + str(settings.model_dump())
+    assert settings.api_keys is not None
+    assert len(settings.api_keys) == 2
+    assert settings.admin_key is not None
+    assert settings.admin_key.owner("open sesame")
+
+
+def test_origins_are_split_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NESTLING_CORS_ORIGINS", "https://a.example, http://127.0.0.1:8080")
+    assert Settings().cors_origins == ("https://a.example", "http://127.0.0.1:8080")
+    assert Settings(cors_origins="*").cors_origins == ("*",)
+    for wrong in ("a.example", "https://a.example/", "https://*.example", "null"):
+        with pytest.raises(ValidationError, match="is no origin"):
+            Settings(cors_origins=wrong)
+
+
+@pytest.mark.parametrize(("name", "value"), [("guard_metrics", True), ("max_requests_per_key", 3)])
+def test_what_is_about_keys_needs_some(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=f"{name} needs api_keys"):
+        Settings(**{name: value})
+    assert getattr(Settings(**{name: value, "api_keys": "long-enough"}), name) == value
+
+
 def test_slots_that_leave_no_room_for_prompts_are_refused() -> None:
     with pytest.raises(ValidationError, match="max_step_tokens 8 must exceed num_slots 8"):
         Settings(num_slots=8, max_step_tokens=8)

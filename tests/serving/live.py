@@ -10,6 +10,7 @@ import uvicorn
 
 from service.app import create_app
 from service.runtime import Runtime
+from service.server import server_config
 from service.settings import Settings
 from serving.engines import gated_engine, toy_served
 from serving.exposition import Exposition
@@ -38,8 +39,7 @@ class LiveService:
     def __init__(self, settings: Settings) -> None:
         app = create_app(settings)
         self.runtime: Runtime = app.state.runtime
-        config = uvicorn.Config(app, port=0, log_config=None, ws="none", lifespan="on")
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(server_config(app, settings))
         self._thread = threading.Thread(target=self._server.run, name="uvicorn")
         self.port = 0
         self.client = httpx.Client()

@@ -50,6 +50,10 @@ class RawClient:
         """Leave as a browser tab does."""
         self._socket.close()
 
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, and go on listening."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def reset(self) -> None:
         """Leave with a TCP reset instead of a farewell."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

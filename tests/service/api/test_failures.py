@@ -1,6 +1,7 @@
 """Requests that are not answered with text: refused at the door, or given up later."""
 
 import json
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from serving import (
     toy_settings,
     wait_until,
 )
+from toys import publish_toy
 
 
 @pytest.fixture
@@ -62,6 +64,25 @@ def test_without_a_model_it_is_503_with_the_reason(tmp_path: Path) -> None:
         assert rejections == {"not_ready": 2}
 
 
+def test_no_answer_says_where_the_volume_is(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    publish_toy(volume, "toy", 1)
+    weights = volume / "toy" / "step-00000001" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    broken = volume / "toy" / "step-00000002"
+    broken.mkdir()
+    (broken / "manifest.json").write_text("{")
+    with LiveService(toy_settings(volume)) as service:
+        paths = ("/checkpoints", "/readyz", "/v1/models", "/v1/models/toy@1", "/v1/models/toy@2")
+        wait_until(lambda: "refused" in service.client.get("/checkpoints").text, "it is refused")
+        answers = [service.client.get(path) for path in paths]
+        answers += [post(service), post(service, model="toy@1"), post(service, model="toy@2")]
+        texts = [answer.text for answer in answers]
+        assert "toy/step-00000001" in texts[0]
+        assert "toy/step-00000002" in texts[0]
+        assert not [text for text in texts if str(tmp_path) in text or "Traceback" in text]
+
+
 def test_a_full_queue_is_429_with_a_time_to_come_back(
     gated: GatedService, pool: ThreadPoolExecutor
 ) -> None:
@@ -78,6 +99,62 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(
     assert metrics.by_label("admission_rejections_total", "reason") == {"queue_full": 2}
     assert metrics.total("requests_total") == 2
     assert post(gated).status_code == 200, "there is room again"
+
+
+def test_too_many_tokens_in_the_queue_are_429(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    with GatedService(tmp_path, num_slots=1, max_step_tokens=2, max_waiting_tokens=20) as gated:
+        accepted = [pool.submit(post, gated, max_new_tokens=9)]
+        gated.decoder.release()
+        gated.wait_for_steps(2)  # so the first has been seen to start
+        accepted.append(pool.submit(post, gated, max_new_tokens=9))
+        wait_until(lambda: gated.runtime.switchboard.num_open == 2, "one runs and one waits")
+        response = post(gated, max_new_tokens=15)
+        check(response, 429, "queue_full")
+        assert int(response.headers["retry-after"]) >= 1
+        message = response.json()["error"]["message"]
+        assert message == ("waiting requests ask for 11 tokens; with 17 more they would exceed 20")
+        accepted.append(pool.submit(post, gated, max_new_tokens=7))
+        wait_until(lambda: gated.runtime.switchboard.num_open == 3, "a small one is accepted")
+        gated.decoder.open()
+        assert [future.result().status_code for future in accepted] == [200] * 3
+
+
+def test_a_key_has_a_share_of_the_service(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    def ask(key: str) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"}
+        body = {"prompt": "01", "max_new_tokens": 2}
+        return gated.client.post("/generate", json=body, headers=headers)
+
+    keys = ["first-key", "second-key"]
+    limits = {"api_keys": ",".join(keys), "max_requests_per_key": 2}
+    with GatedService(tmp_path, num_slots=1, max_step_tokens=2, **limits) as gated:
+        accepted = [pool.submit(ask, keys[0]) for _ in range(2)]
+        wait_until(lambda: gated.runtime.switchboard.num_open == 2, "the first has its share")
+        response = ask(keys[0])
+        check(response, 429, "too_many_requests")
+        assert int(response.headers["retry-after"]) >= 1
+        accepted.append(pool.submit(ask, keys[1]))
+        wait_until(lambda: gated.runtime.switchboard.num_open == 3, "the second is let in")
+        gated.decoder.open()
+        assert [future.result().status_code for future in accepted] == [200] * 3
+        assert ask(keys[0]).status_code == 200, "its share is free again"
+
+
+def test_prompts_are_logged_only_if_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    publish_toy(tmp_path, "toy", 1)
+    for log_prompts in (False, True):
+        caplog.clear()
+        with (
+            caplog.at_level(logging.DEBUG),
+            LiveService(toy_settings(tmp_path, log_prompts=log_prompts)) as service,
+        ):
+            service.wait_ready()
+            post(service, prompt="swordfish", max_new_tokens=1)
+            post(service, prompt="swordfish", max_new_tokens=9999)
+            post(service, prompt="swordfish", temprature=1)
+            service.client.post("/generate", content=b'{"prompt": "swordfish')
+        said = [str(vars(record)) for record in caplog.records]
+        assert any("swordfish" in one for one in said) == log_prompts
 
 
 def test_refusals_are_counted_and_hold_nothing(gated: GatedService) -> None:
@@ -138,7 +215,8 @@ def test_a_model_that_fails_before_the_first_token_is_500(
     gated.decoder.fault = RuntimeError("out of cheese")
     response = post(gated, stream=stream)
     check(response, 500, "generation_failed")
-    assert "RuntimeError: out of cheese" in response.json()["error"]["message"]
+    message = response.json()["error"]["message"]
+    assert message == "the model's step failed: RuntimeError, see the log"
     gated.decoder.fault = None
     assert post(gated).status_code == 200, "the service goes on"
     outcomes = gated.metrics().by_label("requests_total", "outcome")

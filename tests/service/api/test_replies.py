@@ -6,7 +6,7 @@ import pytest
 from serving import Exposition, generation_request, toy_served
 
 from service.api.arrival import Arrival
-from service.api.limits import Admission
+from service.api.limits import Admission, Limits
 from service.api.replies import Reply, Switchboard
 from service.engine.request import (
     Event,
@@ -41,13 +41,15 @@ class Office:
 
     def __init__(self) -> None:
         self.metrics = Metrics(lambda: 0.0)
-        self.switchboard = Switchboard(self.metrics, Admission(num_slots=2, max_waiting_requests=2))
+        self.switchboard = Switchboard(
+            self.metrics, Admission(Limits(num_slots=2, max_waiting_requests=2))
+        )
         self.worker = RecordingWorker()
         self.model = toy_served()
 
     def open(self, request_id: str, arrived: float = 0.0) -> Reply:
         request = generation_request(request_id)
-        arrival = Arrival(arrived, "/generate")
+        arrival = Arrival(arrived, "/generate", request_id)
         return self.switchboard.open(self.worker, self.model, request, arrival)  # type: ignore[arg-type]
 
     def turn(self, *events: Event, began_at: float, at: float) -> None:

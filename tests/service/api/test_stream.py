@@ -11,7 +11,7 @@ from starlette.types import Message
 
 from service.api.stream import ClientGone, sse, until_gone
 
-LEAVING = ("close", "reset")
+LEAVING = ("close", "reset", "half_close")
 
 
 def test_an_event_is_one_line_of_json_and_an_empty_one() -> None:
@@ -56,6 +56,7 @@ def wait_and_leave(gated: GatedService, client: RawClient, how: str) -> None:
     gated.wait_for_command()
     gated.decoder.release()
     wait_until(lambda: gated.runtime.switchboard.num_open == 0, "the request is given up")
+    client.close()
 
 
 def check_aborted(gated: GatedService, count: int = 1) -> None:
@@ -114,6 +115,7 @@ def test_leaving_the_queue_takes_no_slot(gated: GatedService, how: str, stream: 
     gated.wait_for_command()
     gated.decoder.release(2)  # the step under way, and the one that the abort is reported with
     wait_until(lambda: gated.runtime.switchboard.num_open == 1, "the waiting one is given up")
+    waiting.close()
     assert gated.metrics().value("num_requests_waiting") == 0
     assert gated.metrics().value("request_queue_time_seconds_count") == 1, "it never started"
     gated.decoder.open()
