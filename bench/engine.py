@@ -19,6 +19,7 @@ from tokenizers import decoders, models
 
 from bench.machine import machine
 from lm.decoder import Decoder, decoder_from_weights
+from lm.foreign.directory import read_directory
 from lm.initialize import initialize
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
@@ -26,7 +27,6 @@ from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.request import GenerationRequest, TokenGenerated
 from service.engine.runner import Runner
-from trainer.importing.directory import read_directory
 from trainer.recipes import load_recipe
 
 PROMPT_TOKENS = 128

@@ -43,9 +43,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     logs.configure(settings.log_level, settings.log_format)
 
     from service.app import create_app
+    from service.foreign import with_volume
     from service.server import serve
 
-    serve(create_app(settings), settings)
+    with with_volume(settings) as served:
+        serve(create_app(served), served)
     return 0
 
 

@@ -24,6 +24,7 @@ files too (see secrets_dir). `python -m service settings` says what holds, and b
 
 examples:
   python -m service --volume volume --port 8000
+  python -m service --model hub:HuggingFaceTB/SmolLM2-135M-Instruct
   python -m service compare --prompt "First Citizen:" --steps 100,500,latest
   curl -N localhost:8000/generate -H 'content-type: application/json' \\
     -d '{{"prompt": "First Citizen:", "stream": true}}'

@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     )
 
     volume: Path = Field(Path("volume"), description="Directory that the trainer publishes to.")
+    model: str | None = Field(
+        None,
+        description="Serve this model, hub:OWNER/NAME or a Hugging Face directory, instead of a "
+        "volume; no trainer is needed.",
+    )
     run: str | None = Field(
         None, description="Run to serve; by default the one with the newest checkpoint at start."
     )

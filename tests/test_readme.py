@@ -13,6 +13,7 @@ from service.compare import build_parser as build_compare_parser
 from service.options import build_parser
 from trainer import options
 from trainer.exporting.__main__ import build_parser as build_export_parser
+from trainer.exporting.push_main import build_parser as build_push_parser
 from trainer.importing.__main__ import build_parser as build_import_parser
 from trainer.recipes import load_recipe
 
@@ -54,6 +55,7 @@ def test_a_trainer_command_is_understood(command: str) -> None:
         "export": build_export_parser,
         "import": build_import_parser,
         "plot": options.plot_parser,
+        "push": build_push_parser,
         "recipes": options.recipes_parser,
     }
     if arguments and arguments[0] in parsers:
@@ -73,7 +75,8 @@ def test_a_service_command_is_understood(command: str) -> None:
     if arguments[:1] == ["settings"]:
         assert build_parser().parse_args(arguments[1:])
         return
-    assert build_parser().parse_args(arguments).volume is not None
+    call = build_parser().parse_args(arguments)
+    assert call.volume or call.model
 
 
 @pytest.mark.parametrize("command", [c for c in ALL if c.startswith("curl ")])

@@ -15,10 +15,10 @@ EXTRAS = {
         *("journal", "log", "progress", "plot", "metrics", "tensorboard"),
         *("report", "events", "samples"),
         *("corpus", "tokenizer_source", "tokenizer_training"),
-        *("importing", "exporting", "hub", "speed", "smoke"),
+        *("importing", "exporting", "speed", "smoke"),
         *("describe", "options", "__main__"),
     },
-    "lm": set(),
+    "lm": {"foreign"},
     "service/engine": {"native", "speculation"},
 }
 """Beside the core, by package: what people watch, texts and their tokenizers, imports and exports,

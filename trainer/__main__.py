@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "export": _export,
         "import": _import,
         "plot": _plot,
+        "push": _push,
         "recipes": _recipes,
     }
     command = commands.get(arguments[0]) if arguments else None
@@ -135,6 +136,12 @@ def _plot(arguments: Sequence[str]) -> int:
     plot(call.run_dir, output)
     sys.stdout.write(f"{output}\n")
     return 0
+
+
+def _push(arguments: Sequence[str]) -> int:
+    from trainer.exporting.push_main import main as push_main
+
+    return push_main(arguments)
 
 
 def _recipes(arguments: Sequence[str]) -> int:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lm.foreign import hub
 from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
-from trainer import hub
 from trainer.config import TokenizerConfig
 from trainer.tokenizer_training import train_tokenizer
 

@@ -30,14 +30,14 @@ class ServiceProcess:
 
     def __init__(
         self,
-        volume: Path,
+        volume: Path | None,
         *,
         step_delay_s: float = 0.0,
         control: Path | None = None,
         **options: Any,
     ) -> None:
         defaults = {"port": 0, "dtype": "float64", "threads": 1, "poll_interval_s": 0.05}
-        given = defaults | {"volume": volume} | options
+        given = defaults | ({} if volume is None else {"volume": volume}) | options
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
         program = [str(SLOW_SERVICE), str(step_delay_s)] if step_delay_s else ["-m", "service"]
         if control is not None:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
+from lm.foreign.model import Foreign
 from lm.hf_config import to_hf
 from lm.volume import model_files
 from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
 from trainer.exporting.gpt2 import gpt2_config, gpt2_weights, is_gpt2
 from trainer.exporting.source import Source
-from trainer.importing.foreign import Foreign
 
 
 def has_class(config: ModelConfig) -> bool:

@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor
 
 from lm.config import ModelConfig
+from lm.foreign.model import Foreign
 from lm.tokenizer import Tokenizer
-from trainer.importing.foreign import Foreign
 from trainer.importing.layouts import as_linear
 from trainer.importing.names import by_our_names, is_buffer
 from trainer.importing.quantized import dequantized

@@ -14,9 +14,9 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
+from lm.foreign.model import Foreign
 from lm.hf_config import from_hf
 from lm.tokenizer import Tokenizer
-from trainer.importing.foreign import Foreign
 
 SUFFIX = ".gguf"
 _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r"})

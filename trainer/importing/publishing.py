@@ -10,6 +10,7 @@ from typing import Literal
 import tokenizers
 import torch
 
+from lm.foreign.model import Foreign
 from lm.volume import (
     Progress,
     RunLock,
@@ -21,7 +22,6 @@ from lm.volume import (
     sweep,
 )
 from trainer.importing.checkpoint import Described
-from trainer.importing.foreign import Foreign
 from trainer.importing.source import carries_config, default_run, read_source
 
 Dtype = Literal["float32", "bfloat16", "float16", "source"]

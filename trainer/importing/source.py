@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from trainer import hub
+from lm.foreign import hub
+from lm.foreign.directory import FILES, read_directory
+from lm.foreign.model import Foreign
 from trainer.importing.checkpoint import SUFFIXES, Described, read_checkpoint
-from trainer.importing.directory import FILES, read_directory
-from trainer.importing.foreign import Foreign
 from trainer.importing.gguf import SUFFIX as GGUF
 from trainer.importing.gguf import read_gguf
 

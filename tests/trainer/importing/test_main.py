@@ -12,9 +12,9 @@ import yaml
 from toy_run import toy_recipe
 
 from lm.decoder import Decoder
+from lm.foreign import hub
 from lm.tokenizer import Tokenizer
 from lm.volume import load_weights, newest_step
-from trainer import hub
 from trainer.__main__ import main
 from trainer.importing.__main__ import build_parser
 from trainer.importing.checkpoint import SUFFIXES

@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 
 from lm.decoder import Decoder
+from lm.foreign.directory import INDEX_FILE, WEIGHTS_FILE, read_directory
 from lm.tokenizer import Tokenizer
-from trainer.importing.directory import INDEX_FILE, WEIGHTS_FILE, read_directory
 
 
 def edit(path: Path, **changes: Any) -> None:

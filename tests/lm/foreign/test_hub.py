@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer import hub
+from lm.foreign import hub
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

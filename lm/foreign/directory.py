@@ -6,9 +6,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from lm.foreign.model import Foreign, read_json
 from lm.hf_config import from_hf
 from lm.tokenizer import Tokenizer
-from trainer.importing.foreign import Foreign, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

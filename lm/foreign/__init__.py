@@ -1,0 +1,11 @@
+"""Models made elsewhere: a Hugging Face directory, here or on the Hub, in our terms.
+
+Both processes read them: the trainer's import, and a service that serves one by itself. Files of
+other kinds (GGUF, ``torch.save``) are the trainer's business (``trainer.importing``).
+"""
+
+from lm.foreign import hub
+from lm.foreign.directory import FILES, read_directory
+from lm.foreign.model import Foreign
+
+__all__ = ["FILES", "Foreign", "hub", "read_directory"]

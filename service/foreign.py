@@ -1,0 +1,55 @@
+"""A model that others made, served without a trainer: as the one step of a volume of its own.
+
+Everything behind the volume (hashes, gate, names, metrics) is then as for any other model. The
+volume is a temporary directory with a copy of the weights, gone when the service ends.
+"""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lm.foreign import FILES, hub, read_directory
+from lm.volume import Progress, RunLock, Step, StepDetails, model_files, publish
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def with_volume(settings: Settings) -> Iterator[Settings]:
+    """Settings that name a volume: their own or, for ``model``, a temporary one that holds it.
+
+    Raises ``ValueError`` if the model cannot be had, read or computed, or if a volume or a run is
+    named beside it.
+    """
+    if settings.model is None:
+        yield settings
+        return
+    if beside := settings.model_fields_set & {"volume", "run"}:
+        raise ValueError(f"model is served instead of a volume: leave out {', '.join(beside)}")
+    with tempfile.TemporaryDirectory(prefix="nestling-") as directory:
+        step = publish_model(settings.model, Path(directory))
+        logger.info("%s is %s", settings.model, step.name)
+        yield settings.model_copy(update={"volume": Path(directory), "run": step.manifest.run})
+
+
+def publish_model(source: str, volume: Path) -> Step:
+    """Copy a model into a volume as step 0 of a run with its name."""
+    is_remote = source.startswith(hub.PREFIX)
+    directory = hub.download(source, FILES) if is_remote else Path(source).expanduser()
+    if not directory.is_dir():
+        raise ValueError(f"model {source}: neither a directory nor {hub.PREFIX}OWNER/NAME")
+    foreign = read_directory(directory)
+    name = source.removeprefix(hub.PREFIX).rpartition("/")[2] if is_remote else ""
+    run_dir = volume / (name or directory.resolve().name)
+    details = StepDetails(
+        model_config=foreign.config,
+        tokenizer_fingerprint=foreign.tokenizer.fingerprint,
+        progress=Progress(micro_step=0, optimizer_step=0, tokens_seen=0),
+        versions={"imported_from": source},
+    )
+    with RunLock(run_dir):
+        files = model_files(foreign.weights, foreign.config, foreign.tokenizer)
+        return publish(run_dir, 0, files, details)
