@@ -64,6 +64,8 @@ class Record:
     ends: list[tuple[float, str, int]] = dataclasses.field(default_factory=list)
     """When each stream ended, who answered it, and its tokens."""
     failures: list[str] = dataclasses.field(default_factory=list)
+    started: dict[int, float] = dataclasses.field(default_factory=dict)
+    """When each client's present stream began."""
     memory: list[tuple[float, int]] = dataclasses.field(default_factory=list)
     """The service's resident bytes."""
     began: float = math.nan
@@ -212,6 +214,7 @@ async def keep_streaming(
             "temperature": 0.8,
             "stream": True,
         }
+        record.started[number] = time.perf_counter()
         try:
             async with client.stream("POST", "/generate", json=body) as response:
                 await read(response, record, tokens)
@@ -248,10 +251,9 @@ async def swap(client: httpx.AsyncClient, record: Record, volume: Path, path: Pa
         await asyncio.sleep(0.02)
     one.flipped = time.perf_counter()
     one.opened = one.flipped - (await load_seconds(client) - loaded)
-    while (await resident(client)) > 1:
-        await asyncio.sleep(0.1)
-    last_old = max(end for end, name, _ in record.ends if name != one.name)
-    one.drained = max(one.flipped, last_old)
+    while any(began < one.flipped for began in record.started.values()):
+        await asyncio.sleep(0.02)
+    one.drained = max(end for end, name, _ in record.ends if name != one.name)
     await asyncio.sleep(max(0.0, one.drained + SETTLE_S - time.perf_counter()))
     one.settled = time.perf_counter()
     record.swaps.append(one)
@@ -260,11 +262,6 @@ async def swap(client: httpx.AsyncClient, record: Record, volume: Path, path: Pa
 async def load_seconds(client: httpx.AsyncClient) -> float:
     """Seconds that loading has taken so far."""
     return await metric(client, "nestling_checkpoint_load_seconds_sum")
-
-
-async def resident(client: httpx.AsyncClient) -> float:
-    """Models in memory."""
-    return await metric(client, "nestling_models_resident")
 
 
 async def metric(client: httpx.AsyncClient, name: str) -> float:

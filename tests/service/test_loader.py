@@ -173,6 +173,22 @@ def test_a_step_without_a_tokenizer_is_damage(tmp_path: Path) -> None:
         make_loader().load(step)
 
 
+def test_steps_with_the_same_tokenizer_files_share_one_if_hashes_are_checked(
+    tmp_path: Path,
+) -> None:
+    steps = [publish_toy(tmp_path, "toy", number, seed=number) for number in (1, 2)]
+    loader = make_loader()
+    first, second = (loader.load(step).tokenizer for step in steps)
+    assert second is first
+    careless = make_loader(verify_hashes=False)
+    first, second = (careless.load(step).tokenizer for step in steps)
+    assert second is not first
+
+    flip_byte(steps[1].path / "tokenizer_config.json")
+    with pytest.raises(StepDamaged, match=r"tokenizer_config\.json"):
+        loader.load(steps[1])
+
+
 def test_a_flipped_byte_in_a_small_file_is_refused_by_its_hash(tmp_path: Path) -> None:
     """Nothing else would tell: another end token is as good a number."""
     step = publish_toy(tmp_path, "toy", 1)
