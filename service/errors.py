@@ -8,6 +8,8 @@ ServiceError
 ├── Forbidden            nobody may do this: no key is set for it
 ├── QueueFull            too much waits; try again after ``retry_after_s``
 │   └── TooManyRequests  one client has too many requests open
+├── ClientTooSlow        a request did not become whole in time
+├── TooManyConnections   every connection is in use
 ├── NotReady             no model is served yet
 ├── NoRoom               the model that was named does not fit beside those in use
 ├── Draining             the service is shutting down
@@ -76,6 +78,20 @@ class TooManyRequests(QueueFull):
     """One client has too many requests open."""
 
     code = "too_many_requests"
+
+
+class ClientTooSlow(ServiceError):
+    """A request did not become whole in time."""
+
+    code = "request_timeout"
+    type = "timeout_error"
+
+
+class TooManyConnections(ServiceError):
+    """Every connection is in use."""
+
+    code = "too_many_connections"
+    type = "overloaded_error"
 
 
 class NotReady(ServiceError):

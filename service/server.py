@@ -8,17 +8,22 @@ the signal's.
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.connection import guarded_protocol
 from service.runtime import Runtime
 from service.settings import Settings
 
 CLOSE_CONNECTIONS_S = 5
 """How long open connections may take to close after everything has been answered."""
+
+OTHER_FILES = 256
+"""Open files that are no connections: libraries, checkpoints being read, logs."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +72,23 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         timeout_graceful_shutdown=CLOSE_CONNECTIONS_S,
         server_header=False,
         ws="none",
+        http=guarded_protocol(
+            client_timeout_s=settings.client_timeout_s, max_connections=settings.max_connections
+        ),
         lifespan="on",
     )
 
 
+def allow_open_files(count: int) -> None:
+    """Raise this process's own limit of open files, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY not in (soft, hard) and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
+        if count > hard:
+            logger.warning("of max_connections, only about %d can be open", hard - OTHER_FILES)
+
+
 def serve(app: FastAPI, settings: Settings) -> None:
     """Serve until a signal; returns once everything has ended."""
+    allow_open_files(settings.max_connections + OTHER_FILES)
     DrainingServer(server_config(app, settings), app.state.runtime).run()

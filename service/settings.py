@@ -85,6 +85,17 @@ class Settings(BaseSettings):
         None, ge=1, description="Requests of one key that may run or wait; by default any."
     )
     max_body_bytes: int = Field(1 << 20, ge=1, description="Largest request body.")
+    max_connections: int = Field(
+        512,
+        ge=1,
+        description="Connections at once; beyond that, the one that has been idle for longest is "
+        "closed for each newcomer.",
+    )
+    client_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="How long a client may take to send a request, or not read what is sent.",
+    )
     request_timeout_s: float = Field(
         300.0, gt=0, description="Time after which a request is given up, its wait included."
     )

@@ -18,6 +18,8 @@ STATUS: Mapping[type[errors.ServiceError], int] = {
     errors.Forbidden: 403,
     errors.QueueFull: 429,
     errors.TooManyRequests: 429,
+    errors.ClientTooSlow: 408,
+    errors.TooManyConnections: 503,
     errors.NotReady: 503,
     errors.NoRoom: 503,
     errors.Draining: 503,

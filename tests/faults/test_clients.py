@@ -2,12 +2,21 @@
 
 import itertools
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from serving import LiveService, RawClient, Stream, stream_generate, toy_settings, wait_until
+from serving import (
+    LiveService,
+    RawClient,
+    ServiceProcess,
+    Stream,
+    stream_generate,
+    toy_settings,
+    wait_until,
+)
 from toys import publish_toy
 
 from service.engine.request import GenerationRequest
@@ -113,6 +122,40 @@ def test_after_a_crowd_of_rude_clients_everything_is_as_before(
     assert outcomes["abort"] > 0
     assert outcomes["error"] == outcomes["timeout"] == 0
     assert service.client.post("/generate", json={"prompt": "a"}).status_code == 200
+
+
+def test_two_hundred_that_give_up_leave_room_for_one_at_once(tmp_path: Path) -> None:
+    """Each would take minutes; all leave after half a second, some by half a farewell."""
+    publish_toy(tmp_path, "toy", 1)
+    with ServiceProcess(tmp_path, step_delay_s=0.02, max_waiting_tokens=10**6) as service:
+        service.wait_serving("toy@1")
+        crowd = [
+            RawClient.generate(
+                service.port,
+                prompt="ab" * (1 + number % 20),
+                max_new_tokens=200,
+                stream=number % 2 == 0,
+                seed=number,
+            )
+            for number in range(200)
+        ]
+        wait_until(lambda: service.metrics().value("num_requests_waiting") > 100, "most wait")
+        time.sleep(0.5)
+        for number, client in enumerate(crowd):
+            (client.close, client.reset, client.half_close)[number % 3]()
+        began = time.monotonic()
+        body = {"prompt": "ab", "max_new_tokens": 3, "seed": 1}
+        assert service.client.post("/generate", json=body).status_code == 200
+        assert time.monotonic() - began < 1.0
+        for client in crowd:
+            client.close()
+        metrics = service.metrics()
+        for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_ratio"):
+            assert metrics.value(name) == 0, name
+        outcomes = metrics.by_label("requests_total", "outcome")
+        assert outcomes["abort"] >= 190, "a few may have met an end token"
+        assert sum(outcomes.values()) == 201
+        assert outcomes["timeout"] == outcomes["error"] == 0
 
 
 def test_a_client_that_does_not_read_holds_nobody_up(service: LiveService) -> None:

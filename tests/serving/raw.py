@@ -9,8 +9,12 @@ from typing import Any, Self
 class RawClient:
     """One connection."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+    def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
+        self._socket = socket.socket()
+        if receive_buffer is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._socket.settimeout(20)
+        self._socket.connect(("127.0.0.1", port))
         self.received = b""
 
     @classmethod
@@ -27,6 +31,16 @@ class RawClient:
     def send(self, content: bytes) -> None:
         """Send bytes as they are."""
         self._socket.sendall(content)
+
+    def set_timeout(self, seconds: float) -> None:
+        """How long to wait for anything from now on."""
+        self._socket.settimeout(seconds)
+
+    def read_piece(self) -> bytes:
+        """Read what is there; empty once the service has closed the connection."""
+        piece = self._socket.recv(65536)
+        self.received += piece
+        return piece
 
     def read_until(self, mark: bytes) -> bytes:
         """Read until a mark has come; returns everything received so far."""
