@@ -84,8 +84,13 @@ def make_engine(decoder: Decoder, streams: int, tokens: int) -> Engine:
         dtype=decoder.lm_head.weight.dtype,
         device=decoder.lm_head.weight.device,
     )
-    runner = Runner(decoder, cache)
-    engine = Engine(runner, silent_tokenizer(), max_step_tokens=max(256, streams + 1))
+    engine = Engine(
+        Runner(decoder, cache),
+        silent_tokenizer(),
+        max_step_tokens=max(256, streams + 1),
+        reuse_prefixes=False,
+        speculation=False,
+    )
     engine.warm_up()
     return engine
 

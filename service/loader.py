@@ -48,6 +48,8 @@ class LoaderOptions:
     num_slots: int
     max_step_tokens: int
     max_model_tokens: int | None
+    reuse_prefixes: bool = True
+    speculation: bool = True
     verify_hashes: bool
     measure_bits_per_byte: bool = False
     """On the probe text; a second or so of one core for 135M parameters."""
@@ -89,7 +91,13 @@ class Loader:
         )
         runner = Runner(decoder, cache)
         check_logits(runner, tokenizer)
-        engine = Engine(runner, tokenizer, max_step_tokens=options.max_step_tokens)
+        engine = Engine(
+            runner,
+            tokenizer,
+            max_step_tokens=options.max_step_tokens,
+            reuse_prefixes=options.reuse_prefixes,
+            speculation=options.speculation,
+        )
         engine.warm_up()
         return ServedModel(
             checkpoint=checkpoint_of(step),

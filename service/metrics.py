@@ -56,16 +56,20 @@ class RequestMetrics:
         self._prompt_size = tokens("request_prompt_tokens", "Prompt tokens of a request.")
         self._output_size = tokens("request_generation_tokens", "Tokens generated for a request.")
         self._prompt_tokens = counter("prompt_tokens", "Prompt tokens of started requests.")
+        self._prefix_queries = counter("prefix_cache_queries", "Prompt tokens looked up.")
+        self._prefix_hits = counter("prefix_cache_hits", "Prompt tokens that were not computed.")
         self._output_tokens = counter("generation_tokens", "Tokens generated.")
         self._outcomes = counter("requests", "Accepted requests by their end.", ("outcome",))
         self._refused = counter("admission_rejections", "Requests refused, by reason.", ("reason",))
         for reason in FinishReason:
             self._outcomes.labels(outcome=reason.value)
 
-    def on_started(self, timeline: Timeline, num_prompt_tokens: int) -> None:
+    def on_started(self, timeline: Timeline, num_prompt_tokens: int, num_reused: int) -> None:
         """A request left the queue."""
         self._queue.observe(timeline.queue_s or 0.0)
         self._prompt_tokens.inc(num_prompt_tokens)
+        self._prefix_queries.inc(num_prompt_tokens)
+        self._prefix_hits.inc(num_reused)
 
     def on_token(
         self, timeline: Timeline, gap_s: float | None, trace_id: str | None = None
@@ -109,6 +113,12 @@ class EngineMetrics:
         self._running = gauge("num_requests_running", "Requests that hold a slot.")
         self._waiting = gauge("num_requests_waiting", "Requests that wait for a slot.")
         self._cache = gauge("kv_cache_usage_ratio", "Share of the cache's tokens in use.")
+        self._drafted = Counter(
+            f"{PREFIX}_spec_decode_draft_tokens", "Guesses that were verified.", registry=registry
+        )
+        self._accepted = Counter(
+            f"{PREFIX}_spec_decode_accepted_tokens", "Guesses that were right.", registry=registry
+        )
         self._batch = Histogram(
             f"{PREFIX}_batch_size", "Sequences in a step.", buckets=BATCH_BUCKETS, registry=registry
         )
@@ -118,6 +128,8 @@ class EngineMetrics:
         self._running.set(stats.num_running)
         self._waiting.set(stats.num_waiting)
         self._cache.set(stats.num_cached_tokens / max(stats.cache_capacity, 1))
+        self._drafted.inc(stats.num_draft_tokens)
+        self._accepted.inc(stats.num_accepted_tokens)
         if stats.batch_size:
             self._batch.observe(stats.batch_size)
 

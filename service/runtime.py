@@ -164,6 +164,8 @@ def loader_options(settings: Settings) -> LoaderOptions:
         num_slots=settings.num_slots,
         max_step_tokens=settings.max_step_tokens,
         max_model_tokens=settings.max_model_tokens,
+        reuse_prefixes=settings.reuse_prefixes,
+        speculation=settings.speculation,
         verify_hashes=settings.verify_hashes,
         measure_bits_per_byte=settings.max_bpb_regression is not None,
         look_for_loops=settings.refuse_degenerate,

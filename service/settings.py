@@ -67,6 +67,15 @@ class Settings(BaseSettings):
     max_step_tokens: int = Field(
         256, ge=2, description="Tokens one step computes: what a newcomer's prompt may delay."
     )
+    reuse_prefixes: bool = Field(
+        default=True,
+        description="Keep what finished requests computed, for prompts that begin alike.",
+    )
+    speculation: bool = Field(
+        default=True,
+        description="Guess tokens that a text repeats and verify several in one step; what is "
+        "answered stays the same.",
+    )
     max_model_tokens: int | None = Field(
         None,
         ge=2,

@@ -19,13 +19,18 @@ class Timeline:
     last_token: float | None = None
     finished: float | None = None
 
-    def on_token(self, at: float) -> float | None:
-        """Record a token; returns the inter-token latency, ``None`` for the first token."""
-        previous, self.last_token = self.last_token, at
-        if previous is None:
-            self.first_token = at
+    def on_token(self, at: float, num_left: int = 1) -> float | None:
+        """Record a token; returns the inter-token latency, ``None`` for the first token.
+
+        Of a step that brought several, ``num_left`` counts those from this one on: they share
+        the time since the step before evenly.
+        """
+        if self.last_token is None:
+            self.first_token = self.last_token = at
             return None
-        return at - previous
+        gap = (at - self.last_token) / num_left
+        self.last_token = at if num_left == 1 else self.last_token + gap
+        return gap
 
     @property
     def queue_s(self) -> float | None:

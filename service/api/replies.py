@@ -137,26 +137,33 @@ class Switchboard:
     def on_turn(self, turn: Turn) -> None:
         """Deliver what one turn of the worker brought; called in the event loop."""
         self._metrics.engine.on_turn(turn.stats)
+        left = collections.Counter(
+            event.request_id for event in turn.events if isinstance(event, TokenGenerated)
+        )
         for event in turn.events:
             reply = self._replies.get(event.request_id)
             assert reply is not None, "a request has events only until it ends"
-            self._observe(reply, event, turn)
+            self._observe(reply, event, turn, left)
             if not isinstance(event, Started):
                 reply.deliver(event)
 
-    def _observe(self, reply: Reply, event: Event, turn: Turn) -> None:
-        """Record what an event says about latencies and outcomes."""
+    def _observe(
+        self, reply: Reply, event: Event, turn: Turn, left: collections.Counter[str]
+    ) -> None:
+        """Record what an event says; ``left`` counts each request's tokens still to come."""
         metrics = self._metrics.requests
         timeline = reply.timeline
         num_prompt_tokens = len(reply.request.prompt_ids)
         match event:
             case Started():
                 timeline.started = turn.began_at
-                metrics.on_started(timeline, num_prompt_tokens)
+                metrics.on_started(timeline, num_prompt_tokens, event.num_reused)
                 self._admission.on_started(reply.request.num_tokens)
             case TokenGenerated():
                 reply.num_tokens += 1
-                metrics.on_token(timeline, timeline.on_token(turn.at), reply.trace_id)
+                gap_s = timeline.on_token(turn.at, left[event.request_id])
+                left[event.request_id] -= 1
+                metrics.on_token(timeline, gap_s, reply.trace_id)
             case Finished():
                 timeline.finished = turn.at
                 reply.is_finished = True

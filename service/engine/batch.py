@@ -5,6 +5,7 @@ to; only attention looks at sequences apart.
 """
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor
@@ -52,19 +53,23 @@ class Batch:
     decode: DecodeRows | None
     prefills: tuple[PrefillSpan, ...]
     yielding_rows: Tensor
-    """int64 [R]: rows after which a token is chosen, in the order of the plan's chunks."""
+    """int64 [R]: the last ``num_logits`` rows of each chunk, in the order of the plan."""
 
 
 def build_batch(plan: Plan, device: torch.device) -> Batch:
     """Tensors of a plan; its chunks of a single token come first and by slot."""
     chunks = plan.chunks
     decoding = sum(chunk.num_tokens == 1 for chunk in chunks)
-    ends = torch.tensor([chunk.num_tokens for chunk in chunks]).cumsum(0)
+    ends = itertools.accumulate(chunk.num_tokens for chunk in chunks)
+    yielding = [
+        row
+        for chunk, end in zip(chunks, ends, strict=True)
+        for row in range(end - chunk.num_logits, end)
+    ]
     positions = [position for chunk in chunks for position in range(chunk.start, chunk.end)]
-    yields = torch.tensor([chunk.yields_token for chunk in chunks])
     return Batch(
         token_ids=torch.tensor(
-            [[token for c in chunks for token in c.sequence.tokens(c.start, c.end)]], device=device
+            [[token for chunk in chunks for token in chunk.token_ids]], device=device
         ),
         positions=torch.tensor([positions], device=device),
         slots=torch.tensor(
@@ -72,7 +77,7 @@ def build_batch(plan: Plan, device: torch.device) -> Batch:
         ),
         decode=_decode_rows(chunks[:decoding], device) if decoding else None,
         prefills=_prefill_spans(chunks[decoding:], decoding, device),
-        yielding_rows=(ends - 1)[yields].to(device),
+        yielding_rows=torch.tensor(yielding, dtype=torch.int64, device=device),
     )
 
 

@@ -58,10 +58,15 @@ class SlotCache:
         self.key[layer][slots, :, positions] = key
         self.value[layer][slots, :, positions] = value
 
-    def clear(self, slot: int) -> None:
-        """Forget a slot whose numbers must not reach the next sequence, masked or not."""
-        self.key[:, slot] = 0
-        self.value[:, slot] = 0
+    def copy(self, source_slot: int, target_slot: int, num_tokens: int) -> None:
+        """Give one slot the first tokens of another."""
+        for tensor in (self.key, self.value):
+            tensor[:, target_slot, :, :num_tokens] = tensor[:, source_slot, :, :num_tokens]
+
+    def clear(self, slot: int, start: int, end: int) -> None:
+        """Wipe tokens [start, end) whose numbers must not reach another one, masked or not."""
+        self.key[:, slot, :, start:end] = 0
+        self.value[:, slot, :, start:end] = 0
 
     def read(self, layer: int, slots: slice | Tensor, length: int) -> tuple[Tensor, Tensor]:
         """The first tokens of some slots: key and value [slots, Hkv, length, D]."""

@@ -1,7 +1,10 @@
 """One model's loop: schedule → forward → sample → events. Knows no clock and no thread."""
 
+import dataclasses
 import itertools
 from collections.abc import Collection
+
+from torch import Tensor
 
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
@@ -18,16 +21,33 @@ from service.engine.runner import StepRunner
 from service.engine.sampling import sample_rows
 from service.engine.scheduler import Chunk, Plan, Scheduler
 from service.engine.sequence import Sequence
+from service.engine.speculation.planner import Speculation
 
 
 class Engine:
     """Serves the requests of one set of weights until they are done."""
 
-    def __init__(self, runner: StepRunner, tokenizer: Tokenizer, *, max_step_tokens: int) -> None:
+    def __init__(
+        self,
+        runner: StepRunner,
+        tokenizer: Tokenizer,
+        *,
+        max_step_tokens: int,
+        reuse_prefixes: bool = True,
+        speculation: bool = True,
+    ) -> None:
         self._tokenizer = tokenizer
         self._runner = runner
-        num_slots = runner.cache.num_slots
-        self._scheduler = Scheduler(num_slots=num_slots, max_step_tokens=max_step_tokens)
+        self._scheduler = Scheduler(
+            num_slots=runner.cache.num_slots,
+            max_step_tokens=max_step_tokens,
+            reuse_prefixes=reuse_prefixes,
+        )
+        self._speculation = None
+        if speculation:
+            self._speculation = Speculation(
+                max_model_tokens=runner.cache.max_tokens, max_step_tokens=max_step_tokens
+            )
         self._last_step = StepStats()
 
     @property
@@ -79,37 +99,32 @@ class Engine:
         if plan is None:
             self._last_step = StepStats()
             return []
-        events: list[Event] = [Started(sequence.request_id) for sequence in plan.started]
+        if self._speculation is not None:
+            plan = self._speculation.extend(plan)
+        events: list[Event] = [Started(s.request_id, s.num_computed) for s in plan.started]
+        for target, source, num_tokens in plan.copies:
+            self._runner.cache.copy(source, target, num_tokens)
         output = self._runner.run(plan)
-        for chunk in plan.chunks:
-            chunk.sequence.num_computed = chunk.end
-        yielding = [chunk.sequence for chunk in plan.chunks if chunk.yields_token]
-        token_ids = sample_rows(
-            output.logits,
-            [sequence.request.sampling for sequence in yielding],
-            [len(sequence.output_ids) for sequence in yielding],
-        )
-        broken = [
-            chunk.sequence
-            for chunk, is_finite in zip(plan.chunks, output.is_finite, strict=True)
-            if not is_finite
-        ]
-        events.extend(self._break_off(sequence) for sequence in broken)
-        for sequence, token_id in zip(yielding, token_ids, strict=True):
-            if sequence not in broken:
-                events.extend(self._accept(sequence, token_id))
+        drawn = iter(_draw(output.logits, plan))
+        num_accepted = 0
+        for chunk, is_finite in zip(plan.chunks, output.is_finite, strict=True):
+            token_ids = list(itertools.islice(drawn, chunk.num_logits))
+            events += self._accept(chunk, token_ids) if is_finite else self._break_off(chunk)
+            num_accepted += max(0, chunk.sequence.num_computed - chunk.end + len(chunk.draft))
         self._last_step = StepStats(
-            batch_size=len(plan.chunks), num_tokens=sum(c.num_tokens for c in plan.chunks)
+            batch_size=len(plan.chunks),
+            num_tokens=sum(chunk.num_tokens for chunk in plan.chunks),
+            num_draft_tokens=sum(len(chunk.draft) for chunk in plan.chunks),
+            num_accepted_tokens=num_accepted,
         )
         return events
 
     def stats(self) -> StepStats:
         """The last step, and the state it left."""
-        return StepStats(
+        return dataclasses.replace(
+            self._last_step,
             num_running=len(self._scheduler.running),
             num_waiting=len(self._scheduler.waiting),
-            batch_size=self._last_step.batch_size,
-            num_tokens=self._last_step.num_tokens,
             num_cached_tokens=sum(s.num_computed for s in self._scheduler.running),
             cache_capacity=self._runner.cache.capacity,
         )
@@ -121,7 +136,19 @@ class Engine:
     def _sequences(self) -> Collection[Sequence]:
         return (*self._scheduler.running, *self._scheduler.waiting)
 
-    def _accept(self, sequence: Sequence, token_id: int) -> list[Event]:
+    def _accept(self, chunk: Chunk, token_ids: list[int]) -> list[Event]:
+        """Take over what a chunk gave: the drawn tokens up to the first that the draft missed."""
+        sequence = chunk.sequence
+        sequence.num_computed = chunk.end - len(chunk.draft)
+        events: list[Event] = []
+        for token_id, guess in itertools.zip_longest(token_ids, chunk.draft):
+            sequence.num_computed += token_id == guess
+            events += self._append(sequence, token_id)
+            if token_id != guess or events[-1].is_final:
+                break
+        return events
+
+    def _append(self, sequence: Sequence, token_id: int) -> list[Event]:
         """Append a chosen token; returns its event and the final one if it ends the answer."""
         if token_id in self._tokenizer.eos_token_ids:
             return [self._end(sequence, FinishReason.STOP)]
@@ -134,16 +161,33 @@ class Engine:
         reason = sequence.limit_reached(self._runner.cache.max_tokens)
         return [event] if reason is None else [event, self._end(sequence, reason)]
 
-    def _break_off(self, sequence: Sequence) -> Finished:
-        """End a sequence whose numbers overflowed, and wipe them from its slot."""
-        assert sequence.slot is not None, "only running sequences are computed"
-        self._runner.cache.clear(sequence.slot)
-        return self._end(sequence, FinishReason.ERROR, "the model's numbers are not finite")
+    def _break_off(self, chunk: Chunk) -> list[Event]:
+        """Wipe numbers that overflowed from a slot, and end their sequence.
+
+        Where guesses may be at fault, it goes on without any.
+        """
+        self._runner.cache.clear(chunk.slot, chunk.start, chunk.end)
+        if chunk.draft and self._speculation is not None:
+            self._speculation.give_up(chunk.sequence)
+            return []
+        return [self._end(chunk.sequence, FinishReason.ERROR, "the model's numbers are not finite")]
 
     def _end(self, sequence: Sequence, reason: FinishReason, message: str = "") -> Finished:
         """Free what a sequence holds and say how it ended."""
+        if reason is FinishReason.ERROR:
+            sequence.num_computed = 0  # what its slot holds is not to be trusted
         self._scheduler.remove(sequence)
         text, stopped = sequence.text.finish()
         if stopped and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
         return Finished(sequence.request_id, reason, text, message)
+
+
+def _draw(logits: Tensor, plan: Plan) -> list[int]:
+    """A token a row of logits, as if the guesses before it were right."""
+    rows = [(c.sequence, ahead) for c in plan.chunks for ahead in range(c.num_logits)]
+    return sample_rows(
+        logits,
+        [sequence.request.sampling for sequence, _ in rows],
+        [len(sequence.output_ids) + ahead for sequence, ahead in rows],
+    )

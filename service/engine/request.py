@@ -48,6 +48,8 @@ class Started:
     """The request left the queue: its prompt is being computed."""
 
     request_id: str
+    num_reused: int = 0
+    """Prompt tokens that need not be computed: the cache has them from another request."""
     is_final = False
 
 
@@ -87,6 +89,10 @@ class StepStats:
     """Sequences that the step computed for."""
     num_tokens: int = 0
     """Tokens that the step computed."""
+    num_draft_tokens: int = 0
+    """Tokens of them that were guesses."""
+    num_accepted_tokens: int = 0
+    """Guesses that were right."""
     num_cached_tokens: int = 0
     """Tokens that the caches hold."""
     cache_capacity: int = 0

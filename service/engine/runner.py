@@ -24,7 +24,7 @@ class StepOutput:
     """What one plan gave."""
 
     logits: Tensor
-    """[R, V] in a floating dtype: one row a chunk that yields a token, in plan order."""
+    """[R, V] in a floating dtype: ``num_logits`` rows a chunk, in the order of the plan."""
     is_finite: tuple[bool, ...]
     """Of each chunk of the plan, whether all of its hidden states are finite."""
 
@@ -38,11 +38,12 @@ class StepCache(Protocol):
     def max_tokens(self) -> int: ...
     @property
     def capacity(self) -> int: ...
-    def clear(self, slot: int) -> None: ...
+    def copy(self, source_slot: int, target_slot: int, num_tokens: int) -> None: ...
+    def clear(self, slot: int, start: int, end: int) -> None: ...
 
 
 class StepRunner(Protocol):
-    """One plan in, the logits of its yielding chunks out."""
+    """One plan in, the logits that its chunks yield out."""
 
     @property
     def config(self) -> ModelConfig:

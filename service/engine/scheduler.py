@@ -2,14 +2,15 @@
 
 Running sequences decode in every step; what is left of the token budget goes to prompts, first
 come first served, in chunks. So no stream waits for more than one chunk of a newcomer's prompt,
-and no newcomer starves, since the budget exceeds what decoding can take.
+and no newcomer starves, since the budget exceeds what decoding can take. What a newcomer's prompt
+shares with a slot, running or finished, is copied instead of computed.
 """
 
 import dataclasses
 from collections import deque
 
 from service.engine.sequence import Sequence
-from service.engine.slots import SlotPool
+from service.engine.slots import Lease, SlotPool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +20,18 @@ class Chunk:
     sequence: Sequence
     start: int
     end: int
+    draft: tuple[int, ...] = ()
+    """Guesses at the sequence's next tokens: the last ones of the chunk, to be verified."""
 
     @property
     def num_tokens(self) -> int:
         """Tokens to compute."""
         return self.end - self.start
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The tokens themselves."""
+        return (*self.sequence.tokens(self.start, self.end), *self.draft)
 
     @property
     def slot(self) -> int:
@@ -32,9 +40,9 @@ class Chunk:
         return self.sequence.slot
 
     @property
-    def yields_token(self) -> bool:
-        """Whether the sequence's next token can be chosen after this chunk."""
-        return self.end == self.sequence.num_tokens
+    def num_logits(self) -> int:
+        """How many of its last tokens yield logits: from the sequence's last token on."""
+        return max(0, self.end - self.sequence.num_tokens + 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +51,17 @@ class Plan:
 
     chunks: tuple[Chunk, ...]
     started: tuple[Sequence, ...]
-    """Sequences that left the queue in this step."""
+    """Sequences that left the queue in this step; what they share counts as computed."""
+    copies: tuple[Lease, ...] = ()
+    """What to copy for them before the step, in this order."""
 
 
 class Scheduler:
     """Queue and running set of one model."""
 
-    def __init__(self, *, num_slots: int, max_step_tokens: int) -> None:
+    def __init__(
+        self, *, num_slots: int, max_step_tokens: int, reuse_prefixes: bool = True
+    ) -> None:
         if max_step_tokens <= num_slots:
             raise ValueError(
                 f"max_step_tokens {max_step_tokens} must exceed the {num_slots} slots, "
@@ -57,6 +69,7 @@ class Scheduler:
             )
         self._slots = SlotPool(num_slots)
         self._max_step_tokens = max_step_tokens
+        self._reuse_prefixes = reuse_prefixes
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         """In the order of arrival."""
@@ -73,17 +86,17 @@ class Scheduler:
         return None
 
     def remove(self, sequence: Sequence) -> None:
-        """Drop a queued or running sequence and free its slot."""
+        """Drop a queued or running sequence and free its slot, which keeps what was computed."""
         if sequence.slot is None:
             self.waiting.remove(sequence)
             return
         self.running.remove(sequence)
-        self._slots.give_back(sequence.slot)
+        self._slots.give_back(sequence.slot, self._computed(sequence))
         sequence.slot = None
 
     def schedule(self) -> Plan | None:
         """The next step, ``None`` if there is nothing to do. Takes slots for newcomers."""
-        started = self._admit()
+        started, copies = self._admit()
         budget = self._max_step_tokens
         chunks = []
         for sequence in sorted(self.running, key=lambda running: running.num_uncomputed > 1):
@@ -93,22 +106,29 @@ class Scheduler:
                 chunks.append(Chunk(sequence, start, start + count))
                 budget -= count
         chunks.sort(key=lambda chunk: (chunk.num_tokens > 1, chunk.slot * (chunk.num_tokens == 1)))
-        return Plan(tuple(chunks), started) if chunks else None
+        return Plan(tuple(chunks), started, copies) if chunks else None
 
     def check_integrity(self) -> None:
         """Assert that slots are conserved and held by running sequences alone."""
-        self._slots.check_integrity()
-        held = [sequence.slot for sequence in self.running]
-        assert None not in held
-        assert len(set(held)) == len(held)
+        held = [sequence.slot for sequence in self.running if sequence.slot is not None]
+        assert len(held) == len(self.running)
+        self._slots.check_integrity(held)
         assert all(sequence.slot is None for sequence in self.waiting)
 
-    def _admit(self) -> tuple[Sequence, ...]:
-        """Move sequences from the queue into free slots."""
-        started = []
+    def _admit(self) -> tuple[tuple[Sequence, ...], tuple[Lease, ...]]:
+        """Move sequences from the queue into free slots; what is to be copied for them."""
+        started, copies = [], []
         while self.waiting and self._slots.num_free:
+            used = {s.slot: self._computed(s) for s in self.running if s.slot is not None}
             sequence = self.waiting.popleft()
-            sequence.slot = self._slots.take()
+            lease = self._slots.take(sequence.request.prompt_ids, used)
+            sequence.slot, sequence.num_computed = lease.slot, lease.num_tokens
             self.running.append(sequence)
             started.append(sequence)
-        return tuple(started)
+            if lease.source != lease.slot:
+                copies.append(lease)
+        return tuple(started), tuple(copies)
+
+    def _computed(self, sequence: Sequence) -> tuple[int, ...]:
+        """The tokens that its slot holds, for others to share."""
+        return sequence.tokens(0, sequence.num_computed) if self._reuse_prefixes else ()

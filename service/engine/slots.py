@@ -1,34 +1,74 @@
-"""Which rows of the cache are taken. Plain numbers: the tensors are in ``cache``."""
+"""Which rows of the cache are taken, and what the free ones still hold.
 
-import heapq
+A finished sequence's slot is free at once and keeps its tokens until somebody needs the room, so
+that a newcomer whose prompt begins alike need not compute them again. Plain numbers: the tensors
+are in ``cache``.
+"""
+
+from collections.abc import Collection, Mapping
+from itertools import compress, count
+from operator import ne
+from typing import NamedTuple
+
+
+class Lease(NamedTuple):
+    """A slot that was taken, and where the first tokens of its prompt already are."""
+
+    slot: int
+    source: int
+    """Slot that holds them: this one, or one to copy from."""
+    num_tokens: int
 
 
 class SlotPool:
-    """Hands out the lowest free slot, so that running sequences stay close together."""
+    """Hands out slots: empty ones first, the lowest, then what was used least recently."""
 
     def __init__(self, num_slots: int) -> None:
         if num_slots < 1:
             raise ValueError(f"num_slots must be positive, got {num_slots}")
         self._num_slots = num_slots
-        self._free = list(range(num_slots))
-        self._used: set[int] = set()
+        self._free: dict[int, tuple[int, ...]] = dict.fromkeys(range(num_slots), ())
+        """The token ids that each free slot holds, the least recently used first."""
 
     @property
     def num_free(self) -> int:
         """Slots that can be taken now."""
         return len(self._free)
 
-    def take(self) -> int:
-        """Take the lowest free slot; the caller has seen that there is one."""
-        slot = heapq.heappop(self._free)
-        self._used.add(slot)
-        return slot
+    def take(self, prompt_ids: tuple[int, ...], used: Mapping[int, tuple[int, ...]]) -> Lease:
+        """Take a slot for a prompt; the caller has seen that one is free.
 
-    def give_back(self, slot: int) -> None:
-        """Free a slot that is taken."""
-        self._used.remove(slot)
-        heapq.heappush(self._free, slot)
+        Shares the longest prefix with a free slot or one of ``used`` (slot → token ids), but for
+        the last token, whose logits are needed. A free slot that would lose nothing is taken
+        itself.
+        """
+        source, num_tokens = None, 0
+        for known, token_ids in (*self._free.items(), *used.items()):
+            if token_ids[num_tokens : num_tokens + 1] != prompt_ids[num_tokens : num_tokens + 1]:
+                continue  # so it shares no more; most are told apart here
+            shared = min(shared_length(token_ids, prompt_ids), len(prompt_ids) - 1)
+            if shared > num_tokens:
+                source, num_tokens = known, shared
+        slot = min((free for free, held in self._free.items() if not held), default=None)
+        if source in self._free:
+            held = self._free.pop(source)
+            if held == prompt_ids[: len(held)]:
+                return Lease(source, source, num_tokens)
+            self._free[source] = held  # as the last to go
+        slot = next(iter(self._free)) if slot is None else slot
+        del self._free[slot]
+        return Lease(slot, slot if source is None else source, num_tokens)
 
-    def check_integrity(self) -> None:
-        """Assert the conservation law: free and used slots are all slots, none in both."""
-        assert sorted([*self._free, *self._used]) == list(range(self._num_slots))
+    def give_back(self, slot: int, token_ids: tuple[int, ...]) -> None:
+        """Free a slot that holds these tokens."""
+        assert slot not in self._free
+        self._free[slot] = token_ids
+
+    def check_integrity(self, used: Collection[int]) -> None:
+        """Assert the conservation law: free slots, kept or empty, and used ones are all slots."""
+        assert sorted([*self._free, *used]) == list(range(self._num_slots))
+
+
+def shared_length(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """How many tokens two sequences begin with in common."""
+    return next(compress(count(), map(ne, first, second)), min(len(first), len(second)))

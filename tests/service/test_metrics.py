@@ -84,7 +84,7 @@ def test_one_request_is_observed_once_in_every_histogram() -> None:
     metrics = Metrics(lambda: 0.0)
     timeline = Timeline(arrived=0.0)
     timeline.started = 0.5
-    metrics.requests.on_started(timeline, 7)
+    metrics.requests.on_started(timeline, 7, 3)
     for at in (1.0, 1.5, 2.5):
         metrics.requests.on_token(timeline, timeline.on_token(at))
     timeline.finished = 3.0
@@ -106,6 +106,8 @@ def test_one_request_is_observed_once_in_every_histogram() -> None:
     }
     assert observed == expected
     assert exposition.value("prompt_tokens_total") == 7
+    assert exposition.value("prefix_cache_queries_total") == 7
+    assert exposition.value("prefix_cache_hits_total") == 3
     assert exposition.value("generation_tokens_total") == 3
     assert exposition.value("requests_total", {"outcome": "length"}) == 1
 
@@ -130,13 +132,17 @@ def test_gauges_show_the_last_turn(cached: int, capacity: int, ratio: float) -> 
         batch_size=3,
         num_cached_tokens=cached,
         cache_capacity=capacity,
+        num_draft_tokens=5,
+        num_accepted_tokens=4,
     )
     metrics.engine.on_turn(stats)
-    metrics.engine.on_turn(dataclasses.replace(stats, batch_size=0))
+    metrics.engine.on_turn(dataclasses.replace(stats, batch_size=0, num_draft_tokens=2))
     exposition = scrape(metrics)
     assert exposition.value("num_requests_running") == 3
     assert exposition.value("num_requests_waiting") == 2
     assert exposition.value("kv_cache_usage_ratio") == ratio
+    assert exposition.value("spec_decode_draft_tokens_total") == 7
+    assert exposition.value("spec_decode_accepted_tokens_total") == 8
     assert exposition.value("batch_size_count") == 1, "a turn without a step has no batch"
 
 

@@ -24,3 +24,11 @@ def test_a_single_token_took_no_time_to_decode() -> None:
     timeline.on_token(2.0)
     assert timeline.decode_s == 0.0
     assert timeline.first_token == timeline.last_token == 2.0
+
+
+def test_tokens_of_one_step_share_its_time_evenly() -> None:
+    timeline = Timeline(arrived=0.0)
+    timeline.on_token(1.0)
+    assert [timeline.on_token(2.5, num_left) for num_left in (3, 2, 1)] == [0.5, 0.5, 0.5]
+    assert timeline.last_token == 2.5
+    assert timeline.on_token(2.75) == 0.25

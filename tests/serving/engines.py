@@ -65,11 +65,12 @@ def toy_engine(
     tokenizer: Tokenizer | None = None,
     num_slots: int = 4,
     max_step_tokens: int = 16,
+    **options: bool,
 ) -> Engine:
     """An engine in the decoder's dtype; a toy decoder in float64 where none is given."""
     decoder = toy_decoder(0).double() if decoder is None else decoder
     runner = toy_runner(decoder, num_slots=num_slots)
-    return Engine(runner, tokenizer or toy_tokenizer(), max_step_tokens=max_step_tokens)
+    return Engine(runner, tokenizer or toy_tokenizer(), max_step_tokens=max_step_tokens, **options)
 
 
 def toy_served(engine: Engine | None = None, *, step: int = 1) -> ServedModel:
@@ -87,10 +88,10 @@ def toy_served(engine: Engine | None = None, *, step: int = 1) -> ServedModel:
 
 
 def gated_engine(*, seed: int = 0, **engine_options: int) -> tuple[GatedDecoder, Engine]:
-    """A decoder that waits for permits, with the weights of ``toy_decoder(seed)``."""
+    """A decoder that waits for permits, one a token, with the weights of ``toy_decoder(seed)``."""
     decoder = GatedDecoder(toy_config())
     initialize(decoder, seed)
-    return decoder, toy_engine(decoder.double().eval(), **engine_options)
+    return decoder, toy_engine(decoder.double().eval(), speculation=False, **engine_options)
 
 
 def generation_request(

@@ -42,10 +42,12 @@ class NativeCache:
         """Tokens that a slot has room for, whole panels."""
         return self.key.shape[3] * PANEL
 
-    def clear(self, slot: int) -> None:
-        """Forget a slot whose numbers must not reach the next sequence, masked or not."""
-        self.key[:, slot] = 0
-        self.value[:, slot] = 0
+    def clear(self, slot: int, start: int, end: int) -> None:
+        """Wipe tokens [start, end) whose numbers must not reach another one, masked or not."""
+        tokens = torch.arange(start, end)
+        panel, place = tokens // PANEL, tokens % PANEL
+        self.key[:, slot][:, :, panel, :, place] = 0
+        self.value[:, slot][:, :, panel, place // 2, :, place % 2] = 0
 
     def copy(self, source_slot: int, target_slot: int, num_tokens: int) -> None:
         """Give one slot the first tokens of another; what follows them there is undefined."""

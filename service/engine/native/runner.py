@@ -16,7 +16,7 @@ from service.engine.scheduler import Plan
 
 
 class NativeRunner:
-    """Packed weights and their cache; one plan in, the logits of its yielding chunks out."""
+    """Packed weights and their cache; one plan in, the logits that its chunks yield out."""
 
     def __init__(
         self, library: Library, weights: PackedWeights, cache: NativeCache, *, max_step_tokens: int
@@ -47,10 +47,14 @@ class NativeRunner:
         chunks = plan.chunks
         ends = list(itertools.accumulate(chunk.num_tokens for chunk in chunks))
         logits, finite = self.compute(
-            [token for c in chunks for token in c.sequence.tokens(c.start, c.end)],
+            [token for chunk in chunks for token in chunk.token_ids],
             [position for c in chunks for position in range(c.start, c.end)],
             [c.slot for c in chunks for _ in range(c.num_tokens)],
-            [end - 1 for chunk, end in zip(chunks, ends, strict=True) if chunk.yields_token],
+            [
+                row
+                for chunk, end in zip(chunks, ends, strict=True)
+                for row in range(end - chunk.num_logits, end)
+            ],
         )
         return StepOutput(
             logits,

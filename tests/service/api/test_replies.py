@@ -159,3 +159,18 @@ def test_all_open_requests_can_be_aborted() -> None:
     office.switchboard.abort_all()
     assert office.worker.aborted == ["a", "c"]
     assert office.switchboard.num_open == 2, "until the worker has answered"
+
+
+def test_several_tokens_of_one_step_are_as_many_observations() -> None:
+    office = Office()
+    office.open("a")
+    office.open("b")
+    office.turn(Started("a", num_reused=2), Started("b"), began_at=0.0, at=1.0)
+    one = [TokenGenerated("a", 5, ""), TokenGenerated("b", 5, "")]
+    office.turn(*one, began_at=1.0, at=2.0)
+    office.turn(*one, one[0], one[0], began_at=2.0, at=3.5)
+    exposition = office.exposition()
+    assert exposition.value("inter_token_latency_seconds_count") == 3 + 1
+    assert exposition.value("inter_token_latency_seconds_sum") == 1.5 + 1.5
+    assert exposition.value("inter_token_latency_seconds_bucket", {"le": "0.5"}) == 3
+    assert exposition.value("prefix_cache_hits_total") == 2

@@ -9,10 +9,12 @@ from service.engine.sequence import Sequence
 CPU = torch.device("cpu")
 
 
-def make_chunk(slot: int, prompt_ids: tuple[int, ...], start: int, end: int) -> Chunk:
+def make_chunk(
+    slot: int, prompt_ids: tuple[int, ...], start: int, end: int, draft: tuple[int, ...] = ()
+) -> Chunk:
     sequence = Sequence(generation_request(f"slot-{slot}", prompt_ids), toy_tokenizer())
     sequence.slot = slot
-    return Chunk(sequence, start, end)
+    return Chunk(sequence, start, end, draft)
 
 
 def make_batch(*chunks: Chunk) -> Batch:
@@ -63,3 +65,14 @@ def test_a_first_chunk_is_plainly_causal_and_a_later_one_has_a_mask() -> None:
 def test_a_step_may_yield_nothing() -> None:
     batch = make_batch(make_chunk(0, (1, 2, 3, 4), 0, 2))
     assert batch.yielding_rows.tolist() == []
+
+
+def test_a_draft_follows_its_sequence_and_yields_a_row_a_guess() -> None:
+    batch = make_batch(
+        make_chunk(2, (10, 11), 1, 2),
+        make_chunk(1, (20, 21, 22), 2, 5, draft=(8, 9)),
+        make_chunk(0, (30, 31, 32), 0, 2),
+    )
+    assert batch.token_ids.tolist() == [[11, 22, 8, 9, 30, 31]]
+    assert batch.positions.tolist() == [[1, 2, 3, 4, 0, 1]]
+    assert batch.yielding_rows.tolist() == [0, 1, 2, 3]

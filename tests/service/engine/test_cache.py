@@ -47,3 +47,23 @@ def test_a_fresh_cache_is_finite_whatever_the_memory_held(dtype: torch.dtype) ->
         assert cache.key.dtype is dtype
         assert not cache.key.any()
         assert not cache.value.any()
+
+
+def test_wiping_some_tokens_leaves_the_others() -> None:
+    cache = make_cache()
+    cache.key.fill_(1.0)
+    cache.value.fill_(2.0)
+    cache.clear(1, 2, 4)
+    for tensor in (cache.key, cache.value):
+        assert (tensor == 0).nonzero()[:, [1, 3]].unique(dim=0).tolist() == [[1, 2], [1, 3]]
+        assert int((tensor == 0).sum()) == 2 * 2 * 2 * 16
+
+
+def test_a_slot_gives_its_first_tokens_to_another() -> None:
+    cache = make_cache()
+    before = [tensor.normal_().clone() for tensor in (cache.key, cache.value)]
+    cache.copy(2, 0, 3)
+    for tensor, old in zip((cache.key, cache.value), before, strict=True):
+        assert torch.equal(tensor[:, 0, :, :3], old[:, 2, :, :3])
+        tensor[:, 0, :, :3] = old[:, 0, :, :3]
+        assert torch.equal(tensor, old), "and nothing else has changed"

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import generation_request, reference_ids, toy_engine
@@ -65,11 +66,23 @@ class Job:
     leaves: int | None
 
 
+STEM = tuple(range(40, 70))
+"""What prompts of several jobs begin with, so that there is something to reuse."""
+
+PROMPTS = st.one_of(
+    st.lists(st.integers(0, 299), min_size=1, max_size=CONTEXT - 1).map(tuple),
+    st.builds(
+        lambda length, tail: STEM[:length] + tuple(tail),
+        st.integers(1, len(STEM)),
+        st.lists(st.integers(0, 299), max_size=CONTEXT - 1 - len(STEM)),
+    ),
+)
+
 JOBS = st.builds(
     lambda arrives, leaves, **request: Job(generation_request(**request), arrives, leaves),
     arrives=st.integers(0, 12),
     leaves=st.one_of(st.none(), st.none(), st.integers(0, 30)),
-    prompt_ids=st.lists(st.integers(0, 299), min_size=1, max_size=CONTEXT - 1).map(tuple),
+    prompt_ids=PROMPTS,
     max_new_tokens=st.integers(1, 12),
     temperature=st.sampled_from([0.0, 0.0, 0.8, 2.0]),
     top_k=st.sampled_from([0, 3, 40]),
@@ -122,15 +135,23 @@ def check(job: Job, events: list[Event]) -> None:
     jobs=st.lists(JOBS, min_size=1, max_size=7),
     num_slots=st.integers(1, 5),
     extra_step_tokens=st.integers(1, 24),
+    reuse_prefixes=st.booleans(),
+    speculation=st.booleans(),
 )
 def test_any_mix_of_requests_gives_what_the_reference_gives(
-    jobs: list[Job], num_slots: int, extra_step_tokens: int
+    jobs: list[Job],
+    num_slots: int,
+    extra_step_tokens: int,
+    reuse_prefixes: bool,
+    speculation: bool,
 ) -> None:
     engine = toy_engine(
         decoder(),
         tokenizer=tokenizer(),
         num_slots=num_slots,
         max_step_tokens=num_slots + extra_step_tokens,
+        reuse_prefixes=reuse_prefixes,
+        speculation=speculation,
     )
     events = run(engine, jobs)
     for number, job in enumerate(jobs):
@@ -232,3 +253,63 @@ def test_the_smallest_contexts_warm_up_too(context: int) -> None:
     engine = toy_engine(toy_decoder(0, toy_config(max_position_embeddings=context)))
     engine.warm_up()
     assert engine.is_idle
+
+
+def started(events: list[Event]) -> dict[str, int]:
+    """Who began, and how much of the prompt needed not be computed."""
+    return {event.request_id: event.num_reused for event in events if isinstance(event, Started)}
+
+
+def finish(engine: Engine) -> list[Event]:
+    events = []
+    while not engine.is_idle:
+        events += engine.step()
+    return events
+
+
+def test_the_next_turn_of_a_chat_reuses_its_history_and_says_the_same() -> None:
+    engine = toy_engine(decoder(), num_slots=3)
+    history = (5, 6, 7, 8, 9, 10)
+    for turn in range(3):
+        request = generation_request(str(turn), history, max_new_tokens=5)
+        engine.submit(request)
+        events = finish(engine)
+        answer = tuple(event.token_id for event in events if isinstance(event, TokenGenerated))
+        assert answer == expected_ids(dataclasses.replace(request, request_id=""))
+        assert started(events) == {str(turn): 0 if turn == 0 else len(history) - 4}
+        history = (*history, *answer, 11 + turn, 12, 13)
+
+
+def test_what_a_slot_keeps_is_what_computing_it_gives() -> None:
+    """The conservation law of contents: keys and values belong to the tokens that are noted."""
+    engine = toy_engine(decoder(), tokenizer=tokenizer(), num_slots=3, max_step_tokens=9)
+    stems = [(*STEM[:length], 200 + length, 99) for length in (20, 7, 20, 30, 13, 2, 30, 7, 20)]
+    for number, prompt_ids in enumerate(stems):
+        engine.submit(generation_request(str(number), prompt_ids, max_new_tokens=4))
+        engine.step()
+        if number == 4:
+            engine.finish("3", FinishReason.ABORT)
+    finish(engine)
+    cache = engine._runner.cache
+    for slot, token_ids in engine._scheduler._slots._free.items():
+        fresh = toy_engine(decoder(), num_slots=1, max_step_tokens=64)
+        fresh.submit(generation_request("", token_ids, max_new_tokens=1))
+        finish(fresh)
+        again = fresh._runner.cache
+        assert len(token_ids) > 2
+        for kept, expected in ((cache.key, again.key), (cache.value, again.value)):
+            torch.testing.assert_close(
+                kept[:, slot, :, : len(token_ids)],
+                expected[:, 0, :, : len(token_ids)],
+                rtol=0,
+                atol=1e-12,
+            )
+
+
+def test_no_engine_knows_what_another_has_computed() -> None:
+    """Engines are versions of the weights: a prefix never crosses one."""
+    first, second = toy_engine(decoder()), toy_engine(decoder())
+    for engine in (first, first, second):
+        engine.submit(generation_request("a", (5, 6, 7, 8)))
+        events = finish(engine)
+    assert started(events) == {"a": 0}

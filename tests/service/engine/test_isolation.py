@@ -5,7 +5,7 @@ from serving import generation_request, reference_ids, toy_engine
 from toys import toy_config, toy_decoder
 
 from service.engine.engine import Engine
-from service.engine.request import Finished, FinishReason, TokenGenerated
+from service.engine.request import Finished, FinishReason, Started, TokenGenerated
 
 POISON = 5
 """Token whose embedding is not a number."""
@@ -48,3 +48,11 @@ def test_the_next_sequence_in_the_slot_sees_nothing_of_them() -> None:
     tokens, end = answer(engine, (20, 21))
     assert tokens == list(reference_ids(healthy, request))
     assert end.reason is FinishReason.LENGTH
+
+
+def test_what_is_broken_is_no_source_for_others() -> None:
+    engine = poisoned_engine()
+    prompt_ids = (7, 8, 9, 10, 11, 12, POISON)
+    assert answer(engine, prompt_ids)[1].reason is FinishReason.ERROR
+    engine.submit(generation_request(prompt_ids=(*prompt_ids[:6], 13)))
+    assert engine.step()[0] == Started("a", num_reused=0)

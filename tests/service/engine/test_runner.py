@@ -61,3 +61,15 @@ def test_nothing_is_kept_for_a_backward_pass() -> None:
     logits = last_logits(make_runner(toy_config()), [4])
     assert not logits.requires_grad
     assert logits.is_inference()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_draft_gets_the_logits_of_tokens_that_were_chosen(name: str) -> None:
+    runner = make_runner(CONFIGS[name])
+    sequence = Sequence(generation_request("a", PROMPT[:4]), toy_tokenizer())
+    sequence.slot = 0
+    runner.run(Plan((Chunk(sequence, 0, 3),), ()))
+    logits = runner.run(Plan((Chunk(sequence, 3, len(PROMPT), PROMPT[4:]),), ())).logits
+    with torch.inference_mode():
+        expected = toy_decoder(3, CONFIGS[name]).double()(torch.tensor([PROMPT]))[0, 3:]
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)

@@ -1,6 +1,7 @@
 """The policy as tables of cases: no model, no tensor, no time."""
 
 import dataclasses
+import zlib
 
 import pytest
 from serving import generation_request
@@ -11,7 +12,9 @@ from service.engine.sequence import Sequence
 
 
 def make_sequence(name: str, prompt_length: int, *, max_new_tokens: int = 4) -> Sequence:
-    request = generation_request(name, (7,) * prompt_length, max_new_tokens=max_new_tokens)
+    """A sequence whose prompt shares nothing with those of other names."""
+    prompt_ids = (zlib.crc32(name.encode()), *(7,) * (prompt_length - 1))
+    request = generation_request(name, prompt_ids, max_new_tokens=max_new_tokens)
     return Sequence(request, toy_tokenizer())
 
 
@@ -21,7 +24,7 @@ def carry_out(scheduler: Scheduler, plan: Plan) -> list[Sequence]:
     for chunk in plan.chunks:
         chunk.sequence.num_computed = chunk.end
     for chunk in plan.chunks:
-        if chunk.yields_token or chunk.sequence.num_uncomputed == 0:
+        if chunk.sequence.num_uncomputed == 0:
             chunk.sequence.output_ids.append(9)
             if len(chunk.sequence.output_ids) == chunk.sequence.request.max_new_tokens:
                 scheduler.remove(chunk.sequence)
@@ -167,3 +170,61 @@ def test_a_freed_slot_is_taken_in_the_next_step() -> None:
     scheduler.schedule()
     scheduler.remove(first)
     assert described(scheduler.schedule()) == [("second", 0, 2)]
+
+
+def run_to_the_end(scheduler: Scheduler) -> list[tuple[str, int, int]]:
+    steps = []
+    while (plan := scheduler.schedule()) is not None:
+        steps += described(plan)
+        carry_out(scheduler, plan)
+    return steps
+
+
+def request_for(name: str, prompt_ids: tuple[int, ...], max_new_tokens: int = 2) -> Sequence:
+    request = generation_request(name, prompt_ids, max_new_tokens=max_new_tokens)
+    return Sequence(request, toy_tokenizer())
+
+
+def test_the_next_turn_of_a_chat_computes_what_is_new() -> None:
+    scheduler = Scheduler(num_slots=2, max_step_tokens=64)
+    scheduler.add(request_for("first", (1, 2, 3)))
+    assert run_to_the_end(scheduler) == [("first", 0, 3), ("first", 3, 4)]
+    # The answer was 9, 9; the last of its tokens was never an input.
+    scheduler.add(request_for("second", (1, 2, 3, 9, 9, 4, 5)))
+    plan = scheduler.schedule()
+    assert plan is not None
+    assert (described(plan), plan.copies) == ([("second", 4, 7)], ()), "in the same slot"
+    assert plan.chunks[0].slot == 0
+
+
+def test_a_running_prompt_is_copied_as_far_as_it_is_computed() -> None:
+    scheduler = Scheduler(num_slots=2, max_step_tokens=8)
+    scheduler.add(request_for("first", (1,) * 20))
+    plan = scheduler.schedule()
+    assert plan is not None
+    carry_out(scheduler, plan)
+    scheduler.add(request_for("second", (1,) * 12))
+    plan = scheduler.schedule()
+    assert plan is not None
+    assert plan.copies == ((1, 0, 8),)
+    assert described(plan) == [("first", 8, 16)]
+    assert plan.started[0].num_computed == 8
+
+
+def test_nothing_is_shared_where_that_is_switched_off() -> None:
+    scheduler = Scheduler(num_slots=2, max_step_tokens=64, reuse_prefixes=False)
+    for name in ("first", "second"):
+        scheduler.add(request_for(name, (1, 2, 3), 1))
+        assert run_to_the_end(scheduler) == [(name, 0, 3)]
+
+
+def test_kept_slots_never_keep_anybody_waiting() -> None:
+    scheduler = Scheduler(num_slots=2, max_step_tokens=64)
+    for number in range(5):
+        scheduler.add(request_for(str(number), (number, 2, 3), 1))
+        run_to_the_end(scheduler)
+    scheduler.add(request_for("a", (1,)))
+    scheduler.add(request_for("b", (2,)))
+    plan = scheduler.schedule()
+    assert plan is not None
+    assert [sequence.request_id for sequence in plan.started] == ["a", "b"]

@@ -20,6 +20,7 @@ from toys import toy_decoder
 
 from service.engine.engine import Engine
 from service.engine.request import Event, FinishReason
+from service.engine.sequence import Sequence
 from service.engine.served import ServedModel
 
 
@@ -99,14 +100,14 @@ def test_a_step_that_fails_half_way_loses_nobodys_end(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder, model = gated_model()
-    accept = Engine._accept
+    append = Engine._append
 
-    def fail_for_b(engine: Engine, sequence: object, token_id: int) -> list[Event]:
-        if sequence.request_id == "b":  # type: ignore[attr-defined]
+    def fail_for_b(engine: Engine, sequence: Sequence, token_id: int) -> list[Event]:
+        if sequence.request_id == "b":
             raise ValueError("half way")
-        return accept(engine, sequence, token_id)  # type: ignore[arg-type]
+        return append(engine, sequence, token_id)
 
-    monkeypatch.setattr(Engine, "_accept", fail_for_b)
+    monkeypatch.setattr(Engine, "_append", fail_for_b)
     for name, tokens in (("blocker", 9), ("a", 1), ("gone", 1), ("b", 1)):
         desk.worker.submit(model, generation_request(name, max_new_tokens=tokens))
         if name == "blocker":

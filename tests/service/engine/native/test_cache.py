@@ -50,11 +50,13 @@ def test_a_copied_prefix_goes_on_as_the_original(num_tokens: int) -> None:
     assert torch.equal(out, expected)
 
 
-def test_a_cleared_slot_is_zero_and_the_others_are_not() -> None:
-    cache = NativeCache(native_config(), num_slots=2, max_tokens=32)
-    cache.key.fill_(1)
+def test_wiped_tokens_are_zero_and_the_others_are_not() -> None:
+    cache = NativeCache(native_config(), num_slots=2, max_tokens=64)
+    cache.key.fill_(torch.nan)
     cache.value.fill_(torch.nan)
-    cache.clear(1)
-    assert not cache.key[:, 1].any()
-    assert not cache.value[:, 1].any()
-    assert cache.key[:, 0].all()
+    cache.clear(1, 5, 40)
+    for tensor in cache.tokens(1, 64):
+        assert not tensor[:, :, 5:40].any()
+        assert bool(tensor[:, :, :5].isnan().all())
+        assert bool(tensor[:, :, 40:].isnan().all())
+    assert all(bool(tensor.isnan().all()) for tensor in cache.tokens(0, 64))

@@ -71,6 +71,16 @@ def test_cuts_and_slots_do_not_matter(isa: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_guess_gets_the_logits_of_a_token_that_was_chosen(precision: str) -> None:
+    runner = native_runner(open_native("avx512"), precision, max_step_tokens=150)
+    expected = runner.score(TEXT)[99:109]
+    text = sequence(1, TEXT[:100])
+    runner.run(Plan((Chunk(text, 0, 99),), ()))
+    out = runner.run(Plan((Chunk(text, 99, 109, TEXT[100:109]),), ())).logits
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_company_does_not_matter(precision: str, threads: int) -> None:
     """One to 32 sequences decode together, each at a length of its own, beside a prompt."""
@@ -108,7 +118,7 @@ def test_a_sequence_that_overflows_is_named_and_harms_nobody(precision: str) -> 
     output = poisoned.run(Plan(chunks, ()))
     assert output.is_finite == (False, True)
     assert torch.equal(output.logits[1:], healthy)
-    runner.cache.clear(0)
+    runner.cache.clear(0, 0, 2)
     after = runner.run(Plan((Chunk(sequence(0, (5, 6)), 0, 2),), ()))
     assert torch.equal(after.logits, healthy)
 

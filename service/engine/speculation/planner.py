@@ -1,0 +1,46 @@
+"""Puts guesses into plans where every sequence decodes and rows are to spare."""
+
+import dataclasses
+import weakref
+
+from service.engine.scheduler import Chunk, Plan
+from service.engine.sequence import Sequence
+from service.engine.speculation.drafter import Drafter
+
+MAX_ROWS = 16
+"""Rows of a step with guesses: up to about here a step costs what its weights cost to read."""
+
+
+class Speculation:
+    """Guesses for the sequences of one engine."""
+
+    def __init__(self, *, max_model_tokens: int, max_step_tokens: int) -> None:
+        self._max_rows = min(MAX_ROWS, max_step_tokens)
+        self._max_model_tokens = max_model_tokens
+        self._drafters: weakref.WeakKeyDictionary[Sequence, Drafter] = weakref.WeakKeyDictionary()
+
+    def extend(self, plan: Plan) -> Plan:
+        """The same plan with guesses where they are worth it."""
+        room = self._max_rows // len(plan.chunks) - 1
+        if room < 1 or any(chunk.num_tokens > 1 for chunk in plan.chunks):
+            return plan
+        chunks = [self._with_draft(chunk, room) for chunk in plan.chunks]
+        chunks.sort(key=lambda chunk: chunk.num_tokens > 1)
+        return dataclasses.replace(plan, chunks=tuple(chunks))
+
+    def give_up(self, sequence: Sequence) -> None:
+        """Guess no more for a sequence that had guesses."""
+        self._drafters[sequence].has_given_up = True
+
+    def _with_draft(self, chunk: Chunk, room: int) -> Chunk:
+        """A chunk of one token, and guesses for as many as may still follow."""
+        sequence = chunk.sequence
+        drafter = self._drafters.get(sequence)
+        if drafter is None:
+            drafter = self._drafters[sequence] = Drafter()
+        num_left = min(
+            sequence.request.max_new_tokens - len(sequence.output_ids),
+            self._max_model_tokens - sequence.num_tokens,
+        )
+        draft = drafter.draft(sequence, min(room, num_left - 1))
+        return dataclasses.replace(chunk, end=chunk.end + len(draft), draft=draft)
