@@ -31,14 +31,21 @@ struct Softmax {
   float peak[kRows], weight[kRows];
   alignas(64) float mixed[kRows][kMaxWidth];
 
-  Softmax() {
+  explicit Softmax(int width) {
     for (int r = 0; r < kRows; ++r) {
       peak[r] = -INFINITY;
       weight[r] = 0.0f;
-      for (int d = 0; d < kMaxWidth; ++d) mixed[r][d] = 0.0f;
+      for (int d = 0; d < width; ++d) mixed[r][d] = 0.0f;
     }
   }
 };
+
+// Few queries wait for memory: what is needed next is asked for while they are multiplied.
+template <int kRows>
+inline void prefetch(const uint32_t* words, int count) {
+  if constexpr (kRows <= kMaxRows / 3)
+    for (int i = 0; i < count; i += 16) _mm_prefetch(words + i, _MM_HINT_T0);
+}
 
 // Turns a row of scores into bfloat16 weights relative to their largest; keys from `visible` on
 // weigh zero. Returns the largest score and the sum of the weights.
@@ -71,15 +78,17 @@ void attend_rows(const Cache& cache, int layer, int slot, int head, const Querie
   const auto* keys = reinterpret_cast<const uint32_t*>(cache.at(cache.keys, layer, slot, head));
   const auto* values = reinterpret_cast<const uint32_t*>(cache.at(cache.values, layer, slot, head));
   const int end = queries.visible(first + kRows - 1);
-  Softmax<kRows> state;
+  Softmax<kRows> state(width);
   alignas(64) float scores[kRows][kPart];
   alignas(64) uint16_t weights[kRows][kPart];
   for (int begin = 0; begin < end; begin += kPart) {
     const int count = (std::min(end - begin, kPart) + kPanel - 1) / kPanel * kPanel;
     for (int k = 0; k < count; k += kPanel) {
       F16 tile[kRows][2];
-      multiply_pairs<kRows>(q, width / 2, 1, keys + int64_t{begin + k} * (width / 2), kPanel,
-                            width / 2, tile);
+      const int64_t here = int64_t{begin + k} * (width / 2);
+      prefetch<kRows>(keys + here + kPanel * (width / 2), kPanel * (width / 2));
+      prefetch<kRows>(values + here, kPanel * (width / 2));
+      multiply_pairs<kRows>(q, width / 2, 1, keys + here, kPanel, width / 2, tile);
       for (int r = 0; r < kRows; ++r) {
         store(scores[r] + k, tile[r][0] * set1(scale));
         store(scores[r] + k + kLanes, tile[r][1] * set1(scale));
@@ -122,7 +131,7 @@ void attend_rows(const Cache& cache, int layer, int slot, int head, const Querie
 inline void attend(const Cache& cache, int layer, int slot, int head, const Queries& queries,
                    float* out, int64_t token_stride) {
   for (int first = 0; first < queries.rows(); first += kMaxRows)
-    with_rows(std::min(queries.rows() - first, kMaxRows), [&](auto count) {
+    with_rows<kMaxRows>(std::min(queries.rows() - first, kMaxRows), [&](auto count) {
       attend_rows<decltype(count)::value>(cache, layer, slot, head, queries, first, out,
                                                 token_stride);
     });

@@ -26,8 +26,10 @@ inline __attribute__((always_inline)) void multiply_pairs(
 }
 
 struct Bf16Rows {
-  Bf16Rows(uint8_t* memory, Tiling tiling, int width)
-      : words(reinterpret_cast<uint32_t*>(memory)), tiling(tiling), width(width) {}
+  static constexpr int kMost = kMaxRows;
+
+  Bf16Rows(uint8_t* memory, int rows, int width)
+      : words(reinterpret_cast<uint32_t*>(memory)), tiling(rows, kMost), width(width) {}
 
   // Stores a row, rounded.
   void write(int row, const float* x) const {

@@ -1,6 +1,6 @@
 // Products of 4-bit weights and 8-bit activations.
 //
-// A weight is (nibble - 8) · the scale of its output and 32 inputs. Activations are those of int8.
+// A weight is nibble · scale + least, both of its output and 32 inputs. Activations are those of int8.
 #pragma once
 
 #include <cmath>
@@ -10,12 +10,13 @@
 namespace nestling {
 
 // Weights [N, K]: panels of K / 32 blocks. A block is 4 lines of 64 bytes for each of the two
-// vectors of outputs, then the 32 scales in bfloat16. A line's low nibbles are 4 inputs of each
-// output, its high nibbles the next 4.
+// vectors of outputs, then 32 scales and 32 least values in bfloat16. A line's low nibbles are 4
+// inputs of each output, its high nibbles the next 4.
 struct Int4Matrix {
   using Rows = Int8Rows;
   static constexpr int kGroup = kSumGroup;
-  static constexpr int kBlockBytes = kPanel * kGroup / 2 + 2 * kPanel;
+  static constexpr int kNibbleBytes = kPanel * kGroup / 2;
+  static constexpr int kBlockBytes = kNibbleBytes + 4 * kPanel;
 
   Int4Matrix(const uint8_t* data, int outputs, int inputs)
       : data(data), outputs(outputs), inputs(inputs) {}
@@ -26,120 +27,137 @@ struct Int4Matrix {
   template <int kRows>
   void tile(const Rows& rows, int tile, int panel, F16 (&out)[kRows][2]) const {
     const uint8_t* b = data + panel * panel_bytes(inputs);
-    const int height = rows.tiling.height, group = rows.group, first_row = tile * height;
-    const int32_t* a = rows.words + int64_t{1} * first_row * (inputs / 4);
+    const int height = rows.tiling.height, blocks = rows.group / kGroup;
+    const int32_t* a = rows.words + int64_t{1} * tile * height * (inputs / 4);
+    const float* sums = rows.scaled_sums + tile * height * (inputs / kGroup);
+    const float* scales = rows.scales + tile * height * (inputs / rows.group);
     for (int i = 0; i < kRows; ++i) out[i][0] = out[i][1] = zero();
-    for (int g = 0; g < inputs / group; ++g) {
-      F16 part[kRows][2];
-      for (int i = 0; i < kRows; ++i) part[i][0] = part[i][1] = zero();
-      for (int block = 0; block < group / kGroup; ++block) {
-        add_block<kRows>(rows, first_row, g * (group / kGroup) + block, a, b, part);
-        a += kGroup / 4 * height;
-        b += kBlockBytes;
-      }
-      for (int i = 0; i < kRows; ++i) {
-        const F16 scale = set1(rows.scales_of(first_row + i)[g]);
-        out[i][0] = fma(part[i][0], scale, out[i][0]);
-        out[i][1] = fma(part[i][1], scale, out[i][1]);
-      }
+    for (int block = 0; block < inputs / kGroup; ++block) {
+      add_block<kRows>(a, height, b, scales, sums, out);
+      a += kGroup / 4 * height;
+      b += kBlockBytes;
+      sums += height;
+      if (block % blocks == blocks - 1) scales += height;
     }
   }
 
   static void pack(const float* weights, int outputs, int inputs, int panel, uint8_t* out) {
     uint8_t* block = out + panel * panel_bytes(inputs);
-    for (int k = 0; k < inputs; k += kGroup, block += kBlockBytes) {
-      std::memset(block, 0x88, kBlockBytes - 2 * kPanel);
-      std::memset(block + kBlockBytes - 2 * kPanel, 0, 2 * kPanel);
+    std::memset(block, 0, panel_bytes(inputs));
+    for (int k = 0; k < inputs; k += kGroup, block += kBlockBytes)
       for (int n = 0; n < kPanel && panel * kPanel + n < outputs; ++n)
         pack_group(weights + int64_t{1} * (panel * kPanel + n) * inputs + k, n, block);
-    }
   }
 
   const uint8_t* data;
   int outputs, inputs;
 
  private:
+  // out += a block's products.
   template <int kRows>
-  static inline __attribute__((always_inline)) void add_block(const Rows& rows, int first_row,
-                                                             int block, const int32_t* a,
+  static inline __attribute__((always_inline)) void add_block(const int32_t* a, int height,
                                                              const uint8_t* b,
-                                                             F16 (&part)[kRows][2]) {
-    const int height = rows.tiling.height;
+                                                             const float* scales,
+                                                             const float* sums,
+                                                             F16 (&out)[kRows][2]) {
     const I16 low_nibble = set1(0x0f0f0f0f);
     I16 sum[kRows][2];
-    for (int i = 0; i < kRows; ++i)
-      sum[i][0] = sum[i][1] = set1(-8 * rows.sums_of(first_row + i)[block]);
-    for (int line = 0; line < kGroup / 8; ++line) {
+    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = set1(0);
+    for (int line = 0; line < kGroup / 8; ++line, a += 2 * height, b += 128) {
       const I16 first = load_bytes(b), second = load_bytes(b + 64);
-      const I16 low[2] = {first & low_nibble, second & low_nibble};
-      const I16 high[2] = {shift_right<4>(first) & low_nibble, shift_right<4>(second) & low_nibble};
-      b += 128;
+      const I16 first_low = first & low_nibble, second_low = second & low_nibble;
+      const I16 first_high = shift_right<4>(first) & low_nibble;
+      const I16 second_high = shift_right<4>(second) & low_nibble;
       for (int i = 0; i < kRows; ++i) {
         const I16 x = set1(a[i]), y = set1(a[height + i]);
-        sum[i][0] = dot_nibbles(dot_nibbles(sum[i][0], low[0], x), high[0], y);
-        sum[i][1] = dot_nibbles(dot_nibbles(sum[i][1], low[1], x), high[1], y);
+        sum[i][0] = dot_nibbles(dot_nibbles(sum[i][0], first_low, x), first_high, y);
+        sum[i][1] = dot_nibbles(dot_nibbles(sum[i][1], second_low, x), second_high, y);
       }
-      a += 2 * height;
     }
-    const auto* scales = reinterpret_cast<const uint16_t*>(b);
-    const F16 first_scale = load_bf16(scales), second_scale = load_bf16(scales + kLanes);
+    const auto* lines = reinterpret_cast<const uint16_t*>(b);
+    const F16 scale[2] = {load_bf16(lines), load_bf16(lines + kLanes)};
+    const F16 least[2] = {load_bf16(lines + 2 * kLanes), load_bf16(lines + 3 * kLanes)};
     for (int i = 0; i < kRows; ++i) {
-      part[i][0] = fma(to_float(sum[i][0]), first_scale, part[i][0]);
-      part[i][1] = fma(to_float(sum[i][1]), second_scale, part[i][1]);
-    }
-  }
-
-  // Chooses the scale, of some, whose squared error is smallest; the value of largest magnitude
-  // is put at -8 · candidate / 8, so that the one more step of the negative side is used.
-  static void pack_group(const float* x, int n, uint8_t* block) {
-    float peak = 0.0f;
-    for (int k = 0; k < kGroup; ++k)
-      if (std::fabs(x[k]) > std::fabs(peak)) peak = x[k];
-    uint16_t best_scale = 0;
-    float best_error = INFINITY;
-    for (float steps = 6.0f; steps <= 9.0f; steps += 0.25f) {
-      const uint16_t scale = to_bf16(peak / -steps);
-      const float error = squared_error(x, from_bf16(scale));
-      if (error < best_error) {
-        best_error = error;
-        best_scale = scale;
+      const F16 x = set1(scales[i]), x_sum = set1(sums[i]);
+      for (int half = 0; half < 2; ++half) {
+        const F16 product = to_float(sum[i][half]) * scale[half];
+        out[i][half] = fma(x_sum, least[half], fma(product, x, out[i][half]));
       }
     }
-    std::memcpy(block + kBlockBytes - 2 * kPanel + 2 * n, &best_scale, sizeof best_scale);
-    const float scale = from_bf16(best_scale);
-    for (int k = 0; k < kGroup; ++k) {
-      const int nibble = scale == 0.0f ? 8 : quantized(x[k], 1.0f / scale);
-      const int line = k / 8, vector = n / kLanes;
-      uint8_t& byte = block[(line * 2 + vector) * 64 + n % kLanes * 4 + k % 4];
-      byte = k / 4 % 2 ? (byte & 0x0f) | (nibble << 4) : (byte & 0xf0) | nibble;
-    }
   }
 
-  static int quantized(float x, float inverse) {
-    return static_cast<int>(std::nearbyintf(std::min(std::max(x * inverse, -8.0f), 7.0f))) + 8;
-  }
-  static float squared_error(const float* x, float scale) {
-    if (scale == 0.0f) return 0.0f;
-    const F16 inverse = set1(1.0f / scale), step = set1(scale);
-    F16 error = zero();
-    for (int k = 0; k < kGroup; k += kLanes) {
-      const F16 value = load(x + k);
-      const F16 q = round(min(max(value * inverse, set1(-8.0f)), set1(7.0f)));
-      const F16 difference = value - q * step;
-      error = fma(difference, difference, error);
+  // A candidate for a group: value = q · scale + least.
+  struct Fit {
+    float scale, least, error;
+    F16 q[2];
+  };
+
+  // Of several ranges around the middle of the values, some narrower than theirs, the one whose
+  // squared error is smallest; scale and least value are fitted to the rounded nibbles.
+  static void pack_group(const float* x, int n, uint8_t* block) {
+    const F16 values[2] = {load(x), load(x + kLanes)};
+    const float highest = max_lanes(max(values[0], values[1]));
+    const float lowest = -max_lanes(max(zero() - values[0], zero() - values[1]));
+    Fit best{0.0f, 0.0f, INFINITY, {zero(), zero()}};
+    for (int step = 0; step < 5; ++step) {
+      const float width = (highest - lowest) * (1.0f - 0.06f * static_cast<float>(step));
+      const float least = 0.5f * (highest + lowest - width);
+      const Fit fit = fitted(values, rounded(values, width / 15.0f, least));
+      if (fit.error < best.error) best = fit;
     }
-    return sum_lanes(error);
+    write_group(best, n, block);
   }
+
+  // Nibbles of the values at a scale and least value.
+  static Fit rounded(const F16 (&values)[2], float scale, float least) {
+    Fit fit{as_bf16(scale), as_bf16(least), 0.0f, {zero(), zero()}};
+    const F16 inverse = set1(fit.scale == 0.0f ? 0.0f : 1.0f / fit.scale);
+    F16 error = zero();
+    for (int i = 0; i < 2; ++i) {
+      const F16 q = round((values[i] - set1(fit.least)) * inverse);
+      fit.q[i] = min(max(q, zero()), set1(15.0f));
+      const F16 off = values[i] - fma(fit.q[i], set1(fit.scale), set1(fit.least));
+      error = fma(off, off, error);
+    }
+    fit.error = sum_lanes(error);
+    return fit;
+  }
+
+  // The better of a candidate and of the least-squares line through its nibbles.
+  static Fit fitted(const F16 (&values)[2], const Fit& first) {
+    const float count = kGroup;
+    const float q = sum_lanes(first.q[0] + first.q[1]), x = sum_lanes(values[0] + values[1]);
+    const float qq = sum_lanes(fma(first.q[0], first.q[0], first.q[1] * first.q[1]));
+    const float qx = sum_lanes(fma(first.q[0], values[0], first.q[1] * values[1]));
+    const float determinant = count * qq - q * q;
+    if (determinant <= 0.0f) return first;
+    const float scale = (count * qx - q * x) / determinant;
+    const Fit second = rounded(values, scale, (x - scale * q) / count);
+    return second.error < first.error ? second : first;
+  }
+
+  static void write_group(const Fit& fit, int n, uint8_t* block) {
+    auto* scales = reinterpret_cast<uint16_t*>(block + kNibbleBytes);
+    scales[n] = to_bf16(fit.scale);
+    scales[kPanel + n] = to_bf16(fit.least);
+    int8_t nibbles[kGroup];
+    store_bytes(nibbles, to_int(fit.q[0]));
+    store_bytes(nibbles + kLanes, to_int(fit.q[1]));
+    uint8_t* out = block + n / kLanes * 64 + n % kLanes * 4;
+    for (int line = 0; line < kGroup / 8; ++line, out += 128)
+      for (int i = 0; i < 4; ++i)
+        out[i] = static_cast<uint8_t>(nibbles[8 * line + i] | nibbles[8 * line + 4 + i] << 4);
+  }
+
   static uint16_t to_bf16(float x) {
-    uint16_t rounded[kLanes];
-    store_bf16(rounded, set1(x));
-    return rounded[0];
+    uint16_t lanes[kLanes];
+    store_bf16(lanes, set1(x));
+    return lanes[0];
   }
-  static float from_bf16(uint16_t x) {
-    const uint32_t wide = uint32_t{x} << 16;
-    float value;
-    std::memcpy(&value, &wide, sizeof value);
-    return value;
+  static float as_bf16(float x) {
+    const uint32_t wide = uint32_t{to_bf16(x)} << 16;
+    std::memcpy(&x, &wide, sizeof x);
+    return x;
   }
 };
 

@@ -13,25 +13,25 @@ constexpr int kSumGroup = 32;  // inputs whose activations are summed up for off
 
 constexpr float kTiny = 1e-30f;  // 127 / kTiny is finite
 
-// Inputs that share a scale of activations: the largest divisor up to 256 in multiples of 32.
-inline int scale_group(int inputs) {
-  int group = inputs < 256 ? inputs : 256;
-  while (inputs % group) group -= kSumGroup;
-  return group;
-}
+// Inputs that share a scale of activations. Coarser groups let a few large values drown the others:
+// 192 and 256 cost SmolLM2-135M 2.4% of perplexity on Shakespeare, 96 1.1%, 64 and 32 0.6%.
+inline int scale_group(int inputs) { return inputs % 64 == 0 ? 64 : kSumGroup; }
 
 struct Int8Rows {
-  Int8Rows(uint8_t* memory, Tiling tiling, int width)
-      : tiling(tiling), width(width), group(scale_group(width)) {
-    const int64_t rows = tiling.room();
+  static constexpr int kMost = kMaxInt8Rows;
+
+  Int8Rows(uint8_t* memory, int rows, int width)
+      : tiling(rows, kMost), width(width), group(scale_group(width)) {
+    const int64_t room = tiling.room();
     words = reinterpret_cast<int32_t*>(memory);
-    sums = words + rows * (width / 4);
-    scales = reinterpret_cast<float*>(sums + rows * (width / kSumGroup));
+    offsets = words + room * (width / 4);
+    scales = reinterpret_cast<float*>(offsets + room * (width / group));
+    scaled_sums = scales + room * (width / group);
   }
 
   static int64_t bytes(int rows, int width) {
     return int64_t{1} * Tiling::most_room(rows) *
-           (width + 4 * (width / kSumGroup) + 4 * (width / scale_group(width)));
+           (width + 8 * (width / scale_group(width)) + 4 * (width / kSumGroup));
   }
 
   // Quantizes a row: scale = largest absolute value / 127 of each group, nearest even.
@@ -42,34 +42,35 @@ struct Int8Rows {
       I16 largest = set1(0);
       for (int k = 0; k < group; k += kLanes)
         largest = max_unsigned(largest, bits(load(x + g * group + k)) & magnitude);
-      const float peak = largest_lane(largest);
+      const float peak = largest_lane(largest), scale = peak / 127.0f;
       const F16 inverse = set1(peak > kTiny ? 127.0f / peak : 0.0f);
-      scales[int64_t{1} * row * (width / group) + g] = peak / 127.0f;
+      int32_t total = 0;
       for (int k = g * group; k < (g + 1) * group; k += kSumGroup) {
         const I16 first = to_int(load(x + k) * inverse);
         const I16 second = to_int(load(x + k + kLanes) * inverse);
         put(row, k, first);
         put(row, k + kLanes, second);
-        sums[int64_t{1} * row * (width / kSumGroup) + k / kSumGroup] = sum_lanes(first + second);
+        const int32_t sum = sum_lanes(first + second);
+        scaled_sums[interleaved(tiling, width / kSumGroup, row, k / kSumGroup)] =
+            scale * static_cast<float>(sum);
+        total += sum;
       }
+      const int64_t place = interleaved(tiling, width / group, row, g);
+      scales[place] = scale;
+      offsets[place] = kUnsignedWeights ? -128 * total : 0;
     }
   }
 
-  const int32_t* sums_of(int row) const { return sums + int64_t{1} * row * (width / kSumGroup); }
-  const float* scales_of(int row) const { return scales + int64_t{1} * row * (width / group); }
-
   Tiling tiling;
   int width, group;
-  int32_t* words;
-  int32_t* sums;
-  float* scales;
+  int32_t* words;      // four bytes each
+  int32_t* offsets;    // what a group's sum starts at, for 8-bit weights
+  float* scales;       // of a group
+  float* scaled_sums;  // of 32 inputs, for 4-bit weights
 
  private:
   static float largest_lane(I16 a) {
-    int32_t lanes[kLanes];
-    store(lanes, a);
-    int32_t largest = 0;
-    for (int32_t lane : lanes) largest = std::max(largest, lane);
+    const uint32_t largest = max_unsigned_lane(a);
     float value;
     std::memcpy(&value, &largest, sizeof value);
     return value;
@@ -96,33 +97,32 @@ struct Int8Matrix {
   template <int kRows>
   void tile(const Rows& rows, int tile, int panel, F16 (&out)[kRows][2]) const {
     const uint8_t* b = data + panel * panel_bytes(inputs);
-    const int height = rows.tiling.height, group = rows.group, first_row = tile * height;
-    const int32_t* a = rows.words + int64_t{1} * first_row * (inputs / 4);
+    const int height = rows.tiling.height, groups = inputs / rows.group;
+    const int32_t* a = rows.words + int64_t{1} * tile * height * (inputs / 4);
+    const int32_t* offsets = rows.offsets + tile * height * groups;
+    const float* scales = rows.scales + tile * height * groups;
     for (int i = 0; i < kRows; ++i) out[i][0] = out[i][1] = zero();
-    for (int g = 0; g < inputs / group; ++g) {
+    for (int g = 0; g < groups; ++g, offsets += height, scales += height) {
       I16 sum[kRows][2];
-      for (int i = 0; i < kRows; ++i)
-        sum[i][0] = sum[i][1] = set1(offset(rows.sums_of(first_row + i), g, group));
-      for (int quad = 0; quad < group / 4; ++quad) {
+      for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = set1(offsets[i]);
+      for (int quad = 0; quad < rows.group / 4; ++quad, a += height, b += 4 * kPanel) {
         const I16 first = load_bytes(b), second = load_bytes(b + 64);
-        b += 128;
         for (int i = 0; i < kRows; ++i) {
           const I16 x = set1(a[i]);
           sum[i][0] = dot_bytes(sum[i][0], first, x);
           sum[i][1] = dot_bytes(sum[i][1], second, x);
         }
-        a += height;
       }
       for (int i = 0; i < kRows; ++i) {
-        const F16 scale = set1(rows.scales_of(first_row + i)[g]);
+        const F16 scale = set1(scales[i]);
         out[i][0] = fma(to_float(sum[i][0]), scale, out[i][0]);
         out[i][1] = fma(to_float(sum[i][1]), scale, out[i][1]);
       }
     }
-    const auto* scales = reinterpret_cast<const float*>(b);
+    const auto* weight_scales = reinterpret_cast<const float*>(b);
     for (int i = 0; i < kRows; ++i) {
-      out[i][0] = out[i][0] * load(scales);
-      out[i][1] = out[i][1] * load(scales + kLanes);
+      out[i][0] = out[i][0] * load(weight_scales);
+      out[i][1] = out[i][1] * load(weight_scales + kLanes);
     }
   }
 
@@ -159,14 +159,6 @@ struct Int8Matrix {
 
   const uint8_t* data;
   int outputs, inputs;
-
- private:
-  static int32_t offset(const int32_t* sums, int g, int group) {
-    if constexpr (!kUnsignedWeights) return 0;
-    int32_t sum = 0;
-    for (int i = 0; i < group / kSumGroup; ++i) sum += sums[g * (group / kSumGroup) + i];
-    return -128 * sum;
-  }
 };
 
 }  // namespace nestling

@@ -7,7 +7,7 @@ Queries, keys and values become one matrix, gate and up projection another whose
 import ctypes
 import dataclasses
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from lm.rotary import rotary_table
 from service.engine.native.library import FORMATS, LayerWeights, Library, ModelWeights, Shape
 
 LANES = 16
+LINE_BYTES = 64
+HUGE_PAGE = 1 << 21
 HEAD_PRECISION = {"bfloat16": "bfloat16", "int8": "int8", "int4": "int8"}
 """Embedding and head by the precision of the rest: 4 bits cost too much quality there."""
 
@@ -64,32 +66,41 @@ class PackedWeights:
 
 
 class _Packer:
-    """Collects packed tensors and keeps their memory."""
+    """Packs matrices one after the other into one stretch of memory."""
 
-    def __init__(self, library: Library) -> None:
-        self._functions = library.functions
-        self.memory: list[object] = []
-        self.num_bytes = 0
+    def __init__(self, library: Library, num_bytes: int) -> None:
+        self._library = library
+        self._room = _huge_pages(num_bytes)
+        self.memory: list[object] = [self._room]
+        self.num_bytes = num_bytes
 
     def matrix(self, weight: Tensor, precision: str) -> int:
         """Address of a packed matrix [N, K]."""
-        source = weight.detach().to(torch.float32).contiguous()
-        outputs, inputs = source.shape
-        size = self._functions.nestling_packed_bytes(FORMATS[precision], outputs, inputs)
-        target = _huge_pages(size)
-        self._functions.nestling_pack(
-            FORMATS[precision], source.data_ptr(), outputs, inputs, target.data_ptr()
-        )
-        return self._keep(target)
+        size = packed_bytes(self._library, weight.shape, precision)
+        target, self._room = self._room[:size], self._room[size:]
+        pack_matrix(self._library, weight, precision, target)
+        return target.data_ptr()
 
     def vector(self, weight: Tensor) -> int:
         """Address of a float32 copy."""
-        return self._keep(weight.detach().to(torch.float32, copy=True).contiguous())
+        copy = weight.detach().to(torch.float32, copy=True).contiguous()
+        self.memory.append(copy)
+        self.num_bytes += copy.nbytes
+        return copy.data_ptr()
 
-    def _keep(self, tensor: Tensor) -> int:
-        self.memory.append(tensor)
-        self.num_bytes += tensor.nbytes
-        return tensor.data_ptr()
+
+def packed_bytes(library: Library, shape: Sequence[int], precision: str) -> int:
+    """Size of a packed matrix [N, K], in whole lines of the cache."""
+    size: int = library.functions.nestling_packed_bytes(FORMATS[precision], *shape)
+    return -(-size // LINE_BYTES) * LINE_BYTES
+
+
+def pack_matrix(library: Library, weight: Tensor, precision: str, out: Tensor) -> None:
+    """Pack a matrix [N, K] into bytes."""
+    source = weight.detach().to(torch.float32).contiguous()
+    library.functions.nestling_pack(
+        FORMATS[precision], source.data_ptr(), *source.shape, out.data_ptr()
+    )
 
 
 def pack(
@@ -101,7 +112,7 @@ def pack(
     """
     if (reason := why_unsupported(config)) is not None:
         raise ValueError(f"no native kernels for this model: {reason}")
-    packer = _Packer(library)
+    packer = _Packer(library, _total_bytes(config, precision, library))
     blocks = [
         _pack_block(packer, weights, f"model.layers.{layer}", precision)
         for layer in range(config.num_hidden_layers)
@@ -124,6 +135,17 @@ def pack(
     return PackedWeights(config, precision, structure, (*packer.memory, layers), packer.num_bytes)
 
 
+def _total_bytes(config: ModelConfig, precision: str, library: Library) -> int:
+    """Size of all packed matrices."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    qkv = hidden + 2 * config.num_key_value_heads * config.head_dim
+    block = ((qkv, hidden), (hidden, hidden), (2 * inner, hidden), (hidden, inner))
+    heads = 1 if config.tie_word_embeddings else 2
+    head = packed_bytes(library, (config.vocab_size, hidden), HEAD_PRECISION[precision])
+    blocks = sum(packed_bytes(library, shape, precision) for shape in block)
+    return config.num_hidden_layers * blocks + heads * head
+
+
 def _pack_block(
     packer: _Packer, weights: Mapping[str, Tensor], block: str, precision: str
 ) -> LayerWeights:
@@ -141,8 +163,10 @@ def _pack_block(
 
 
 def _huge_pages(num_bytes: int) -> Tensor:
-    """Uninitialised bytes at a page's start, in huge pages where the kernel gives them."""
-    pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    """Uninitialised bytes, in huge pages where the kernel gives them: a step reads all of them."""
+    pages = mmap.mmap(-1, num_bytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(pages, dtype=torch.uint8)
+    room = torch.frombuffer(pages, dtype=torch.uint8)
+    start = -room.data_ptr() % HUGE_PAGE
+    return room[start : start + num_bytes]

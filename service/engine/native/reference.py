@@ -11,15 +11,16 @@ from torch import Tensor
 
 from lm.config import ModelConfig
 from lm.rotary import rotary_table, rotate
-from service.engine.native.packing import HEAD_PRECISION
+from service.engine.native.cache import PANEL
+from service.engine.native.library import Library
+from service.engine.native.packing import HEAD_PRECISION, pack_matrix, packed_bytes
 
 INT4_GROUP = 32
-MAX_SCALE_GROUP = 256
 
 
 def scale_group(width: int) -> int:
-    """Inputs that share a scale of activations: the largest divisor up to 256 in steps of 32."""
-    return max(g for g in range(32, min(width, MAX_SCALE_GROUP) + 1, 32) if width % g == 0)
+    """Inputs that share a scale of activations."""
+    return 64 if width % 64 == 0 else 32
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,27 +38,19 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight * inverse[:, None]).round(), peak / 127.0
 
 
-def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Float32 [N, K] → integers [N, groups, 32] in [-8, 7] and bfloat16 scales [N, groups].
-
-    Of some scales that put the value of largest magnitude at -6 to -9, the one whose squared error
-    is smallest.
-    """
-    grouped = weight.view(len(weight), -1, INT4_GROUP)
-    peak = grouped.gather(-1, grouped.abs().argmax(-1, keepdim=True))
-    steps = torch.arange(6.0, 9.25, 0.25)
-    scales = (peak / -steps).bfloat16().float()  # [N, groups, candidates]
-    inverse = torch.where(scales == 0.0, 0.0, 1.0 / scales)
-    q = (grouped[..., None, :] * inverse[..., None]).clamp(-8, 7).round()
-    error = (grouped[..., None, :] - q * scales[..., None]).square().sum(-1)
-    best = error.argmin(-1, keepdim=True)
-    return (
-        q.gather(-2, best[..., None].expand(*best.shape, INT4_GROUP))[..., 0, :],
-        scales.gather(-1, best)[..., 0],
-    )
+def unpack_int4(packed: Tensor, outputs: int, inputs: int) -> Tensor:
+    """Float64 [N, K] of packed bytes; see ``int4.hpp``."""
+    blocks = packed.view(-1, inputs // INT4_GROUP, 5 * 128)
+    lines = blocks[..., :512].reshape(*blocks.shape[:2], 4, 2, 16, 4)  # line, half, lane, byte
+    nibbles = torch.stack((lines & 15, lines >> 4), dim=3)  # ..., line, which, half, lane, byte
+    q = nibbles.permute(0, 4, 5, 1, 2, 3, 6).reshape(len(blocks) * PANEL, -1, INT4_GROUP)
+    ranges = blocks[..., 512:].view(torch.bfloat16).double().view(*blocks.shape[:2], 2, PANEL)
+    scale, least = ranges.permute(2, 0, 3, 1).reshape(2, len(blocks) * PANEL, -1, 1)
+    weight: Tensor = (q.double() * scale + least).flatten(1)
+    return weight[:outputs]
 
 
-def served_weight(weight: Tensor, precision: str) -> Tensor:
+def served_weight(library: Library, weight: Tensor, precision: str) -> Tensor:
     """Float64 [N, K]: what a packed matrix stands for."""
     weight = weight.float()
     if precision == "bfloat16":
@@ -65,43 +58,58 @@ def served_weight(weight: Tensor, precision: str) -> Tensor:
     if precision == "int8":
         q, scale = quantize_int8(weight)
         return q.double() * scale[:, None].double()
-    q, scale = quantize_int4(weight)
-    return (q.double() * scale[..., None].double()).flatten(1)
+    packed = torch.empty(packed_bytes(library, weight.shape, precision), dtype=torch.uint8)
+    pack_matrix(library, weight, precision, packed)
+    return unpack_int4(packed, *weight.shape)
 
 
-def linear(x: Tensor, weight: Tensor, precision: str) -> Tensor:
+def linear(library: Library, x: Tensor, weight: Tensor, precision: str) -> Tensor:
     """Float32 [M, K] times [N, K]: activations in bfloat16 or 8 bits, sums in full."""
     if precision == "bfloat16":
         rows = x.bfloat16().double()
     else:
         q, scale = quantize_rows(x)
         rows = (q.double() * scale[..., None].double()).flatten(-2)
-    product: Tensor = (rows @ served_weight(weight, precision).T).float()
+    product: Tensor = (rows @ served_weight(library, weight, precision).T).float()
     return product
 
 
 def logits(
-    config: ModelConfig, weights: Mapping[str, Tensor], precision: str, token_ids: Sequence[int]
+    library: Library,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    precision: str,
+    token_ids: Sequence[int],
 ) -> Tensor:
     """Float32 [T, V] after each token of a text."""
     head_precision = HEAD_PRECISION[precision]
-    embedding = served_weight(weights["model.embed_tokens.weight"], head_precision)
+    embedding = served_weight(library, weights["model.embed_tokens.weight"], head_precision)
     x = embedding[torch.tensor(token_ids)].float()
     for layer in range(config.num_hidden_layers):
-        x = _block(config, weights, f"model.layers.{layer}", precision, x)
+        x = _block(library, config, block_weights(weights, layer), precision, x)
     x = F.rms_norm(x, x.shape[-1:], weights["model.norm.weight"].float(), config.norm_eps)
     head = "model.embed_tokens" if config.tie_word_embeddings else "lm_head"
-    return linear(x, weights[f"{head}.weight"], head_precision)
+    return linear(library, x, weights[f"{head}.weight"], head_precision)
+
+
+def block_weights(weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
+    """One block's weights by their names within it."""
+    prefix = f"model.layers.{layer}."
+    return {
+        name.removeprefix(prefix): weight
+        for name, weight in weights.items()
+        if name.startswith(prefix)
+    }
 
 
 def _block(
-    config: ModelConfig, weights: Mapping[str, Tensor], block: str, precision: str, x: Tensor
+    library: Library, config: ModelConfig, weights: Mapping[str, Tensor], precision: str, x: Tensor
 ) -> Tensor:
     def project(y: Tensor, name: str) -> Tensor:
-        return linear(y, weights[f"{block}.{name}_proj.weight"], precision)
+        return linear(library, y, weights[f"{name}_proj.weight"], precision)
 
     def norm(y: Tensor, name: str) -> Tensor:
-        weight = weights[f"{block}.{name}_layernorm.weight"].float()
+        weight = weights[f"{name}_layernorm.weight"].float()
         return F.rms_norm(y, y.shape[-1:], weight, config.norm_eps)
 
     y = norm(x, "input")

@@ -16,13 +16,19 @@ constexpr int kLanes = 16;
 #if defined(__AVX512VNNI__) && defined(__AVX512BF16__)
 
 constexpr int kMaxRows = 12;  // of a tile: 24 accumulators of 32 registers
+constexpr int kMaxInt8Rows = 6;  // 12 accumulators of a group and 12 over all groups
 constexpr bool kUnsignedWeights = true;
 
 struct F16 {
   __m512 v;
 };
 struct I16 {
-  __m512i v;
+  // Of the type that the dot products take: with __m512i, GCC 12 copies every accumulator around.
+  __v16si v;
+  I16(__v16si v) : v(v) {}
+  I16(__m512i v) : v(reinterpret_cast<__v16si>(v)) {}
+  operator __m512i() const { return reinterpret_cast<__m512i>(v); }
+  I16() = default;
 };
 
 inline F16 set1(float x) { return {_mm512_set1_ps(x)}; }
@@ -40,22 +46,22 @@ inline F16 round(F16 a) { return {_mm512_roundscale_ps(a.v, 0)}; }
 inline I16 set1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I16 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I16 load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
-inline void store(int32_t* p, I16 a) { _mm512_storeu_si512(p, a.v); }
-inline I16 operator+(I16 a, I16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
-inline I16 operator&(I16 a, I16 b) { return {_mm512_and_si512(a.v, b.v)}; }
-inline I16 max_unsigned(I16 a, I16 b) { return {_mm512_max_epu32(a.v, b.v)}; }
+inline void store(int32_t* p, I16 a) { _mm512_storeu_si512(p, a); }
+inline I16 operator+(I16 a, I16 b) { return {_mm512_add_epi32(a, b)}; }
+inline I16 operator&(I16 a, I16 b) { return {_mm512_and_si512(a, b)}; }
+inline I16 max_unsigned(I16 a, I16 b) { return {_mm512_max_epu32(a, b)}; }
 template <int kBits>
 inline I16 shift_left(I16 a) {
-  return {_mm512_slli_epi32(a.v, kBits)};
+  return {_mm512_slli_epi32(a, kBits)};
 }
 template <int kBits>
 inline I16 shift_right(I16 a) {
-  return {_mm512_srli_epi32(a.v, kBits)};
+  return {_mm512_srli_epi32(a, kBits)};
 }
-inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline F16 to_float(I16 a) { return {_mm512_cvtepi32_ps(a)}; }
 inline I16 to_int(F16 a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline I16 bits(F16 a) { return {_mm512_castps_si512(a.v)}; }
-inline F16 as_float(I16 a) { return {_mm512_castsi512_ps(a.v)}; }
+inline F16 as_float(I16 a) { return {_mm512_castsi512_ps(a)}; }
 
 // Lane i keeps a where i < count, else takes other.
 inline F16 keep_first(F16 a, int count, F16 other) {
@@ -65,7 +71,7 @@ inline F16 keep_first(F16 a, int count, F16 other) {
 
 // sum + the four products of each lane's bytes; weights are unsigned, or as kUnsignedWeights says.
 inline I16 dot_bytes(I16 sum, I16 weights, I16 x) {
-  return {_mm512_dpbusd_epi32(sum.v, weights.v, x.v)};
+  return {_mm512_dpbusd_epi32(sum, weights, x)};
 }
 inline I16 dot_nibbles(I16 sum, I16 weights, I16 x) { return dot_bytes(sum, weights, x); }
 
@@ -77,7 +83,7 @@ inline F16 dot_pairs(F16 sum, I16 a, I16 b) {
 
 // Low bytes of the lanes.
 inline void store_bytes(int8_t* p, I16 a) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
 }
 // Lanes rounded to bfloat16, nearest even.
 inline void store_bf16(uint16_t* p, F16 a) {
@@ -89,9 +95,13 @@ inline F16 load_bf16(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
 }
 
+inline int32_t sum_lanes(I16 a) { return _mm512_reduce_add_epi32(a); }
+inline uint32_t max_unsigned_lane(I16 a) { return _mm512_reduce_max_epu32(a); }
+
 #elif defined(__AVX2__) && defined(__FMA__)
 
 constexpr int kMaxRows = 3;  // 12 accumulators of 16 registers
+constexpr int kMaxInt8Rows = 2;
 // vpmaddubsw adds two products in 16 bits and saturates there. Bytes of -127 to 127 fit if their
 // signs are moved to the activations; 255 would not.
 constexpr bool kUnsignedWeights = false;
@@ -220,6 +230,20 @@ inline F16 load_bf16(const uint16_t* p) {
           _mm256_castsi256_ps(_mm256_slli_epi32(second, 16))};
 }
 
+inline int32_t sum_lanes(I16 x) {
+  int32_t lanes[kLanes];
+  store(lanes, x);
+  int32_t sum = 0;
+  for (int32_t lane : lanes) sum += lane;
+  return sum;
+}
+inline uint32_t max_unsigned_lane(I16 x) {
+  uint32_t lanes[kLanes], largest = 0;
+  store(reinterpret_cast<int32_t*>(lanes), x);
+  for (uint32_t lane : lanes) largest = lane > largest ? lane : largest;
+  return largest;
+}
+
 #else
 #error "compile for AVX-512 (VNNI and BF16) or for AVX2 with FMA"
 #endif
@@ -240,14 +264,6 @@ inline float max_lanes(F16 a) {
     for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
   return lanes[0];
 }
-inline int32_t sum_lanes(I16 a) {
-  int32_t lanes[kLanes];
-  store(lanes, a);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
-}
-
 // e^x within 2 units in the last place, for x up to 88; below -87 it stays at e^-87.
 // Cephes' polynomial (netlib.org/cephes, expf).
 inline F16 exp(F16 x) {

@@ -151,10 +151,9 @@ class Model {
   template <class Matrix>
   void run_layer(Team& team, const StepArguments& step, int layer, Clock& clock) {
     const LayerWeights& w = layers_[layer];
-    const Tiling tiling(step.rows);
     const int hidden = s_.hidden, inner = s_.inner;
-    const typename Matrix::Rows narrow(rows_.get(), tiling, hidden);
-    const typename Matrix::Rows broad(rows_.get(), tiling, inner);
+    const typename Matrix::Rows narrow(rows_.get(), step.rows, hidden);
+    const typename Matrix::Rows broad(rows_.get(), step.rows, inner);
     const auto add = [&](int row, int panel, F16 first, F16 second) {
       float* out = x(row) + panel * kPanel;
       store(out, load(out) + first);
@@ -247,7 +246,7 @@ class Model {
     team.for_each(step.rows,
                   [&](int row) { step.finite[row] = is_finite(x(row), s_.hidden) ? 1 : 0; });
     if (step.logit_rows == 0) return;
-    const typename HeadMatrix::Rows rows(rows_.get(), Tiling(step.logit_rows), s_.hidden);
+    const typename HeadMatrix::Rows rows(rows_.get(), step.logit_rows, s_.hidden);
     write_rows(team, rows,
                [&](int i) { return normalized(step.logit_row[i], i, weights_.final_norm); });
     multiply(team, HeadMatrix(weights_.head, s_.vocab, s_.hidden), rows,
@@ -289,7 +288,7 @@ void pack_panels(const float* weights, int outputs, int inputs, uint8_t* out) {
 template <class Matrix>
 void multiply_alone(Pool& pool, const Matrix& weights, const float* x, int count, float* out) {
   const Buffer<uint8_t> memory(Matrix::Rows::bytes(count, weights.inputs));
-  const typename Matrix::Rows rows(memory.get(), Tiling(count), weights.inputs);
+  const typename Matrix::Rows rows(memory.get(), count, weights.inputs);
   for (int row = 0; row < count; ++row) rows.write(row, x + int64_t{row} * weights.inputs);
   const int64_t stride = int64_t{weights.panels()} * kPanel;
   pool.run([&](Team& team) {

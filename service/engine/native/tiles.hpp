@@ -1,7 +1,7 @@
 // How activations and results of a matrix product are cut into tiles.
 //
 // A weight matrix [N, K] is packed in panels of 32 outputs (two vectors of 16 lanes); activations
-// [M, K] in tiles of up to kMaxRows rows. A tile times a panel stays in registers. Each result is
+// [M, K] in tiles of a few rows. A tile times a panel stays in registers. Each result is
 // summed in the same order whatever the tile's height, so a row does not depend on its neighbours.
 #pragma once
 
@@ -16,9 +16,9 @@ namespace nestling {
 
 constexpr int kPanel = 32;
 
-// Rows shared out evenly: 32 rows are tiles of 11, 11 and 10, not of 12, 12 and 8.
+// Rows shared out evenly over tiles of at most `most`: 32 are 11, 11 and 10, not 12, 12 and 8.
 struct Tiling {
-  explicit Tiling(int rows) : rows(rows), count((rows + kMaxRows - 1) / kMaxRows) {
+  Tiling(int rows, int most) : rows(rows), count((rows + most - 1) / most) {
     height = count == 0 ? 1 : (rows + count - 1) / count;
     count = (rows + height - 1) / height;
   }
@@ -38,8 +38,8 @@ inline int64_t interleaved(const Tiling& tiling, int words_a_row, int row, int w
   return (start + word) * tiling.height + row % tiling.height;
 }
 
-// Calls body(integral_constant<rows>) with rows known to the compiler.
-template <int kRows = kMaxRows, class Body>
+// Calls body(integral_constant<rows>) with rows, kRows at most, known to the compiler.
+template <int kRows, class Body>
 inline void with_rows(int rows, const Body& body) {
   if constexpr (kRows == 1) {
     body(std::integral_constant<int, 1>{});
@@ -58,7 +58,7 @@ void multiply(Team& team, const Matrix& weights, const typename Matrix::Rows& ro
   const Tiling& tiling = rows.tiling;
   team.for_each(weights.panels(), [&](int panel) {
     for (int tile = 0; tile < tiling.count; ++tile) {
-      with_rows(tiling.rows_of(tile), [&](auto count) {
+      with_rows<Matrix::Rows::kMost>(tiling.rows_of(tile), [&](auto count) {
         constexpr int kRows = decltype(count)::value;
         F16 out[kRows][2];
         weights.template tile<kRows>(rows, tile, panel, out);

@@ -36,11 +36,7 @@ inline bool is_finite(const float* x, int width) {
   I16 largest = set1(0);
   for (int k = 0; k < width; k += kLanes)
     largest = max_unsigned(largest, bits(load(x + k)) & magnitude);
-  int32_t lanes[kLanes];
-  store(lanes, largest);
-  for (int32_t lane : lanes)
-    if (lane >= 0x7f800000) return false;
-  return true;
+  return max_unsigned_lane(largest) < 0x7f800000u;
 }
 
 }  // namespace nestling
