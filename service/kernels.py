@@ -1,5 +1,6 @@
 """Finds the native kernels for this processor, compiled once for each state of their sources.
 
+``python -m service.kernels`` does so ahead of time, as ``make install`` has it.
 The result lies in the user's cache directory under a name made of the sources, the flags and the
 compiler, so that an edit or another machine never meets a stale one.
 """
@@ -8,6 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -109,3 +111,16 @@ def _compile(command: list[str], path: Path) -> None:
             output.rename(path)
     except (OSError, subprocess.SubprocessError) as error:
         raise NoKernels(f"cannot compile the native kernels: {error}") from error
+
+
+def main() -> None:
+    """Compile for this processor and say where the kernels are, or why there are none."""
+    try:
+        library = open_library(threads=1)
+        sys.stdout.write(f"native kernels for {library.isa}: {library_path(library.isa)}\n")
+    except NoKernels as error:
+        sys.stdout.write(f"no native kernels, PyTorch will serve: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

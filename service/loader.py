@@ -4,14 +4,12 @@ Everything that can be wrong with a step is found here, before a request could s
 """
 
 import dataclasses
-import logging
 import time
 
 import torch
 
 from lm.config import ModelConfig
 from lm.decoder import Decoder, decoder_from_weights
-from lm.device import bfloat16_speedup
 from lm.tokenizer import Tokenizer
 from lm.volume import (
     ReadFile,
@@ -23,19 +21,13 @@ from lm.volume import (
 )
 from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
 from lm.volume.manifest import TRAINING_STATE_PREFIX
+from service.backend import Backend, BackendOptions
 from service.catalog import checkpoint_of
-from service.engine.cache import SlotCache
 from service.engine.engine import Engine
-from service.engine.runner import Runner
 from service.engine.served import ServedModel
 from service.gate import check_logits, check_tokenizer, check_weights
 from service.probe import bits_per_byte, greedy_continuation, is_degenerate
 from service.weights import served_weights
-
-WORTHWHILE_SPEEDUP = 1.2
-"""bfloat16 is chosen by itself only where it is at least so much faster than float32."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +36,11 @@ class LoaderOptions:
 
     device: torch.device
     dtype: str
-    """``auto`` or a dtype's name."""
+    """``auto`` or a precision's name."""
+    backend: str = "auto"
+    """``auto``, ``native`` or ``torch``."""
+    threads: int | None = None
+    """Of the native kernels; by default one a core."""
     num_slots: int
     max_step_tokens: int
     max_model_tokens: int | None
@@ -58,12 +54,24 @@ class LoaderOptions:
 
 
 class Loader:
-    """Loads, checks and warms models; remembers what it measured of the machine."""
+    """Loads, checks and warms models.
+
+    Raises ``ValueError`` at construction if the options ask for kernels that there are not.
+    """
 
     def __init__(self, options: LoaderOptions, read: ReadFile = read_plain) -> None:
         self._options = options
         self._read = read
-        self._auto_dtype: torch.dtype | None = None
+        self._backend = Backend(
+            BackendOptions(
+                device=options.device,
+                dtype=options.dtype,
+                backend=options.backend,
+                threads=options.threads,
+                num_slots=options.num_slots,
+                max_step_tokens=options.max_step_tokens,
+            )
+        )
         self._tokenizers: dict[tuple[str, ...], Tokenizer] = {}
         """The last one, by the hashes of its files."""
 
@@ -74,22 +82,16 @@ class Loader:
         self._check_small_files(step)
         config = load_model_config(step)
         tokenizer = self._tokenizer(step)
-        decoder = self._decoder(step, config)
+        choice = self._backend.choose(config)
+        decoder = self._decoder(step, config, choice.load_dtype)
         check_tokenizer(decoder, tokenizer, step.manifest.details.tokenizer_fingerprint)
         check_weights(decoder)
-        dtype = decoder.lm_head.weight.dtype
         max_tokens = min(
             options.max_model_tokens or config.max_position_embeddings,
             config.max_position_embeddings,
         )
-        cache = SlotCache(
-            config,
-            num_slots=options.num_slots,
-            max_tokens=max_tokens,
-            dtype=dtype,
-            device=options.device,
-        )
-        runner = Runner(decoder, cache)
+        runner = self._backend.runner(decoder, choice, max_tokens)
+        del decoder  # the kernels have packed it
         check_logits(runner, tokenizer)
         engine = Engine(
             runner,
@@ -104,7 +106,8 @@ class Loader:
             tokenizer=tokenizer,
             engine=engine,
             max_model_tokens=max_tokens,
-            dtype=str(dtype).removeprefix("torch."),
+            dtype=choice.precision,
+            backend=choice.name,
             device=str(options.device),
             bits_per_byte=bits_per_byte(runner, tokenizer)
             if options.measure_bits_per_byte
@@ -138,11 +141,10 @@ class Loader:
             self._tokenizers = {key: load_tokenizer(step)}
         return self._tokenizers[key]
 
-    def _decoder(self, step: Step, config: ModelConfig) -> Decoder:
-        """Weights in memory of our own, in the dtype and on the device to serve from."""
+    def _decoder(self, step: Step, config: ModelConfig, dtype: torch.dtype) -> Decoder:
+        """Weights in memory of our own, in a dtype and on the device to serve from."""
         options = self._options
         content = read_file(step, WEIGHTS_FILE, check_hash=options.verify_hashes, read=self._read)
-        dtype = self._dtype(config)
         try:
             weights = served_weights(content, dtype=dtype, device=options.device)
             decoder = decoder_from_weights(config, weights)
@@ -150,23 +152,6 @@ class Loader:
             raise StepDamaged(f"{step.path}: {error}") from error
         decoder.requires_grad_(requires_grad=False)
         return decoder.to(device=options.device, dtype=dtype)  # what is no parameter, too
-
-    def _dtype(self, config: ModelConfig) -> torch.dtype:
-        """The dtype asked for, or what a measurement at this model's size says."""
-        if self._options.dtype != "auto":
-            dtype: torch.dtype = getattr(torch, self._options.dtype)
-            return dtype
-        if self._auto_dtype is None:
-            speedup = bfloat16_speedup(
-                self._options.device,
-                rows=self._options.num_slots,
-                width=config.hidden_size,
-                inner=config.intermediate_size,
-            )
-            chosen = torch.bfloat16 if speedup >= WORTHWHILE_SPEEDUP else torch.float32
-            logger.info("bfloat16 runs at %.2f times float32 here: %s chosen", speedup, chosen)
-            self._auto_dtype = chosen
-        return self._auto_dtype
 
 
 def weights_bytes(step: Step) -> int:

@@ -161,6 +161,8 @@ def loader_options(settings: Settings) -> LoaderOptions:
     return LoaderOptions(
         device=pick_device(settings.device),
         dtype=settings.dtype,
+        backend=settings.backend,
+        threads=settings.threads,
         num_slots=settings.num_slots,
         max_step_tokens=settings.max_step_tokens,
         max_model_tokens=settings.max_model_tokens,

@@ -57,11 +57,18 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     device: str = Field("auto", description="auto (CUDA where there is one), cpu, cuda or cuda:N.")
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = Field(
-        "auto", description="Weights in memory; auto measures whether bfloat16 is faster here."
+    dtype: Literal["auto", "float32", "bfloat16", "float64", "int8", "int4"] = Field(
+        "auto",
+        description="Weights in memory; auto is int8 where the native kernels serve, else bfloat16 "
+        "if it is measured to be faster here, else float32.",
+    )
+    backend: Literal["auto", "native", "torch"] = Field(
+        "auto",
+        description="What computes: native kernels (for int8, int4 and bfloat16 on a CPU) or "
+        "PyTorch; auto takes the kernels where they are there and know the model's shape.",
     )
     threads: int | None = Field(
-        None, ge=1, description="Threads of one matrix product; by default PyTorch's choice."
+        None, ge=1, description="Threads of one step; by default one a core."
     )
     num_slots: int = Field(32, ge=1, description="Requests that run at once; others wait.")
     max_step_tokens: int = Field(

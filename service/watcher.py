@@ -202,9 +202,10 @@ class CheckpointWatcher:
         self._residency.take_over(model)
         self._tell.on_served(model)
         logger.info(
-            "serving %s (%s on %s, loaded in %.2f s)",
+            "serving %s (%s, %s, on %s, loaded in %.2f s)",
             model.checkpoint.name,
             model.dtype,
+            model.backend,
             model.device,
             model.load_s,
         )

@@ -46,6 +46,7 @@ async def version(runtime: RuntimeDep) -> Version:
         torch=torch.__version__,
         device=None if model is None else model.device,
         dtype=None if model is None else model.dtype,
+        backend=None if model is None else model.backend,
         checkpoint=None if model is None else CheckpointName.of(model.checkpoint),
     )
 

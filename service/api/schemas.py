@@ -183,7 +183,10 @@ class Version(Schema):
     version: str
     torch: str
     device: str | None
-    dtype: str | None
+    dtype: str | None = Field(description="Precision of the weights in memory.")
+    backend: str | None = Field(
+        description="What computes: native kernels for an instruction set, or torch."
+    )
     checkpoint: CheckpointName | None
 
 

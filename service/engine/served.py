@@ -34,6 +34,8 @@ class ServedModel:
     """Prompt and output together."""
     dtype: str
     """Of the weights in memory."""
+    backend: str = "torch"
+    """What computes: ``native avx512``, ``native avx2`` or ``torch``."""
     device: str
     load_s: float
     """From opening the step until the model was warm."""

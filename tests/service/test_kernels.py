@@ -85,3 +85,14 @@ def test_a_library_that_does_not_load_is_named(
 def test_the_fastest_is_opened() -> None:
     open_native("avx2")
     assert open_library(threads=1).isa == supported_isas()[0]
+
+
+def test_the_command_says_where_the_kernels_are_or_why_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_native("avx2")
+    kernels.main()
+    assert capsys.readouterr().out.startswith("native kernels for avx")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    kernels.main()
+    assert "PyTorch will serve: no C++ compiler" in capsys.readouterr().out

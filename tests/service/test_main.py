@@ -79,7 +79,7 @@ def test_a_secret_that_cannot_be_read_is_one_line(
         (["--num-slots", "0"], "num_slots: .*'0'"),
         (["--num-slots", "64", "--max-step-tokens", "64"], "max_step_tokens 64 must exceed"),
         (["--device", "abacus"], "unknown device 'abacus'; use auto, cpu or cuda"),
-        (["--dtype", "int4"], "dtype: .*'int4'"),
+        (["--dtype", "int3"], "dtype: .*'int3'"),
         (["--api-keys", "swordfi"], "api_keys: a key has fewer than 8 characters"),
         (["--admin-key", ""], "admin_key: a key has fewer than 8 characters"),
         (["--guard-metrics", "true"], "guard_metrics needs api_keys"),

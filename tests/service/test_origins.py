@@ -43,7 +43,8 @@ def test_each_source_is_named(
     secret = f"admin_key secret or none none (hidden) {tmp_path}/nestling_admin_key Key"
     assert lines["admin_key"].startswith(secret)
     assert lines["cors_origins"].startswith("cors_origins texts none none default Origins")
-    assert lines["dtype"].startswith("dtype auto|float32|bfloat16|float64 auto auto default ")
+    choices = "auto|float32|bfloat16|float64|int8|int4"
+    assert lines["dtype"].startswith(f"dtype {choices} auto auto default ")
 
 
 def test_a_variable_that_kubernetes_made_is_no_source(

@@ -62,7 +62,7 @@ def test_every_setting_says_what_it_is(name: str) -> None:
         ("keep_alive_s", "soon"),
         ("poll_interval_s", "-1"),
         ("drain_timeout_s", "-1"),
-        ("dtype", "int4"),
+        ("dtype", "int3"),
         ("dtype", "float16"),
         ("log_level", "loud"),
         ("verify_hashes", "perhaps"),

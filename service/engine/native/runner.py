@@ -44,6 +44,9 @@ class NativeRunner:
     @torch.inference_mode()
     def run(self, plan: Plan) -> StepOutput:
         """Compute a plan."""
+        if torch.get_num_threads() != 1:
+            # What else the thread computes is small; OpenMP's workers would spin beside ours.
+            torch.set_num_threads(1)
         chunks = plan.chunks
         ends = list(itertools.accumulate(chunk.num_tokens for chunk in chunks))
         logits, finite = self.compute(

@@ -1,0 +1,139 @@
+"""Decides what computes a model's steps and in which precision: native kernels or PyTorch.
+
+By itself a CPU serves 8-bit weights through the kernels, whose perplexity is within 1% of
+bfloat16's, wherever the kernels exist and know the model's shape; else PyTorch serves, in bfloat16
+where that is measured to be worth it.
+"""
+
+import dataclasses
+import logging
+
+import torch
+
+from lm.config import ModelConfig
+from lm.decoder import Decoder
+from lm.device import bfloat16_speedup
+from service.engine.cache import SlotCache
+from service.engine.native.cache import NativeCache
+from service.engine.native.library import FORMATS, Library
+from service.engine.native.packing import pack, why_unsupported
+from service.engine.native.runner import NativeRunner
+from service.engine.runner import Runner, StepRunner
+from service.gate import CheckpointRefused
+from service.kernels import NoKernels, open_library
+
+WORTHWHILE_SPEEDUP = 1.2
+"""bfloat16 is chosen by itself only where it is at least so much faster than float32."""
+NATIVE_ALONE = {"int8", "int4"}
+"""Precisions that PyTorch has no path for here."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackendOptions:
+    """What the settings say about computing."""
+
+    device: torch.device
+    dtype: str
+    """``auto`` or a precision's name."""
+    backend: str = "auto"
+    """``auto``, ``native`` or ``torch``."""
+    threads: int | None = None
+    num_slots: int
+    max_step_tokens: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How one model is computed."""
+
+    precision: str
+    library: Library | None = None
+    """The kernels; ``None`` is PyTorch."""
+
+    @property
+    def name(self) -> str:
+        """For people: ``native avx512`` or ``torch``."""
+        return "torch" if self.library is None else f"native {self.library.isa}"
+
+    @property
+    def load_dtype(self) -> torch.dtype:
+        """Dtype of the decoder to begin with; whole where it is quantized afterwards."""
+        name = "float32" if self.precision in NATIVE_ALONE else self.precision
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+
+
+class Backend:
+    """Chooses for each model; the kernels' threads are those of the process."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Open the kernels if they may be used, from a thread of normal priority.
+
+        Raises ``ValueError`` if they are asked for and there are none.
+        """
+        self._options = options
+        self._auto_dtype: str | None = None
+        self._library: Library | None = None
+        must = options.backend == "native" or options.dtype in NATIVE_ALONE
+        may = options.dtype in {"auto", *FORMATS} and options.device.type == "cpu"
+        if must and not (may and options.backend != "torch"):
+            raise ValueError(
+                f"the native kernels compute {', '.join(FORMATS)} on a CPU; "
+                f"device {options.device}, dtype {options.dtype}, backend {options.backend} "
+                "do not go together"
+            )
+        if may and options.backend != "torch":
+            self._open(must=must)
+
+    def _open(self, *, must: bool) -> None:
+        try:
+            self._library = open_library(threads=self._options.threads)
+        except NoKernels as error:
+            if must:
+                raise ValueError(str(error)) from error
+            logger.info("PyTorch serves, without native kernels: %s", error)
+
+    def choose(self, config: ModelConfig) -> Choice:
+        """How to compute a model; raises ``CheckpointRefused`` if the settings leave no way."""
+        dtype = self._options.dtype
+        reason = why_unsupported(config)
+        if self._library is not None and reason is None:
+            return Choice(precision="int8" if dtype == "auto" else dtype, library=self._library)
+        if reason is not None and (self._options.backend == "native" or dtype in NATIVE_ALONE):
+            raise CheckpointRefused("unsupported", f"no native kernels for this model: {reason}")
+        return Choice(precision=self._measured(config) if dtype == "auto" else dtype)
+
+    def runner(self, decoder: Decoder, choice: Choice, max_tokens: int) -> StepRunner:
+        """A runner over a decoder's weights, with an empty cache."""
+        config, options = decoder.config, self._options
+        if choice.library is not None:
+            weights = pack(config, decoder.state_dict(), choice.precision, choice.library)
+            slots = NativeCache(config, num_slots=options.num_slots, max_tokens=max_tokens)
+            return NativeRunner(
+                choice.library, weights, slots, max_step_tokens=options.max_step_tokens
+            )
+        cache = SlotCache(
+            config,
+            num_slots=options.num_slots,
+            max_tokens=max_tokens,
+            dtype=choice.load_dtype,
+            device=options.device,
+        )
+        return Runner(decoder, cache)
+
+    def _measured(self, config: ModelConfig) -> str:
+        """bfloat16 where a measurement at the first model's size says so, else float32."""
+        if self._auto_dtype is None:
+            speedup = bfloat16_speedup(
+                self._options.device,
+                rows=self._options.num_slots,
+                width=config.hidden_size,
+                inner=config.intermediate_size,
+            )
+            self._auto_dtype = "bfloat16" if speedup >= WORTHWHILE_SPEEDUP else "float32"
+            logger.info(
+                "bfloat16 runs at %.2f times float32 here: %s chosen", speedup, self._auto_dtype
+            )
+        return self._auto_dtype

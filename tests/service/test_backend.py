@@ -1,0 +1,132 @@
+"""Kernels where they can serve, PyTorch elsewhere, and a clear word where neither may."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from serving import generation_request
+from serving.native import native_config, open_native
+from toys import publish_toy, toy_config, toy_decoder
+
+from service import backend
+from service.backend import Backend, BackendOptions, Choice
+from service.engine.native.runner import NativeRunner
+from service.engine.request import TokenGenerated
+from service.engine.runner import Runner
+from service.gate import CheckpointRefused
+from service.kernels import NoKernels
+from service.loader import Loader, LoaderOptions
+
+
+def make_backend(dtype: str = "auto", name: str = "auto", device: str = "cpu") -> Backend:
+    return Backend(
+        BackendOptions(
+            device=torch.device(device),
+            dtype=dtype,
+            backend=name,
+            threads=1,
+            num_slots=2,
+            max_step_tokens=16,
+        )
+    )
+
+
+def no_kernels(**_: object) -> None:
+    raise NoKernels("no C++ compiler: install g++ for the native kernels")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "precision", "is_native"),
+    [
+        ("auto", "auto", "int8", True),
+        ("auto", "native", "int8", True),
+        ("int4", "auto", "int4", True),
+        ("bfloat16", "auto", "bfloat16", True),
+        ("bfloat16", "torch", "bfloat16", False),
+        ("float32", "auto", "float32", False),
+        ("float64", "torch", "float64", False),
+    ],
+)
+def test_the_kernels_serve_what_they_can(
+    dtype: str, name: str, precision: str, is_native: bool
+) -> None:
+    isa = open_native("avx2").isa and backend.open_library(threads=1).isa
+    made = make_backend(dtype, name)
+    choice = made.choose(native_config())
+    assert choice.precision == precision
+    assert choice.name == (f"native {isa}" if is_native else "torch")
+    decoder = toy_decoder(0, native_config()).to(choice.load_dtype)
+    runner = made.runner(decoder, choice, 64)
+    assert isinstance(runner, NativeRunner if is_native else Runner)
+    assert (runner.cache.num_slots, runner.cache.max_tokens) == (2, 64)
+    assert runner.score([1, 2, 3]).shape == (3, 300)
+
+
+def test_another_shape_is_left_to_torch() -> None:
+    choice = make_backend("bfloat16").choose(toy_config())
+    assert choice == Choice(precision="bfloat16")
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("int8", "auto"), ("auto", "native")])
+def test_another_shape_is_refused_where_only_kernels_will_do(dtype: str, name: str) -> None:
+    open_native("avx2")
+    with pytest.raises(CheckpointRefused, match="head_dim 16 is no multiple of 32") as refused:
+        make_backend(dtype, name).choose(toy_config())
+    assert refused.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "device"),
+    [("float32", "native", "cpu"), ("int8", "torch", "cpu"), ("int8", "auto", "meta")],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    dtype: str, name: str, device: str
+) -> None:
+    with pytest.raises(ValueError, match=f"dtype {dtype}, backend {name} do not go together"):
+        make_backend(dtype, name, device)
+
+
+def test_without_kernels_torch_serves_and_the_log_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backend, "open_library", no_kernels)
+    with caplog.at_level(logging.INFO):
+        choice = make_backend().choose(native_config())
+    assert choice.name == "torch"
+    assert choice.precision in {"float32", "bfloat16"}
+    assert "without native kernels: no C++ compiler" in caplog.text
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("int4", "auto"), ("auto", "native")])
+def test_kernels_that_are_asked_for_must_be_there(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, name: str
+) -> None:
+    monkeypatch.setattr(backend, "open_library", no_kernels)
+    with pytest.raises(ValueError, match="no C\\+\\+ compiler"):
+        make_backend(dtype, name)
+
+
+def test_a_step_is_served_through_the_kernels(tmp_path: Path) -> None:
+    open_native("avx2")
+    step = publish_toy(tmp_path, "toy", 1, config=native_config(), seed=4)
+    options = LoaderOptions(
+        device=torch.device("cpu"),
+        dtype="auto",
+        threads=1,
+        num_slots=2,
+        max_step_tokens=16,
+        max_model_tokens=None,
+        verify_hashes=True,
+        measure_bits_per_byte=True,
+    )
+    model = Loader(options).load(step)
+    assert model.dtype == "int8"
+    assert model.backend.startswith("native avx")
+    assert model.bits_per_byte is not None
+    assert 0 < model.bits_per_byte < 20
+    model.engine.submit(generation_request("a", tuple(range(1, 40)), max_new_tokens=6))
+    events = []
+    while not model.engine.is_idle:
+        events += model.engine.step()
+    assert sum(isinstance(event, TokenGenerated) for event in events) in range(1, 7)
