@@ -33,6 +33,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         from service.origins import main as show_settings
 
         return show_settings(given[1:])
+    if given[:1] == ["capacity"]:
+        from service.capacity import main as show_capacity
+
+        return show_capacity(given[1:])
 
     from service.options import read_settings
 

@@ -147,6 +147,11 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel("Queue", quantiles("request_queue_time_seconds"), "s"),
         Panel(
+            "Prompt tokens from the prefix cache",
+            {"share": f"{rate('prefix_cache_hits_total')} / {rate('prefix_cache_queries_total')}"},
+            "percentunit",
+        ),
+        Panel(
             "Length of requests (mean)",
             {
                 "prompt": mean("request_prompt_tokens"),
