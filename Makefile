@@ -9,7 +9,7 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := trainer,corpus,service,import,export,plot,tensorboard,traces,dev
+EXTRAS := trainer,corpus,service,import,export,playground,plot,tensorboard,traces,dev
 
 .DEFAULT_GOAL := help
 .PHONY: help install run train serve lint test test-all bench weights clean

@@ -10,7 +10,7 @@ from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 
 from lm.volume import ReadFile, read_plain
-from service.api import checkpoints, generate, health, home, models
+from service.api import checkpoints, generate, health, history, home, models
 from service.api.arrival import REQUEST_ID_HEADER, ArrivalMiddleware
 from service.api.body_limit import BodyLimitMiddleware
 from service.api.errors import install_error_handlers
@@ -57,7 +57,7 @@ def create_app(settings: Settings, read: ReadFile = read_plain) -> FastAPI:
     app.state.runtime = runtime
     _add_middleware(app, runtime)
     install_error_handlers(app)
-    for room in (generate, models, checkpoints, health, home):
+    for room in (generate, models, checkpoints, history, health, home):
         app.include_router(room.router)
     return app
 

@@ -19,6 +19,7 @@ from service.engine.served import ServedModel
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, NotReady
 from service.gate import Gate
+from service.history import Swaps
 from service.library import Library
 from service.loader import Loader, LoaderOptions
 from service.metrics import Metrics
@@ -33,6 +34,7 @@ class Runtime:
 
     def __init__(self, settings: Settings, read: ReadFile = read_plain) -> None:
         self.settings = settings
+        self.swaps = Swaps(time.time)
         self.metrics = Metrics(time.time)
         self.admission = Admission(
             Limits(
@@ -72,9 +74,7 @@ class Runtime:
             settings.run,
             library=library,
             residency=self.residency,
-            listeners=Listeners(
-                on_served=self.metrics.checkpoints.on_served, on_looked=self._on_looked
-            ),
+            listeners=Listeners(on_served=self._on_served, on_looked=self._on_looked),
             poll_interval_s=settings.poll_interval_s,
             load_threads=settings.load_threads,
         )
@@ -141,6 +141,10 @@ class Runtime:
             return await asyncio.to_thread(naming.candidates, self.catalog, name, self.watcher.run)
         except OSError as error:
             raise NotReady(f"cannot read the volume: {error}") from error
+
+    def _on_served(self, model: ServedModel) -> None:
+        self.metrics.checkpoints.on_served(model)
+        self.swaps.on_served(model)
 
     def _on_looked(self, problem: str | None) -> None:
         self.metrics.checkpoints.on_looked(

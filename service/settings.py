@@ -184,6 +184,9 @@ class Settings(BaseSettings):
     log_prompts: bool = Field(
         default=False, description="Log what is asked; by default no text of a request is logged."
     )
+    playground_url: str | None = Field(
+        None, description="Where the playground is, for the link on the first page."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged; warning leaves out one line a request."
     )

@@ -8,17 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from playground.__main__ import build_parser as build_playground_parser
 from service.api.schemas import GenerateRequest, GenerateResponse
 from service.compare import build_parser as build_compare_parser
 from service.options import build_parser
 from trainer import options
 from trainer.exporting.__main__ import build_parser as build_export_parser
 from trainer.exporting.push_main import build_parser as build_push_parser
+from trainer.exporting.space import build_parser as build_space_parser
 from trainer.importing.__main__ import build_parser as build_import_parser
 from trainer.recipes import load_recipe
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/exporting.md", "docs/http.md", "docs/operations.md", "docs/recipes.md"]
+PAGES = [
+    "README.md",
+    *(f"docs/{page}.md" for page in ("exporting", "http", "operations", "playground", "recipes")),
+]
 
 
 def commands(page: str) -> list[str]:
@@ -57,6 +62,7 @@ def test_a_trainer_command_is_understood(command: str) -> None:
         "plot": options.plot_parser,
         "push": build_push_parser,
         "recipes": options.recipes_parser,
+        "space": build_space_parser,
     }
     if arguments and arguments[0] in parsers:
         values = parsers[arguments[0]]().parse_args(arguments[1:])
@@ -77,6 +83,12 @@ def test_a_service_command_is_understood(command: str) -> None:
         return
     call = build_parser().parse_args(arguments)
     assert call.volume or call.model
+
+
+@pytest.mark.parametrize("command", [c for c in ALL if "-m playground" in c])
+def test_a_playground_command_is_understood(command: str) -> None:
+    arguments = shlex.split(command.partition("-m playground")[2])
+    assert build_playground_parser().parse_args(arguments).service.startswith("http")
 
 
 @pytest.mark.parametrize("command", [c for c in ALL if c.startswith("curl ")])

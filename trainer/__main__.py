@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "plot": _plot,
         "push": _push,
         "recipes": _recipes,
+        "space": _space,
     }
     command = commands.get(arguments[0]) if arguments else None
     try:
@@ -150,6 +151,12 @@ def _recipes(arguments: Sequence[str]) -> int:
 
     print_recipes()
     return 0
+
+
+def _space(arguments: Sequence[str]) -> int:
+    from trainer.exporting.space import main as space_main
+
+    return space_main(arguments)
 
 
 def _fail(error: Exception, *, status: int) -> int:

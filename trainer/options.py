@@ -33,6 +33,7 @@ other commands (each has --help):
   python -m trainer import SOURCE --volume DIR    bring weights from elsewhere into a volume
   python -m trainer export RUN --output DIR       write a step as files that other tools open
   python -m trainer push RUN --repo OWNER/NAME    put a step on the Hugging Face Hub
+  python -m trainer space EXPORT --output DIR     write a Gradio Space around an exported model
 
 Ctrl-C or SIGTERM saves the last step and exits with status 0; a second one exits at once.
 """

@@ -5,6 +5,8 @@ import html
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from service.api.dependencies import RuntimeDep
+
 router = APIRouter(include_in_schema=False)
 
 PAGE = """<!doctype html>
@@ -20,7 +22,7 @@ PAGE = """<!doctype html>
 <pre>curl -N {base}generate -H 'content-type: application/json' \\
   -d '{"prompt": "First Citizen:", "stream": true}'</pre>
 <ul>
-  <li><a href="/docs">API</a></li>
+{playground}  <li><a href="/docs">API</a></li>
   <li><a href="/checkpoints">Checkpoints</a></li>
   <li><a href="/readyz">Ready?</a></li>
   <li><a href="/metrics">Metrics</a></li>
@@ -30,6 +32,9 @@ PAGE = """<!doctype html>
 
 
 @router.get("/")
-async def home(request: Request) -> HTMLResponse:
-    """The page, with the address that the client used."""
-    return HTMLResponse(PAGE.replace("{base}", html.escape(str(request.base_url))))
+async def home(request: Request, runtime: RuntimeDep) -> HTMLResponse:
+    """The page, with the address that the client used and, if there is one, the playground."""
+    url = runtime.settings.playground_url
+    item = "" if url is None else f'  <li><a href="{html.escape(url)}">Playground</a></li>\n'
+    page = PAGE.replace("{playground}", item)
+    return HTMLResponse(page.replace("{base}", html.escape(str(request.base_url))))

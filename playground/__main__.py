@@ -1,0 +1,70 @@
+"""``python -m playground``: serves the page over a running service."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+KEY_VARIABLE = "NESTLING_PLAYGROUND_API_KEY"
+EPILOG = f"""\
+examples:
+  python -m playground
+      the page on http://127.0.0.1:7860, over a service on http://127.0.0.1:8000
+  python -m playground --service http://service:8000 --host 0.0.0.0 --port 7860
+
+A service with keys is asked with the one in the environment variable {KEY_VARIABLE}.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Options of the page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m playground",
+        description="Serve a page to prompt the model and to watch it learn.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--service",
+        default="http://127.0.0.1:8000",
+        metavar="URL",
+        help="of the service (default: http://127.0.0.1:8000)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=8,
+        metavar="N",
+        help="answers at once; further people see their place in the queue (default: 8)",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C or SIGTERM; 2 for what makes no sense."""
+    call = build_parser().parse_args(arguments)
+    if not call.service.startswith(("http://", "https://")):
+        sys.stderr.write(f"playground: --service {call.service!r} is no http:// address\n")
+        return 2
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from playground.actions import Actions
+    from playground.client import Service
+    from playground.page import CSS, THEME, build_page
+
+    service = Service(url=call.service, api_key=os.environ.get(KEY_VARIABLE))
+    page = build_page(Actions(service)).queue(default_concurrency_limit=call.concurrency)
+    page.launch(
+        server_name=call.host,
+        server_port=call.port,
+        theme=THEME,
+        css=CSS,
+        show_error=True,
+        footer_links=[],
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
