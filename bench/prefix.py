@@ -11,18 +11,13 @@ import json
 import random
 import statistics
 import time
-from pathlib import Path
 
-import torch
-
-from bench.engine import load, silent_tokenizer
+from bench.engine import silent_tokenizer
 from bench.machine import machine
-from lm.decoder import Decoder
+from bench.open import Opener, add_options
 from lm.sampling import SamplingParams
-from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.request import GenerationRequest, TokenGenerated
-from service.engine.runner import Runner
 
 SHARED_TOKENS = 512
 OWN_TOKENS = 32
@@ -30,6 +25,7 @@ TURN_TOKENS = 64
 ANSWER_TOKENS = 32
 TURNS = 8
 SLOTS = 8
+STEP_TOKENS = 256
 
 
 def main() -> None:
@@ -37,25 +33,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", type=Path, help="Hugging Face directory; else random weights")
-    parser.add_argument("--dtype", default="bfloat16")
+    add_options(parser)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    decoder = load(options.weights, getattr(torch, options.dtype))
+    opener = Opener(options)
     rows = {
-        "reuse": measure(decoder, options.repeats, reuse_prefixes=True),
-        "no reuse": measure(decoder, options.repeats, reuse_prefixes=False),
+        "reuse": measure(opener, options.repeats, reuse_prefixes=True),
+        "no reuse": measure(opener, options.repeats, reuse_prefixes=False),
     }
     for name, row in rows.items():
         print(f"| {name} | " + " | ".join(f"{key} {value}" for key, value in row.items()) + " |")
-    print(json.dumps({"benchmark": "prefix", **machine(), "precision": options.dtype, **rows}))
+    print(json.dumps({"benchmark": "prefix", **machine(), "runner": opener.name, **rows}))
 
 
-def measure(decoder: Decoder, repeats: int, *, reuse_prefixes: bool) -> dict[str, object]:
+def measure(opener: Opener, repeats: int, *, reuse_prefixes: bool) -> dict[str, object]:
     """Medians with or without reuse, in milliseconds."""
-    pairs = [shared_prefix(decoder, seed, reuse_prefixes=reuse_prefixes) for seed in range(repeats)]
+    pairs = [shared_prefix(opener, seed, reuse_prefixes=reuse_prefixes) for seed in range(repeats)]
     first, second = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
-    turns = [1000 * seconds for seconds in chat(decoder, reuse_prefixes=reuse_prefixes)]
+    turns = [1000 * seconds for seconds in chat(opener, reuse_prefixes=reuse_prefixes)]
     return {
         "ttft_first_ms": round(first, 1),
         "ttft_second_ms": round(second, 1),
@@ -64,19 +59,12 @@ def measure(decoder: Decoder, repeats: int, *, reuse_prefixes: bool) -> dict[str
     }
 
 
-def make_engine(decoder: Decoder, *, reuse_prefixes: bool) -> Engine:
+def make_engine(opener: Opener, *, reuse_prefixes: bool) -> Engine:
     """An engine with a few slots, as warm as it gets without a request."""
-    cache = SlotCache(
-        decoder.config,
-        num_slots=SLOTS,
-        max_tokens=1024,
-        dtype=decoder.lm_head.weight.dtype,
-        device=decoder.lm_head.weight.device,
-    )
     engine = Engine(
-        Runner(decoder, cache),
+        opener.runner(num_slots=SLOTS, max_tokens=1024, max_step_tokens=STEP_TOKENS),
         silent_tokenizer(),
-        max_step_tokens=256,
+        max_step_tokens=STEP_TOKENS,
         reuse_prefixes=reuse_prefixes,
         speculation=False,
     )
@@ -105,9 +93,9 @@ def ask(engine: Engine, prompt_ids: list[int], new_tokens: int) -> tuple[float, 
     return first, answer
 
 
-def shared_prefix(decoder: Decoder, seed: int, *, reuse_prefixes: bool) -> tuple[float, float]:
+def shared_prefix(opener: Opener, seed: int, *, reuse_prefixes: bool) -> tuple[float, float]:
     """Time to the first token of two prompts that begin with the same 512 tokens."""
-    engine = make_engine(decoder, reuse_prefixes=reuse_prefixes)
+    engine = make_engine(opener, reuse_prefixes=reuse_prefixes)
     rng = random.Random(seed)
     ask(engine, tokens(rng, SHARED_TOKENS + OWN_TOKENS), 1)  # warms the shapes, shares nothing
     shared = tokens(rng, SHARED_TOKENS)
@@ -116,9 +104,9 @@ def shared_prefix(decoder: Decoder, seed: int, *, reuse_prefixes: bool) -> tuple
     return first, second
 
 
-def chat(decoder: Decoder, *, reuse_prefixes: bool) -> list[float]:
+def chat(opener: Opener, *, reuse_prefixes: bool) -> list[float]:
     """Time to the first token of each turn of one conversation."""
-    engine = make_engine(decoder, reuse_prefixes=reuse_prefixes)
+    engine = make_engine(opener, reuse_prefixes=reuse_prefixes)
     rng = random.Random(0)
     history: list[int] = []
     times = []

@@ -8,7 +8,7 @@ from service.engine.sequence import Sequence
 from service.engine.speculation.lookup import LENGTHS, NgramIndex
 
 MAX_GUESSES = 8
-ROW_COST = 0.12
+ROW_COST = 0.18
 """What one more row adds to a step, in steps of one row; a guess must be likelier than that."""
 FIRST_CHANCE = 0.3
 MEMORY = 0.8

@@ -4,6 +4,8 @@ import dataclasses
 import zlib
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from serving import generation_request
 from toys import toy_tokenizer
 
@@ -228,3 +230,38 @@ def test_kept_slots_never_keep_anybody_waiting() -> None:
     plan = scheduler.schedule()
     assert plan is not None
     assert [sequence.request_id for sequence in plan.started] == ["a", "b"]
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=8),
+    flood=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 6)), min_size=1, max_size=3),
+    num_slots=st.integers(1, 4),
+    spare_tokens=st.integers(1, 12),
+)
+def test_everybody_is_served_within_a_bound_that_no_flood_moves(
+    sizes: list[tuple[int, int]],
+    flood: list[tuple[int, int]],
+    num_slots: int,
+    spare_tokens: int,
+) -> None:
+    """The oldest gets on in every step, so nobody waits longer than for those before them."""
+    scheduler = Scheduler(num_slots=num_slots, max_step_tokens=num_slots + spare_tokens)
+    bounds: dict[str, int] = {}
+    work = 0
+    for number, (length, answer) in enumerate(sizes):
+        scheduler.add(make_sequence(str(number), length, max_new_tokens=answer))
+        work += length + answer
+        bounds[str(number)] = work
+    started: list[str] = []
+    for step in range(1, work + 1):
+        for number, (length, answer) in enumerate(flood):
+            scheduler.add(make_sequence(f"f{step}-{number}", length, max_new_tokens=answer))
+        plan = scheduler.schedule()
+        assert plan is not None
+        assert sum(chunk.num_tokens for chunk in plan.chunks) <= num_slots + spare_tokens
+        started += [sequence.request_id for sequence in plan.started]
+        for sequence in carry_out(scheduler, plan):
+            assert step <= bounds.pop(sequence.request_id, step)
+    assert bounds == {}
+    assert started[: len(sizes)] == [str(number) for number in range(len(sizes))]
