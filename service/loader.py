@@ -21,6 +21,7 @@ from lm.volume import (
 )
 from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
 from lm.volume.manifest import TRAINING_STATE_PREFIX
+from service import memory
 from service.backend import Backend, BackendOptions
 from service.catalog import checkpoint_of
 from service.engine.engine import Engine
@@ -92,6 +93,7 @@ class Loader:
         )
         runner = self._backend.runner(decoder, choice, max_tokens)
         del decoder  # the kernels have packed it
+        memory.trim()  # several times what is served went through the allocator
         check_logits(runner, tokenizer)
         engine = Engine(
             runner,
