@@ -94,7 +94,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="swap-") as place:
         volume = Path(place)
         staged = prepare(volume, None if options.quick else options.weights, options.swaps)
-        with ServiceChild(volume, options.dtype) as (process, address):
+        arguments = ("--volume", str(volume), "--run", RUN, "--dtype", options.dtype)
+        with ServiceChild(*arguments) as (process, address):
             record = asyncio.run(drive(process, address, volume, staged, options))
     row = summary(record, options.streams)
     print_table(row)
@@ -149,14 +150,14 @@ def stage(volume: Path, first: Step, number: int) -> Path:
 class ServiceChild:
     """``python -m service`` as a child, ready."""
 
-    def __init__(self, volume: Path, dtype: str) -> None:
+    def __init__(self, *arguments: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self._address = f"http://127.0.0.1:{port}"
         self._command = [
-            *(sys.executable, "-m", "service", "--volume", str(volume), "--run", RUN),
-            *("--port", str(port), "--dtype", dtype, "--log-level", "warning"),
+            *(sys.executable, "-m", "service", "--port", str(port), "--log-level", "warning"),
+            *arguments,
         ]
 
     def __enter__(self) -> tuple[psutil.Process, str]:

@@ -31,6 +31,7 @@ ITL_BUCKETS = (
 
 TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+LAG_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 LOAD_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -214,6 +215,12 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.requests = RequestMetrics(self._registry)
         self.engine = EngineMetrics(self._registry)
+        self.loop_lag = Histogram(
+            f"{PREFIX}_event_loop_lag_seconds",
+            "How late the event loop wakes up.",
+            buckets=LAG_BUCKETS,
+            registry=self._registry,
+        )
         self.checkpoints = CheckpointMetrics(self._registry, wall_clock)
 
     def exposition(self) -> bytes:

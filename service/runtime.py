@@ -19,6 +19,7 @@ from service.engine.served import ServedModel
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, NotReady
 from service.gate import Gate
+from service.heartbeat import beat
 from service.history import Swaps
 from service.library import Library
 from service.loader import Loader, LoaderOptions
@@ -79,6 +80,7 @@ class Runtime:
             load_threads=settings.load_threads,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
 
     @staticmethod
     def clock() -> float:
@@ -90,11 +92,14 @@ class Runtime:
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
         self._loop = asyncio.get_running_loop()
+        self._heartbeat = self._loop.create_task(beat(self.metrics.loop_lag.observe, self.clock))
         self.worker.start()
         self.watcher.start()
 
     async def stop(self) -> None:
         """Stop the threads; requests that still run are aborted."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
         await asyncio.to_thread(self.watcher.stop)
         await asyncio.to_thread(self.worker.stop)
         if self.traces is not None:

@@ -70,6 +70,13 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, description="Threads of one step; by default one a core."
     )
+    switch_interval_s: float = Field(
+        0.0005,
+        gt=0,
+        le=1,
+        description="How long a Python thread keeps the interpreter's lock from one that waits: "
+        "short, so that tokens leave while a step is prepared.",
+    )
     num_slots: int = Field(32, ge=1, description="Requests that run at once; others wait.")
     max_step_tokens: int = Field(
         256, ge=2, description="Tokens one step computes: what a newcomer's prompt may delay."
