@@ -13,6 +13,7 @@ import torch
 from lm.config import ModelConfig
 from lm.decoder import Decoder
 from lm.device import bfloat16_speedup
+from service import memory
 from service.engine.cache import SlotCache
 from service.engine.native.cache import NativeCache
 from service.engine.native.library import FORMATS, Library
@@ -24,6 +25,8 @@ from service.kernels import NoKernels, open_library
 
 WORTHWHILE_SPEEDUP = 1.2
 """bfloat16 is chosen by itself only where it is at least so much faster than float32."""
+CACHE_SHARE = 0.8
+"""Of the memory that is available when a model is loaded, what its full cache may take."""
 NATIVE_ALONE = {"int8", "int4"}
 """Precisions that PyTorch has no path for here."""
 
@@ -110,18 +113,37 @@ class Backend:
         config, options = decoder.config, self._options
         if choice.library is not None:
             weights = pack(config, decoder.state_dict(), choice.precision, choice.library)
-            slots = NativeCache(config, num_slots=options.num_slots, max_tokens=max_tokens)
+            num_slots = self._num_slots(config, max_tokens, element_bytes=2)
+            slots = NativeCache(config, num_slots=num_slots, max_tokens=max_tokens)
             return NativeRunner(
                 choice.library, weights, slots, max_step_tokens=options.max_step_tokens
             )
         cache = SlotCache(
             config,
-            num_slots=options.num_slots,
+            num_slots=self._num_slots(config, max_tokens, choice.load_dtype.itemsize),
             max_tokens=max_tokens,
             dtype=choice.load_dtype,
             device=options.device,
         )
         return Runner(decoder, cache)
+
+    def _num_slots(self, config: ModelConfig, max_tokens: int, element_bytes: int) -> int:
+        """The slots asked for, or as many as could all be filled with the memory there is.
+
+        A CPU gives memory to slots only as they fill, when it is too late to refuse anybody.
+        """
+        wanted = self._options.num_slots
+        available = memory.available_bytes() if self._options.device.type == "cpu" else None
+        if available is None:
+            return wanted
+        slot_bytes = max_tokens * config.kv_bytes_per_token(element_bytes)
+        fitting = max(1, int(CACHE_SHARE * available) // slot_bytes)
+        if fitting < wanted:
+            logger.warning(
+                "there is memory for %d slots of %d tokens, not for %d: lower max_model_tokens",
+                *(fitting, max_tokens, wanted),
+            )
+        return min(wanted, fitting)
 
     def _measured(self, config: ModelConfig) -> str:
         """bfloat16 where a measurement at the first model's size says so, else float32."""

@@ -9,7 +9,7 @@ from serving import generation_request
 from serving.native import native_config, open_native
 from toys import publish_toy, toy_config, toy_decoder
 
-from service import backend
+from service import backend, memory
 from service.backend import Backend, BackendOptions, Choice
 from service.engine.native.runner import NativeRunner
 from service.engine.request import TokenGenerated
@@ -130,3 +130,18 @@ def test_a_step_is_served_through_the_kernels(tmp_path: Path) -> None:
     while not model.engine.is_idle:
         events += model.engine.step()
     assert sum(isinstance(event, TokenGenerated) for event in events) in range(1, 7)
+
+
+@pytest.mark.parametrize(
+    ("slots_in_memory", "expected"), [(None, 2), (9.0, 2), (2.6, 2), (2.4, 1), (0.1, 1)], ids=str
+)
+def test_a_cache_is_no_larger_than_memory_could_hold_full(
+    slots_in_memory: float | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_config()
+    slot_bytes = 64 * config.kv_bytes_per_token(8)
+    available = None if slots_in_memory is None else int(slots_in_memory * slot_bytes)
+    monkeypatch.setattr(memory, "available_bytes", lambda: available)
+    made = make_backend("float64", "torch")
+    runner = made.runner(toy_decoder(0, config).double(), made.choose(config), 64)
+    assert runner.cache.num_slots == expected
