@@ -12,10 +12,10 @@ STAMP := $(VENV)/.installed
 EXTRAS := trainer,corpus,service,import,export,playground,plot,tensorboard,traces,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install run train serve lint test test-all bench weights clean
+.PHONY: help install run train serve lint test test-all test-containers bench weights clean
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: RECIPE=$(RECIPE) PORT=$(PORT) VOLUME=$(VOLUME) TORCH_INDEX=$(TORCH_INDEX)"
 
 install: $(STAMP)  ## Create .venv with pinned dependencies (skipped when it is up to date)
@@ -48,6 +48,9 @@ test: lint  ## Lint, types and tests; no network beyond the package index
 
 test-all: lint weights  ## What is slow or needs servers or weights, too
 	REQUIRE_TOOLS=1 $(BIN)/pytest -m 'slow or not slow'
+
+test-containers: $(STAMP)  ## Build the images, run the whole stack, break it; takes minutes and gigabytes
+	@$(BIN)/python tests/containers/check.py
 
 bench: $(STAMP)  ## Measure the engine on this machine; the last line is JSON
 	@$(BIN)/python -m bench.engine --dtypes bfloat16

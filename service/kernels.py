@@ -2,7 +2,7 @@
 
 ``python -m service.kernels`` does so ahead of time, as ``make install`` has it.
 The result lies in the user's cache directory under a name made of the sources, the flags and the
-compiler, so that an edit or another machine never meets a stale one.
+compiler, so that an edit or another machine never meets a stale one. A package may bring its own.
 """
 
 import hashlib
@@ -70,14 +70,35 @@ def supported_isas(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
 
 def library_path(isa: str) -> Path:
     """The compiled library for an instruction set, compiled now if it is not there."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise NoKernels("no C++ compiler: install g++ for the native kernels")
+    shipped = _shipped(isa)
+    if shipped.exists():
+        return shipped
+    compiler = _compiler()
     flags = (*COMMON_FLAGS, *FLAGS[isa])
     path = cache_directory() / f"{_fingerprint(compiler, flags)}-{isa}.so"
     if not path.exists():
         _compile([compiler, *flags, str(SOURCES / "step.cpp")], path)
     return path
+
+
+def ship() -> list[Path]:
+    """Compile for every instruction set into the package: for images that have no compiler."""
+    compiler = _compiler()
+    for isa, flags in FLAGS.items():
+        command = [compiler, *COMMON_FLAGS, *flags, str(SOURCES / "step.cpp")]
+        _compile(command, _shipped(isa))
+    return [_shipped(isa) for isa in FLAGS]
+
+
+def _shipped(isa: str) -> Path:
+    return SOURCES / f"{_fingerprint('', (*COMMON_FLAGS, *FLAGS[isa]))}-{isa}.so"
+
+
+def _compiler() -> str:
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        raise NoKernels("no C++ compiler: install g++ for the native kernels")
+    return compiler
 
 
 def cache_directory() -> Path:
@@ -114,8 +135,14 @@ def _compile(command: list[str], path: Path) -> None:
 
 
 def main() -> None:
-    """Compile for this processor and say where the kernels are, or why there are none."""
+    """Compile for this processor and say where the kernels are, or why there are none.
+
+    ``--ship`` compiles for every processor that there are kernels for, into the package.
+    """
     try:
+        if sys.argv[1:] == ["--ship"]:
+            sys.stdout.writelines(f"{path}\n" for path in ship())
+            return
         library = open_library(threads=1)
         sys.stdout.write(f"native kernels for {library.isa}: {library_path(library.isa)}\n")
     except NoKernels as error:

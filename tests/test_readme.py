@@ -10,6 +10,7 @@ import pytest
 
 from playground.__main__ import build_parser as build_playground_parser
 from service.api.schemas import GenerateRequest, GenerateResponse
+from service.capacity import build_parser as build_capacity_parser
 from service.compare import build_parser as build_compare_parser
 from service.options import build_parser
 from trainer import options
@@ -77,6 +78,9 @@ def test_a_service_command_is_understood(command: str) -> None:
     arguments = shlex.split(command.partition("-m service")[2])
     if arguments[:1] == ["compare"]:
         assert build_compare_parser().parse_args(arguments[1:]).prompt
+        return
+    if arguments[:1] == ["capacity"]:
+        assert build_capacity_parser().parse_args(arguments[1:]).slots
         return
     if arguments[:1] == ["settings"]:
         assert build_parser().parse_args(arguments[1:])

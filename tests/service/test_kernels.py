@@ -48,6 +48,24 @@ def test_a_library_is_compiled_once(own_cache: Path, monkeypatch: pytest.MonkeyP
     assert library_path("avx2") != first
 
 
+def test_a_package_that_brings_kernels_needs_no_compiler(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_tool("g++", package="g++")
+    source = own_cache.parent / "sources"
+    source.mkdir(parents=True)
+    (source / "step.cpp").write_text("int nothing;\n")
+    monkeypatch.setattr(kernels, "SOURCES", source)
+    shipped = kernels.ship()
+    assert len(shipped) == len(kernels.FLAGS)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert library_path("avx2") in shipped
+    assert not own_cache.exists()
+    (source / "step.cpp").write_text("int something_else;\n")
+    with pytest.raises(NoKernels, match="no C"):
+        library_path("avx2")
+
+
 @pytest.mark.parametrize(
     ("flags", "isas"),
     [

@@ -1,0 +1,70 @@
+# The trainer and the service, as two targets of one file:
+#   docker build --target service --tag nestling-service .
+#   docker build --target trainer --tag nestling-trainer .
+# CPU wheels of PyTorch by default; `--build-arg TORCH_INDEX=` takes PyPI's, which are for CUDA.
+# No compiler is in any image that runs: kernels are compiled for it. docs/operations.md says sizes.
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+
+
+# What both need and seldom changes: one layer that both images share.
+FROM ${PYTHON_IMAGE} AS packages
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /opt/venv
+COPY constraints.txt /build/
+RUN /opt/venv/bin/pip install --no-compile --constraint /build/constraints.txt \
+        ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} numpy safetensors tokenizers torch \
+    # Headers and test programs, which only a build against PyTorch would need.
+    && cd /opt/venv/lib/python3*/site-packages/torch && rm -rf include test bin/*test*
+
+
+# The program as a wheel, with its native kernels; compiler and setuptools stay here.
+FROM packages AS wheel
+RUN apt-get update && apt-get install --yes --no-install-recommends g++
+COPY pyproject.toml README.md /build/
+COPY lm /build/lm
+COPY trainer /build/trainer
+COPY service /build/service
+RUN cd /build && /opt/venv/bin/python -m service.kernels --ship \
+    && /opt/venv/bin/pip wheel --no-deps --wheel-dir /wheels /build
+
+
+FROM ${PYTHON_IMAGE} AS runtime
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore HOME=/tmp
+COPY --from=packages /opt/venv /opt/venv
+# Trainer and service are two users; the volume belongs to the one that writes, whoever mounts it
+# first.
+RUN groupadd --gid 10001 nestling \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp trainer \
+    && useradd --uid 10002 --gid 10001 --no-create-home --home-dir /tmp service \
+    && install -d -o trainer -g nestling /models
+WORKDIR /tmp
+STOPSIGNAL SIGTERM
+LABEL org.opencontainers.image.title="nestling" \
+      org.opencontainers.image.description="Train a small language model and serve it while it learns."
+
+
+FROM runtime AS trainer
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    --mount=type=bind,from=wheel,source=/build,target=/build \
+    pip install --constraint /build/constraints.txt "$(ls /wheels/*.whl)[trainer,corpus]"
+USER 10001:10001
+VOLUME /models
+EXPOSE 9100
+ENTRYPOINT ["python", "-m", "trainer"]
+CMD ["--volume=/models", "--recipe=tiny", "--metrics-host=0.0.0.0", "--metrics-port=9100"]
+
+
+FROM runtime AS service
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    --mount=type=bind,from=wheel,source=/build,target=/build \
+    pip install --constraint /build/constraints.txt "$(ls /wheels/*.whl)[service,traces]"
+ENV NESTLING_HOST=0.0.0.0 NESTLING_PORT=8000 NESTLING_VOLUME=/models NESTLING_LOG_FORMAT=json
+USER 10002:10001
+VOLUME /models
+EXPOSE 8000
+# Alive, not ready: a service whose volume is still empty is healthy.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+ENTRYPOINT ["python", "-m", "service"]

@@ -1,0 +1,368 @@
+"""``make test-containers``: builds the images, runs the stack, breaks it, looks from outside.
+
+With a Docker Engine that can pull images it runs what is shipped. Without one it starts a private
+engine (``engine.sh``) and stands in for the base images; Grafana, which no Debian package has, is
+then left out and said so. Needs Compose v2; without an engine also root, Debian and apt.
+"""
+
+import contextlib
+import functools
+import http.server
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+ENGINE = Path(__file__).with_name("engine.sh")
+WHEELS_PORT = 18898
+PORTS = {"SERVICE_PORT": "18800", "PROMETHEUS_PORT": "18890", "GRAFANA_PORT": "18830"}
+SERVICE = "http://127.0.0.1:18800"
+PROMETHEUS = "http://127.0.0.1:18890"
+GRAFANA = "http://127.0.0.1:18830"
+READY_S = 300
+ADMIN_KEY = "admin-key-of-the-containers-test"
+API_KEY = "api-key-of-the-containers-test"
+
+
+class Stack:
+    """The project's compose file, with settings of this test."""
+
+    def __init__(self, environment: dict[str, str], services: list[str]) -> None:
+        self._environment = os.environ | environment
+        self.services = services
+
+    def docker(self, *arguments: str, timeout_s: float = 300) -> str:
+        """Run a command of the client; fails with what it said."""
+        done = subprocess.run(
+            ["docker", *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        assert done.returncode == 0, f"docker {shlex.join(arguments)}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def compose(self, *arguments: str, timeout_s: float = 300) -> str:
+        """Run a command of Compose."""
+        return self.docker("compose", *arguments, timeout_s=timeout_s)
+
+    def up(self) -> None:
+        """Start everything; returns once what is waited for is healthy."""
+        self.compose("up", "--detach", *self.services)
+
+    def inspect(self, service: str, path: str) -> str:
+        """One value of a container."""
+        name = self.compose("ps", "--all", "--quiet", service).strip()
+        return self.docker("inspect", "--format", "{{" + path + "}}", name).strip()
+
+    def logs(self, service: str) -> str:
+        """What a service wrote since it was created, on either stream."""
+        name = self.compose("ps", "--all", "--quiet", service).strip()
+        done = subprocess.run(
+            ["docker", "logs", name], env=self._environment, capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
+
+
+def main() -> int:
+    """Run every check; 0 if all hold."""
+    with engine() as (environment, services):
+        stack = Stack(environment | PORTS, services)
+        stack.compose("down", "--volumes", "--remove-orphans")
+        try:
+            for check in CHECKS:
+                began = time.monotonic()
+                check(stack)
+                say(f"{check.__doc__} ({time.monotonic() - began:.1f} s)")
+        except BaseException:
+            for service in ("trainer", "service", "prometheus"):
+                sys.stderr.write(stack.logs(service)[-3000:] + "\n")
+            raise
+        finally:
+            stack.compose("down", "--volumes", "--remove-orphans")
+    say("all checks hold")
+    return 0
+
+
+@contextlib.contextmanager
+def engine() -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Variables of a client and the services to run: a given engine's, or a private one's."""
+    common = {
+        "ADMIN_KEY_FILE": key_file("admin_key", ADMIN_KEY),
+        "API_KEYS_FILE": key_file("api_keys", API_KEY),
+        "COMPOSE_FILE": "compose.yaml:compose.keys.yaml",
+        "RECIPE": "tiny",
+    }
+    if subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
+        say("with this machine's engine and the images of the registries")
+        yield common, []
+        return
+    say("with a private engine and stand-ins for python and prometheus, without Grafana")
+    with wheels():
+        env = os.environ | {"WHEELS_URL": f"http://127.0.0.1:{WHEELS_PORT}/"}
+        exports = subprocess.run(
+            [ENGINE, "up"], env=env, check=True, capture_output=True, text=True
+        ).stdout
+        subprocess.run([ENGINE, "images"], env=env, check=True)
+        try:
+            variables = dict(pair.split("=", 1) for pair in exports.split()[1:])
+            stand_ins = {
+                "PYTHON_IMAGE": "stand-in/python",
+                "PROMETHEUS_IMAGE": "stand-in/prometheus",
+                "TORCH_INDEX": "",
+                "BUILD_NETWORK": "host",
+            }
+            yield common | variables | stand_ins, ["trainer", "service", "prometheus"]
+        finally:
+            subprocess.run([ENGINE, "down"], check=True)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@contextlib.contextmanager
+def wheels() -> Iterator[None]:
+    """Serve the folder of wheels that this machine's pip looks into, if it has one."""
+    pip = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(pip, capture_output=True, text=True, check=True).stdout
+    found = [
+        line.split("=", 1)[1].strip("'") for line in listed.splitlines() if "find-links" in line
+    ]
+    folder = next((path for path in found if Path(path).is_dir()), str(ROOT / "build"))
+    handler = functools.partial(QuietHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", WHEELS_PORT), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+def key_file(name: str, key: str) -> str:
+    """A file that the service's user can read."""
+    path = ROOT / "build" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(key)
+    path.chmod(0o644)
+    return str(path)
+
+
+def images_are_small_and_hold_no_compiler(stack: Stack) -> None:
+    """both images build; their sizes are these; no compiler is in them"""
+    stack.compose("build", "trainer", "service", timeout_s=1800)
+    for name in ("trainer", "service"):
+        size = int(stack.docker("image", "inspect", "--format", "{{.Size}}", f"nestling-{name}"))
+        say(f"  nestling-{name}: {size / 1e6:,.0f} MB")
+        assert size < 2e9
+        script = (
+            "import shutil; print(shutil.which('gcc'), shutil.which('g++'), shutil.which('cc'))"
+        )
+        run = ("run", "--rm", "--entrypoint", "python", f"nestling-{name}", "-c", script)
+        assert stack.docker(*run).split() == ["None"] * 3
+
+
+def the_stack_comes_up(stack: Stack) -> None:
+    """`up`: an empty volume is healthy, the first checkpoint makes the service ready"""
+    began = time.monotonic()
+    stack.up()
+    say(f"  up returned after {time.monotonic() - began:.1f} s, the service healthy")
+    assert stack.inspect("service", ".State.Health.Status") == "healthy"
+    wait(lambda: get(f"{SERVICE}/readyz")[0] == 200, "the service is ready", READY_S)
+    say(f"  ready after {time.monotonic() - began:.1f} s: {served(stack)}")
+
+
+def the_service_has_its_kernels(stack: Stack) -> None:
+    """the service runs native kernels where this processor has what they need"""
+    probe = "from service.kernels import supported_isas; print(bool(supported_isas()))"
+    if stack.compose("exec", "service", "python", "-c", probe).strip() == "True":
+        assert "native" in stack.logs("service"), stack.logs("service")
+
+
+def the_service_answers_and_keeps_its_key(stack: Stack) -> None:
+    """an answer, whole and streamed; only the key of the secret may pin"""
+    assert ask()["usage"]["completion_tokens"] == 5
+    assert b"data: [DONE]" in post("/generate", {"prompt": "To be", "stream": True})[1]
+    assert post("/generate", {"prompt": "To be"}, key="no-such-key")[0] == 401
+    assert post("/checkpoints/reload", {})[0] in (401, 403)
+    assert post("/checkpoints/reload", {}, key=ADMIN_KEY)[0] == 200
+    assert not {API_KEY, ADMIN_KEY} & set(stack.logs("service").split('"'))
+    assert all(json.loads(line) for line in stack.logs("service").splitlines())
+
+
+def containers_are_locked_down(stack: Stack) -> None:
+    """read-only roots, no capabilities, two users, a volume that the service cannot write"""
+    probe = "import os; print(os.getuid(), [l for l in open('/proc/self/status') if 'CapEff' in l])"
+    users = []
+    for name in ("trainer", "service"):
+        user, capabilities = stack.compose("exec", name, "python", "-c", probe).split(" ", 1)
+        assert "0000000000000000" in capabilities
+        users.append(int(user))
+        for path in ("/opt/venv/x", *(["/models/x"] if name == "service" else [])):
+            touch = f"try:\n open('{path}', 'w')\nexcept OSError as e: print(e.strerror)"
+            said = stack.compose("exec", name, "python", "-c", touch).strip()
+            assert said in ("Read-only file system", "Permission denied"), said
+    assert users == [10001, 10002]
+
+
+def prometheus_scrapes_both(stack: Stack) -> None:
+    """Prometheus has both targets, the served step, the training loss and the rules"""
+    for expression in (
+        'up{job="service"} == 1',
+        'up{job="trainer"} == 1',
+        "nestling_checkpoint_step",
+        "nestling_trainer_loss_average > 0",
+        "nestling_requests_total > 0",
+    ):
+        wait(lambda asked=expression: query(asked), expression)
+    groups = get_json(f"{PROMETHEUS}/api/v1/rules")["data"]["groups"]
+    assert sum(len(group["rules"]) for group in groups) > 12
+    if "grafana" in stack.services or not stack.services:
+        wait(lambda: get(f"{GRAFANA}/api/dashboards/uid/nestling")[0] == 200, "the dashboard", 120)
+
+
+def a_killed_service_comes_back(stack: Stack) -> None:
+    """`kill -s KILL service`: restarted by itself, it serves the newest step again"""
+    before = served_step()
+    stack.compose("kill", "--signal", "KILL", "service")
+    revive(stack, "service")
+    wait(lambda: get(f"{SERVICE}/readyz")[0] == 200, "the service is ready again")
+    assert served_step() >= before
+    assert ask()["finish_reason"] == "length"
+
+
+def a_killed_trainer_goes_on(stack: Stack) -> None:
+    """`kill -s KILL trainer`: it goes on from its last checkpoint, the service unharmed"""
+    before = served_step()
+    stack.compose("kill", "--signal", "KILL", "trainer")
+    assert ask()["finish_reason"] == "length"
+    revive(stack, "trainer")
+    wait(lambda: served_step() > before, "a newer step serves", READY_S)
+
+
+def down_drains_and_up_resumes(stack: Stack) -> None:
+    """`down` lets a running answer end and saves; `up` goes on from there"""
+    before = served_step()
+    answers: list[tuple[int, bytes]] = []
+    body = {"prompt": "To be", "max_new_tokens": 200, "stream": True, "seed": 1}
+    client = threading.Thread(target=lambda: answers.append(post("/generate", body)))
+    client.start()
+    time.sleep(0.3)
+    stack.compose("stop")
+    client.join()
+    assert answers[0][0] == 200
+    assert b"data: [DONE]" in answers[0][1]
+    for name in ("service", "trainer"):
+        assert stack.inspect(name, ".State.ExitCode") == "0", stack.logs(name)[-2000:]
+    assert "draining" in stack.logs("service")
+    assert "it is saved at step" in stack.logs("trainer")
+    stack.compose("down")
+    stack.up()
+    wait(lambda: get(f"{SERVICE}/readyz")[0] == 200, "ready after the second up")
+    assert served_step() >= before
+    wait(lambda: served_step() > before, "training went on", READY_S)
+
+
+CHECKS: list[Callable[[Stack], None]] = [
+    images_are_small_and_hold_no_compiler,
+    the_stack_comes_up,
+    the_service_has_its_kernels,
+    the_service_answers_and_keeps_its_key,
+    containers_are_locked_down,
+    prometheus_scrapes_both,
+    a_killed_service_comes_back,
+    a_killed_trainer_goes_on,
+    down_drains_and_up_resumes,
+]
+
+
+def revive(stack: Stack, service: str) -> None:
+    """Docker takes a `kill` for an intended stop in some versions; `up` then starts it again."""
+    time.sleep(3)
+    if stack.inspect(service, ".State.Running") != "true":
+        stack.up()
+
+
+def served(stack: Stack) -> str:
+    """Name of the served checkpoint."""
+    del stack
+    return str(get_json(f"{SERVICE}/readyz")["checkpoint"])
+
+
+def served_step() -> int:
+    """Step of the served checkpoint."""
+    return int(get_json(f"{SERVICE}/readyz")["checkpoint"].rpartition("@")[2])
+
+
+def ask() -> dict[str, Any]:
+    """A short whole answer."""
+    body = {"prompt": "First Citizen:", "max_new_tokens": 5, "seed": 1, "temperature": 0}
+    status, answer = post("/generate", body)
+    assert status == 200, answer
+    return dict(json.loads(answer))
+
+
+def query(expression: str) -> list[Any]:
+    """An instant query of Prometheus."""
+    quoted = urllib.request.quote(expression)  # type: ignore[attr-defined]
+    return list(get_json(f"{PROMETHEUS}/api/v1/query?query={quoted}")["data"]["result"])
+
+
+def get(url: str) -> tuple[int, bytes]:
+    """Status and body; status 0 where nobody listens."""
+    return fetch(urllib.request.Request(url))
+
+
+def get_json(url: str) -> Any:
+    """A body that is JSON."""
+    return json.loads(get(url)[1])
+
+
+def post(path: str, body: dict[str, Any], key: str = API_KEY) -> tuple[int, bytes]:
+    """Post JSON to the service."""
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    return fetch(urllib.request.Request(SERVICE + path, json.dumps(body).encode(), headers))
+
+
+def fetch(request: urllib.request.Request) -> tuple[int, bytes]:
+    """Status and body of an answer, whatever its status."""
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+    except OSError:
+        return 0, b""
+
+
+def wait(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
+    """Poll until it holds."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with contextlib.suppress(ValueError, KeyError, AttributeError):
+            if condition():
+                return
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:.0f} s"
+        time.sleep(0.25)
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"containers | {text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

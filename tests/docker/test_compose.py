@@ -1,0 +1,108 @@
+"""Dockerfile and compose files say what the pages promise; running them is for tests/containers."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.server import CLOSE_CONNECTIONS_S
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+OURS = ("trainer", "service")
+
+
+def stage(name: str) -> str:
+    """Instructions of one stage."""
+    found = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.M | re.S)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_an_image_runs_as_a_user_of_its_own_and_hears_signals(name: str) -> None:
+    user = {"trainer": 10001, "service": 10002}[name]
+    assert f"USER {user}:10001" in stage(name)
+    assert re.search(r'^ENTRYPOINT \["python", "-m"', stage(name), re.M), "exec form"
+    assert "STOPSIGNAL SIGTERM" in stage("runtime")
+    assert all("apt-get" not in stage(one) for one in (name, "runtime", "packages"))
+
+
+def test_health_is_being_alive() -> None:
+    assert "/healthz" in stage("service")
+    assert "/readyz" not in DOCKERFILE
+
+
+def test_all_that_is_copied_is_sent_to_the_engine() -> None:
+    sent = {line.strip("!/") for line in (ROOT / ".dockerignore").read_text().splitlines()}
+    copied = {
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.M)
+        for source in line.split()[:-1]
+    }
+    assert copied
+    assert copied <= sent
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_is_locked_down_and_seen_from_this_machine_alone(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "mem_limit" in service
+    assert service["restart"] in ("unless-stopped", "on-failure")
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert ":latest" not in service["image"]
+
+
+def test_the_service_cannot_write_the_volume() -> None:
+    assert SERVICES["service"]["volumes"] == ["models:/models:ro"]
+    assert SERVICES["trainer"]["volumes"] == ["models:/models"]
+
+
+def test_stopping_waits_for_draining_and_saving() -> None:
+    grace = {name: int(SERVICES[name]["stop_grace_period"].removesuffix("s")) for name in OURS}
+    drain: float = Settings.model_fields["drain_timeout_s"].default
+    assert grace["service"] > drain + CLOSE_CONNECTIONS_S
+    assert grace["trainer"] == 60
+
+
+def test_nothing_waits_for_a_checkpoint() -> None:
+    assert "depends_on" not in SERVICES["service"]
+    conditions = {
+        condition["condition"]
+        for service in SERVICES.values()
+        for condition in service.get("depends_on", {}).values()
+    }
+    assert conditions == {"service_healthy"}
+
+
+def test_variables_are_settings_and_keys_are_secrets() -> None:
+    names = [line.split("=")[0] for line in SERVICES["service"]["environment"]]
+    keys = yaml.safe_load((ROOT / "compose.keys.yaml").read_text())
+    names += [f"NESTLING_{name.removeprefix('nestling_').upper()}" for name in keys["secrets"]]
+    assert {name.removeprefix("NESTLING_").lower() for name in names} <= set(Settings.model_fields)
+
+
+def test_prometheus_scrapes_the_containers_that_there_are() -> None:
+    config = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
+    targets = {
+        job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]
+    }
+    assert targets == {"service": ["service:8000"], "trainer": ["trainer:9100"]}
+    assert "--metrics-port=9100" in SERVICES["trainer"]["command"]
+
+
+def test_a_gpu_is_reserved_for_both_and_takes_other_wheels() -> None:
+    gpu = yaml.safe_load((ROOT / "compose.gpu.yaml").read_text())["services"]
+    assert set(gpu) == set(OURS)
+    for service in gpu.values():
+        assert service["build"]["args"]["TORCH_INDEX"] == ""
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device["capabilities"] == ["gpu"]
