@@ -65,15 +65,13 @@ class Actions:
         """Messages with the answer so far, and what is said under them."""
         said = [{"role": one["role"], "content": _plain(one["content"])} for one in messages]
         body: Json = {
-            "model": NEWEST,
+            "model": "latest",  # which OpenAI's protocol wants named
             "messages": said,
             "temperature": temperature,
             "top_p": top_p,
             "max_tokens": int(max_tokens),
             **_chosen(model, seed),
         }
-        if body["model"] == NEWEST:
-            body["model"] = "latest"
         answer = ""
         try:
             async for event in self.service.stream("/v1/chat/completions", body):

@@ -6,7 +6,7 @@ import gradio as gr
 
 from playground.actions import MAX_SIDE_BY_SIDE, NEWEST, Actions
 
-REFRESH_S = 3.0
+REFRESH_S, WATCH_S = 5.0, 3.0
 EXAMPLES = ["First Citizen:\n", "ROMEO:\nO, ", "The quick brown fox", "def add(a, b):\n"]
 THEME = gr.themes.Default(
     font=["system-ui", "sans-serif"],  # nothing is fetched from elsewhere
@@ -36,13 +36,14 @@ def build_page(actions: Actions) -> gr.Blocks:
     page: gr.Blocks = gr.Blocks(title="nestling", analytics_enabled=False)
     with page:
         gr.Markdown("# nestling\nA small language model, served while it learns.")
-        with gr.Tab("Prompt"):
+        with gr.Tab("Prompt") as prompting:
             pickers = [_prompt_tab(actions)]
-        with gr.Tab("Chat"):
+        with gr.Tab("Chat") as chatting:
             pickers.append(_chat_tab(actions))
-        with gr.Tab("Watch it learn"):
+        with gr.Tab("Watch it learn") as watching:
             compared, outputs = _watch_tab(actions)
         clock = gr.Timer(REFRESH_S)
+        watch = gr.Timer(WATCH_S, active=False)
 
         async def refresh(*chosen: Any) -> list[Any]:
             names = await actions.models()
@@ -55,7 +56,11 @@ def build_page(actions: Actions) -> gr.Blocks:
 
         for moment in (page.load, clock.tick):
             moment(refresh, [*pickers, compared], [*pickers, compared], show_progress="hidden")
+        for moment in (watching.select, watch.tick):
             moment(actions.watch, None, outputs, show_progress="hidden")
+        watching.select(lambda: gr.Timer(active=True), None, watch)
+        for tab in (prompting, chatting):  # nobody looks: nothing is asked
+            tab.select(lambda: gr.Timer(active=False), None, watch)
     return page
 
 

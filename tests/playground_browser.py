@@ -76,7 +76,9 @@ def ask(page: Page, prompt: str) -> None:
 def wait_said(page: Page, words: str) -> str:
     """Wait until the line under the text has these words; returns it."""
     page.wait_for_function(
-        "words => document.querySelector('#said')?.innerText.includes(words)", arg=words
+        "words => document.querySelector('#said')?.innerText.includes(words)",
+        arg=words,
+        polling=250,  # frames, the default, are not drawn in tabs behind others
     )
     return page.inner_text("#said")
 

@@ -124,6 +124,7 @@ def test_twenty_users_at_once_are_all_answered(
     for number, page in enumerate(pages):
         ask(page, f"User {number}")
     for number, page in enumerate(pages):
+        page.set_default_timeout(300_000)
         assert "tokens" in wait_said(page, "first token after")
         assert text_of(page).startswith(f"User {number}")
 
