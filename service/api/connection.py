@@ -10,7 +10,12 @@ import asyncio
 import uuid
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from service.api.arrival import REQUEST_ID_HEADER, STANDING_HEADERS, UNCACHED
 from service.api.errors import STATUS, error_body
@@ -30,6 +35,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._ending: asyncio.TimerHandle | None = None
         """Runs while the client does not take what was sent."""
         self._has_spoken = False
+        self._answering: RequestResponseCycle | None = None
+        """The request that is being answered, or was last; ``cycle`` is the last that came."""
         self.idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -40,9 +47,15 @@ class GuardedProtocol(HttpToolsProtocol):
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Nothing is waited for any more, and whoever is answering learns it.
+
+        uvicorn tells the last request that came, which with pipelining is another one.
+        """
         self._stop_reading_timer()
         self._stop_ending_timer()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -90,10 +103,12 @@ class GuardedProtocol(HttpToolsProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being done for it: it waits for a request, or for one's rest."""
-        cycle = self.cycle
-        if self.pipeline:
-            return False
+        cycle = self._answering
         return cycle is None or cycle.response_complete or cycle.more_body
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _make_room(self) -> None:
         """End the connection that has been idle for longest, or this one if none is."""
@@ -128,7 +143,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _hang_up(self, error: ServiceError, status: int | None = None) -> None:
         """Say why, unless an answer has begun, and close."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        cycle = self._answering
+        if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(raw_answer(error, status or STATUS[type(error)]))
         self.transport.close()
         self._end_soon()

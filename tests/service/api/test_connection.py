@@ -148,3 +148,19 @@ def test_what_is_no_http_is_400(strict: LiveService, sent: bytes) -> None:
     client.read_all()
     assert error_of(client) == (400, "invalid_request")
     client.close()
+
+
+@pytest.mark.parametrize("second", [b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n", b"\0\0\0"])
+def test_a_request_behind_another_does_not_hide_that_the_client_leaves(
+    tmp_path: Path, second: bytes
+) -> None:
+    with GatedService(tmp_path) as gated:
+        client = RawClient.generate(gated.port, prompt="01", stream=True)
+        gated.decoder.release(3)
+        client.read_until(b"data: ")
+        client.send(second)
+        client.reset()
+        gated.decoder.open()
+        wait_until(lambda: gated.is_quiet, "it is given up")
+        outcomes = gated.metrics().by_label("requests_total", "outcome")
+        assert outcomes["abort"] == 1
