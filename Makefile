@@ -2,6 +2,7 @@
 RECIPE ?= tiny
 PORT ?= 8000
 VOLUME ?= ./volume
+RUN ?= smollm2
 PYTHON ?= python3
 # An index of PyTorch wheels to prefer, e.g. PyTorch's CPU one; empty takes the default wheel.
 TORCH_INDEX ?=
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := trainer,corpus,service,import,export,playground,plot,tensorboard,traces,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install run train serve lint test test-all test-containers bench weights clean
+.PHONY: help install run train serve lint test test-all test-containers bench-engine bench-peers weights clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,8 +53,11 @@ test-all: lint weights  ## What is slow or needs servers or weights, too
 test-containers: $(STAMP)  ## Build the images, run the whole stack, break it; takes minutes and gigabytes
 	@$(BIN)/python tests/containers/check.py
 
-bench: $(STAMP)  ## Measure the engine on this machine; the last line is JSON
-	@$(BIN)/python -m bench.engine --dtypes bfloat16
+bench-engine: $(STAMP)  ## Measure the engine on this machine; the last line is JSON
+	@$(BIN)/python -m bench.engine $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+bench-peers: $(STAMP)  ## Measure RUN of VOLUME beside other engines, each installed from PyPI
+	@$(BIN)/python -m bench.peers $(RUN) --volume $(VOLUME)
 
 weights: $(STAMP)  ## Fetch SmolLM2-135M-Instruct into ./weights (cached)
 	@$(BIN)/python scripts/fetch_weights.py

@@ -1,20 +1,26 @@
 """How fast the engine alone is: decode rate by number of streams, and time to first token.
 
 Greedy, end tokens ignored, random distinct prompts of 128 tokens, 128 new tokens; medians over
-repeats after one warm-up, with the spread. Weights are random unless ``--weights`` names a
-Hugging Face directory: speed does not depend on their values, perplexity would.
+repeats after one warm-up. Each precision has a process of its own, so that memory is its own. The
+last line is JSON. Weights are random unless ``--weights`` names a Hugging Face directory; with
+those each row has its perplexity on held-out plays, through the engine itself.
 """
 
 import argparse
 import json
+import math
 import random
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 import torch
-from tokenizers import Tokenizer as Backend
+import torch.nn.functional as F
+from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers import decoders, models
 
 from bench.machine import machine
@@ -23,45 +29,88 @@ from lm.foreign.directory import read_directory
 from lm.initialize import initialize
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
-from service.engine.cache import SlotCache
+from service.backend import Backend, BackendOptions, Choice
 from service.engine.engine import Engine
+from service.engine.native.runner import NativeRunner
 from service.engine.request import GenerationRequest, TokenGenerated
-from service.engine.runner import Runner
+from service.engine.runner import StepRunner
+from service.memory import trim
+from trainer.corpus.shakespeare import find_plays, plain_text
 from trainer.recipes import load_recipe
 
 PROMPT_TOKENS = 128
 NEW_TOKENS = 128
 STREAMS = (1, 8, 32)
 TTFT_TOKENS = (512, 1024)
+MAX_TOKENS = 1056
+STEP_TOKENS = 256
+HELD_OUT_PLAYS = ("macbeth", "twelfth-night")
+"""Their first scenes; nothing that a recipe of ours trains on."""
+TEXT_CHARACTERS = 24_000
+WINDOW = 512
+ROWS = ("bfloat16", "int8", "int4", "torch:bfloat16")
 
 
 def main() -> None:
     """Measure, print a table and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, help="Hugging Face directory; else random weights")
-    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    parser.add_argument(
+        "--rows", nargs="+", default=ROWS, help="precisions; torch: before one leaves kernels out"
+    )
+    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    rows = [measure(options.weights, dtype, options.repeats) for dtype in options.dtypes]
+    if options.one:
+        print(json.dumps(measure(options.weights, options.one, options.threads, options.repeats)))
+        return
+    rows = [in_process(options, row) for row in options.rows]
     print_table(rows)
     print(json.dumps({"benchmark": "engine", **machine(), "rows": rows}))
 
 
-def measure(weights: Path | None, dtype: str, repeats: int) -> dict[str, object]:
+def in_process(options: argparse.Namespace, row: str) -> dict[str, object]:
+    """One precision's row, measured by a process of its own."""
+    command = [sys.executable, "-m", "bench.engine", "--one", row]
+    command += ["--repeats", str(1 if row.startswith("torch:") else options.repeats)]
+    if options.threads is not None:
+        command += ["--threads", str(options.threads)]
+    if options.weights is not None:
+        command += ["--weights", str(options.weights)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def measure(weights: Path | None, row: str, threads: int | None, repeats: int) -> dict[str, object]:
     """One precision's row."""
-    decoder = load(weights, getattr(torch, dtype))
-    row: dict[str, object] = {"precision": dtype}
+    began = time.perf_counter()
+    runner, choice = make_runner(weights, row, threads)
+    values: dict[str, object] = {
+        "precision": choice.precision,
+        "backend": choice.name,
+        "load_s": round(time.perf_counter() - began, 2),
+    }
+    profiles = {}
     for streams in STREAMS:
-        rates = [decode_rate(decoder, streams, seed) for seed in range(repeats)]
-        row[f"decode_{streams}"] = median([decode for decode, _ in rates])
-        row[f"decode_{streams}_spread"] = spread([decode for decode, _ in rates])
-        row[f"e2e_{streams}"] = median([whole for _, whole in rates])
+        decode_rate(runner, streams, seed=99, new_tokens=64)
+        before = profile(runner)
+        rates = [decode_rate(runner, streams, seed) for seed in range(repeats)]
+        profiles[f"e2e_{streams}"] = difference(before, profile(runner), repeats)
+        values[f"decode_{streams}"] = median([decode for decode, _ in rates])
+        values[f"e2e_{streams}"] = median([whole for _, whole in rates])
     for length in TTFT_TOKENS:
-        times = [1000 * first_token_s(decoder, length, seed) for seed in range(repeats)]
-        row[f"ttft_{length}_ms"] = median(times)
-        row[f"ttft_{length}_ms_spread"] = spread(times)
-    row["rss_gb"] = round(psutil.Process().memory_info().rss / 1e9, 2)
-    return row
+        before = profile(runner)
+        times = [1000 * first_token_s(runner, length, seed) for seed in range(repeats)]
+        profiles[f"ttft_{length}"] = difference(before, profile(runner), repeats)
+        values[f"ttft_{length}_ms"] = median(times)
+    trim()
+    values["rss_gb"] = round(psutil.Process().memory_info().rss / 1e9, 2)
+    values["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+    values["perplexity"] = None if weights is None else perplexity(runner, weights)
+    values["profile_ms"] = profiles
+    return values
 
 
 def load(weights: Path | None, dtype: torch.dtype) -> Decoder:
@@ -72,32 +121,41 @@ def load(weights: Path | None, dtype: torch.dtype) -> Decoder:
     else:
         foreign = read_directory(weights)
         decoder = decoder_from_weights(foreign.config, foreign.weights)
-    return decoder.to(dtype)
+    return decoder.requires_grad_(requires_grad=False).to(dtype)
 
 
-def make_engine(decoder: Decoder, streams: int, tokens: int) -> Engine:
-    """An engine with room for so many streams."""
-    cache = SlotCache(
-        decoder.config,
-        num_slots=streams,
-        max_tokens=tokens,
-        dtype=decoder.lm_head.weight.dtype,
-        device=decoder.lm_head.weight.device,
+def make_runner(weights: Path | None, row: str, threads: int | None) -> tuple[StepRunner, Choice]:
+    """A runner as the service would make it for these settings."""
+    name, dtype = row.split(":") if ":" in row else ("native", row)
+    options = BackendOptions(
+        device=torch.device("cpu"),
+        dtype=dtype,
+        backend=name,
+        threads=threads,
+        num_slots=max(STREAMS),
+        max_step_tokens=STEP_TOKENS,
     )
-    engine = Engine(
-        Runner(decoder, cache),
+    backend = Backend(options)
+    choice = Choice(precision=dtype)
+    decoder = load(weights, choice.load_dtype)
+    choice = backend.choose(decoder.config)
+    return backend.runner(decoder, choice, MAX_TOKENS), choice
+
+
+def make_engine(runner: StepRunner) -> Engine:
+    """An engine that computes every token of every prompt, one a step afterwards."""
+    return Engine(
+        runner,
         silent_tokenizer(),
-        max_step_tokens=max(256, streams + 1),
+        max_step_tokens=STEP_TOKENS,
         reuse_prefixes=False,
         speculation=False,
     )
-    engine.warm_up()
-    return engine
 
 
 def silent_tokenizer() -> Tokenizer:
     """A tokenizer without end tokens: generation runs to its limit."""
-    backend = Backend(models.BPE())
+    backend = BackendTokenizer(models.BPE())
     backend.decoder = decoders.ByteLevel()
     return Tokenizer(backend, bos_token_id=None, eos_token_ids=[])
 
@@ -116,10 +174,12 @@ def submit(engine: Engine, streams: int, length: int, new_tokens: int, seed: int
         )
 
 
-def decode_rate(decoder: Decoder, streams: int, seed: int) -> tuple[float, float]:
+def decode_rate(
+    runner: StepRunner, streams: int, seed: int, new_tokens: int = NEW_TOKENS
+) -> tuple[float, float]:
     """Tokens a second of all streams: while all decode, and end to end with their prompts."""
-    engine = make_engine(decoder, streams, PROMPT_TOKENS + NEW_TOKENS)
-    submit(engine, streams, PROMPT_TOKENS, NEW_TOKENS, seed)
+    engine = make_engine(runner)
+    submit(engine, streams, PROMPT_TOKENS, new_tokens, seed)
     began = time.perf_counter()
     all_decoding = None
     tokens_before = tokens = 0
@@ -132,9 +192,9 @@ def decode_rate(decoder: Decoder, streams: int, seed: int) -> tuple[float, float
     return (tokens - tokens_before) / (ended - all_decoding), tokens / (ended - began)
 
 
-def first_token_s(decoder: Decoder, length: int, seed: int) -> float:
+def first_token_s(runner: StepRunner, length: int, seed: int) -> float:
     """Seconds from submitting one prompt until its first token."""
-    engine = make_engine(decoder, 1, length + 1)
+    engine = make_engine(runner)
     submit(engine, 1, length, 1, seed)
     began = time.perf_counter()
     while not engine.is_idle:
@@ -142,19 +202,41 @@ def first_token_s(decoder: Decoder, length: int, seed: int) -> float:
     return time.perf_counter() - began
 
 
+def perplexity(runner: StepRunner, weights: Path) -> float:
+    """Of the held-out plays, in windows of their own, through the engine's own step."""
+    tokenizer = Tokenizer.load(weights)
+    plays = find_plays()
+    text = "".join(
+        plain_text(plays[name].read_text("utf-8"))[:TEXT_CHARACTERS] for name in HELD_OUT_PLAYS
+    )
+    token_ids = tokenizer.encode(text)
+    nats, count = 0.0, 0
+    for start in range(0, len(token_ids) - 1, WINDOW):
+        window = token_ids[start : start + WINDOW]
+        logits = runner.score(window)[:-1].float()
+        nats += F.cross_entropy(logits, torch.tensor(window[1:]), reduction="sum").item()
+        count += len(window) - 1
+    return round(math.exp(nats / count), 3)
+
+
+def profile(runner: StepRunner) -> dict[str, float]:
+    """Seconds by part of the step so far; nothing for PyTorch."""
+    return runner.profile() if isinstance(runner, NativeRunner) else {}
+
+
+def difference(before: dict[str, float], after: dict[str, float], repeats: int) -> dict[str, float]:
+    """Milliseconds by part of one repeat."""
+    return {part: round(1000 * (after[part] - before[part]) / repeats, 1) for part in after}
+
+
 def median(values: list[float]) -> float:
     """Median, to a tenth."""
     return round(statistics.median(values), 1)
 
 
-def spread(values: list[float]) -> list[float]:
-    """Smallest and largest, to a tenth."""
-    return [round(min(values), 1), round(max(values), 1)]
-
-
 def print_table(rows: list[dict[str, object]]) -> None:
     """Rows for people."""
-    names = [name for name in rows[0] if not name.endswith("_spread")]
+    names = [name for name in rows[0] if name != "profile_ms"]
     print("| " + " | ".join(names) + " |")
     print("|" + "---|" * len(names))
     for row in rows:
