@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 
 from lm.decoder import Decoder
-from lm.sampling import SamplingParams, sample
+from lm.sampling import SamplingParams, adjusted_logits, sample
 
 
 @torch.inference_mode()
@@ -19,11 +19,13 @@ def generate(
     params: SamplingParams,
     *,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
     eos_token_ids: Collection[int] = (),
 ) -> Iterator[int]:
     """Yield new token ids until an end token (not yielded), the limit or the context's end.
 
-    Raises ``ValueError`` for a prompt that is empty or fills the context.
+    No end token is chosen before there are ``min_new_tokens``. Raises ``ValueError`` for a prompt
+    that is empty or fills the context.
     """
     context = decoder.config.max_position_embeddings
     if not 0 < len(prompt_ids) < context:
@@ -33,6 +35,10 @@ def generate(
     token_ids = list(prompt_ids)
     for index in range(min(max_new_tokens, context - len(prompt_ids))):
         logits = decoder(torch.tensor([token_ids], device=device))[0, -1]
+        banned_ids = tuple(eos_token_ids) if index < min_new_tokens else ()
+        if params.adjusts_logits or banned_ids:
+            output_ids = token_ids[len(prompt_ids) :]
+            logits = adjusted_logits(logits, params, prompt_ids, output_ids, banned_ids)
         token_id = sample(logits, params, index)
         if token_id in eos_token_ids:
             return

@@ -7,6 +7,8 @@ against ``sample`` here.
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +17,17 @@ MAX_SEED = 2**63 - 1
 MAX_TEMPERATURE = 100.0
 GREEDY_TEMPERATURE = 1e-5
 """Below this a draw takes the likeliest token, without dividing logits until they overflow."""
+MAX_BIAS = 100.0
+RANGES = {
+    "temperature": (0.0, MAX_TEMPERATURE),
+    "top_k": (0, MAX_SEED),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.01, 100.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "seed": (0, MAX_SEED),
+}
+"""Smallest and largest value of each parameter."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,25 +40,40 @@ class SamplingParams:
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
     """Keep the smallest set of likeliest tokens whose probability reaches this."""
+    min_p: float = 0.0
+    """Keep tokens that have at least this share of the likeliest one's probability."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes every token of prompt and output less likely (Keskar et al., 2019)."""
+    frequency_penalty: float = 0.0
+    """Taken off a token's logit once for each time that it is in the output."""
+    presence_penalty: float = 0.0
+    """Taken off the logit of every token that is in the output."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids, and what is added to their logits."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, each by name."""
-        if not 0.0 <= self.temperature <= MAX_TEMPERATURE:
-            raise ValueError(
-                f"temperature must be between 0 and {MAX_TEMPERATURE}, got {self.temperature}"
-            )
-        if self.top_k < 0:
-            raise ValueError(f"top_k must not be negative (0 keeps all), got {self.top_k}")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(
+                    f"{name} must be between {low} and {high}, got {getattr(self, name)}"
+                )
         if not 0.0 < self.top_p <= 1.0:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed must be between 0 and {MAX_SEED}, got {self.seed}")
+        if not all(-MAX_BIAS <= bias <= MAX_BIAS for _, bias in self.logit_bias):
+            raise ValueError(f"logit_bias must be between {-MAX_BIAS} and {MAX_BIAS}")
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.temperature < GREEDY_TEMPERATURE
+
+    @property
+    def adjusts_logits(self) -> bool:
+        """Whether there is a bias or a penalty."""
+        plain = (self.repetition_penalty, self.frequency_penalty, self.presence_penalty)
+        return bool(self.logit_bias) or plain != (1.0, 0.0, 0.0)
 
 
 def counter_uniform(seed: int, index: int) -> float:
@@ -66,8 +94,35 @@ def _mix64(z: int) -> int:
     return z ^ (z >> 31)
 
 
+def adjusted_logits(
+    logits: Tensor,
+    params: SamplingParams,
+    prompt_ids: Sequence[int] = (),
+    output_ids: Sequence[int] = (),
+    banned_ids: Sequence[int] = (),
+) -> Tensor:
+    """A float32 copy of logits [V] with bias, then penalties, and banned tokens at -inf."""
+    logits = logits.to(torch.float32, copy=True)
+
+    def ids(token_ids: Sequence[int]) -> Tensor:
+        return torch.tensor(token_ids, dtype=torch.int64, device=logits.device)
+
+    if params.logit_bias:
+        biased, biases = zip(*params.logit_bias, strict=True)
+        logits[ids(biased)] += torch.tensor(biases, device=logits.device)
+    if params.repetition_penalty != 1.0:
+        seen = ids((*prompt_ids, *output_ids))
+        penalty = params.repetition_penalty
+        logits[seen] = torch.where(logits < 0, logits * penalty, logits / penalty)[seen]
+    if params.frequency_penalty or params.presence_penalty:
+        counts = ids(output_ids).bincount(minlength=len(logits))
+        logits -= params.frequency_penalty * counts + params.presence_penalty * (counts > 0)
+    logits[ids(banned_ids)] = -torch.inf
+    return logits
+
+
 def kept_logits(logits: Tensor, params: SamplingParams) -> Tensor:
-    """Logits [V] divided by the temperature (not greedy), with what top-k and top-p drop at -inf.
+    """Logits [V] by the temperature (not greedy), with what top-k, top-p and min-p drop at -inf.
 
     Top-p is taken over what top-k left, as transformers' logits processors do. Ties at the
     edge of top-k all stay.
@@ -83,11 +138,14 @@ def kept_logits(logits: Tensor, params: SamplingParams) -> Tensor:
         dropped = before >= params.top_p
         dropped[0] = False  # the likeliest stays however small top_p is
         logits = logits.index_fill(0, order[dropped], -torch.inf)
+    if params.min_p > 0.0:
+        floor = logits.max() + math.log(params.min_p)
+        logits = logits.masked_fill(logits < floor, -torch.inf)
     return logits
 
 
 def sample(logits: Tensor, params: SamplingParams, index: int) -> int:
-    """Choose the token with this index in its output from logits [V].
+    """Choose the token with this index in its output from logits [V], adjusted where asked for.
 
     Sampling inverts the cumulative distribution in vocabulary order at ``counter_uniform``.
     """

@@ -10,12 +10,22 @@ from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 
 from lm.volume import ReadFile, read_plain
-from service.api import checkpoints, generate, health, history, home, models
+from service.api import (
+    checkpoints,
+    generate,
+    health,
+    history,
+    home,
+    models,
+    openai,
+    tgi,
+    tokens,
+)
+from service.api.answering import CHECKPOINT_HEADER
 from service.api.arrival import REQUEST_ID_HEADER, ArrivalMiddleware
 from service.api.body_limit import BodyLimitMiddleware
 from service.api.errors import install_error_handlers
 from service.api.faults import FaultMiddleware
-from service.api.generate import CHECKPOINT_HEADER
 from service.api.guard import HEALTH, METRICS, KeyMiddleware, say_keys_in_schema
 from service.runtime import Runtime
 from service.settings import Settings
@@ -57,7 +67,7 @@ def create_app(settings: Settings, read: ReadFile = read_plain) -> FastAPI:
     app.state.runtime = runtime
     _add_middleware(app, runtime)
     install_error_handlers(app)
-    for room in (generate, models, checkpoints, history, health, home):
+    for room in (generate, openai, tgi, tokens, models, checkpoints, history, health, home):
         app.include_router(room.router)
     return app
 

@@ -13,6 +13,8 @@ from service.errors import UnknownModel
 
 LATEST = "latest"
 BEST = "best"
+PLACEHOLDERS = ("dummy", "tgi")
+"""What Hugging Face's clients send where no model is named; nothing, unless a run is called so."""
 MAX_NAMES_IN_MESSAGE = 12
 
 

@@ -133,6 +133,8 @@ class Runtime:
         resident = self.residency.find(lambda checkpoint: checkpoint.name == name)
         if resident is not None:
             return resident
+        if name in naming.PLACEHOLDERS and name not in await asyncio.to_thread(self.catalog.runs):
+            return self.model()
         steps = await self.steps_named(name)
         try:
             async with asyncio.timeout(deadline - self.clock()):

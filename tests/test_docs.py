@@ -8,7 +8,17 @@ from fastapi.routing import APIRoute
 from prometheus_client import generate_latest
 
 from service import errors
-from service.api import checkpoints, generate, health, history, home, models
+from service.api import (
+    checkpoints,
+    generate,
+    health,
+    history,
+    home,
+    models,
+    openai,
+    tgi,
+    tokens,
+)
 from service.metrics import Metrics
 from trainer.metrics import Metrics as TrainerMetrics
 
@@ -17,7 +27,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 def test_the_http_page_names_every_route() -> None:
     page = (DOCS / "http.md").read_text("utf-8")
-    rooms = (checkpoints, generate, health, history, home, models)
+    rooms = (checkpoints, generate, health, history, home, models, openai, tgi, tokens)
     routes = [route for room in rooms for route in room.router.routes]
     paths = [route.path for route in routes if isinstance(route, APIRoute)]
     assert "/generate" in paths

@@ -18,11 +18,12 @@ EXTRAS = {
         *("importing", "exporting", "speed", "smoke"),
         *("describe", "options", "__main__"),
     },
-    "lm": {"foreign"},
-    "service/engine": {"native", "speculation"},
+    "lm": {"chat", "foreign"},
+    "service/engine": {"native", "sampling", "speculation", "structured"},
 }
 """Beside the core, by package: what people watch, texts and their tokenizers, imports and exports,
-scaling down, faster forms of what is plain elsewhere, command lines."""
+scaling down, faster forms of what is plain elsewhere (the batched sampler is one
+of ``lm.sampling``), adapters of libraries, command lines."""
 
 SILENT = {
     tokenize.COMMENT,

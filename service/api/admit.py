@@ -1,19 +1,23 @@
-"""From a request's body to a reply that is under way, or the reason why not.
+"""From what is asked for to replies that are under way, or the reason why not.
 
 Everything that can be known before the first token is decided here, so that it gets its own
 status and never becomes an error inside a 200.
 """
 
 import asyncio
+import dataclasses
 import logging
+import secrets
 
+from lm.chat import chat_prompt
+from lm.sampling import MAX_SEED
 from service.api.arrival import Arrival
+from service.api.ask import Ask, Chat, Prompt
+from service.api.chorus import Chorus, open_all
 from service.api.limits import check_context
-from service.api.replies import Reply
-from service.api.schemas import GenerateRequest
 from service.engine.request import GenerationRequest
 from service.engine.served import ServedModel
-from service.errors import ServiceError
+from service.errors import InvalidRequest, ServiceError
 from service.runtime import Runtime
 
 INLINE_ENCODE_CHARACTERS = 8192
@@ -22,7 +26,7 @@ INLINE_ENCODE_CHARACTERS = 8192
 logger = logging.getLogger(__name__)
 
 
-async def admit(runtime: Runtime, body: GenerateRequest, arrival: Arrival) -> Reply:
+async def admit(runtime: Runtime, ask: Ask, arrival: Arrival) -> Chorus:
     """Validate against the model, check the limits and submit.
 
     Raises the ``ServiceError`` that says why a request is not accepted, and counts and
@@ -31,21 +35,17 @@ async def admit(runtime: Runtime, body: GenerateRequest, arrival: Arrival) -> Re
     try:
         runtime.admission.check(arrival.client)
         deadline = arrival.at + runtime.settings.request_timeout_s
-        model = await runtime.model_named(body.model, deadline)
-        prompt_ids = await _encode(model, body.prompt)
-        check_context(len(prompt_ids), body.max_new_tokens, model.max_model_tokens)
-        request = GenerationRequest(
-            request_id=runtime.switchboard.own_id(arrival.request_id),
-            prompt_ids=tuple(prompt_ids),
-            max_new_tokens=body.max_new_tokens,
-            sampling=body.sampling(),
-            stop=tuple(body.stop),
-            deadline=deadline,
-        )
+        model = await runtime.model_named(ask.model, deadline)
+        requests = [
+            request
+            for prompt in ask.prompts
+            for request in await _requests(runtime, model, ask, prompt, arrival)
+        ]
         if runtime.settings.log_prompts:
-            fields = {"id": arrival.request_id, "prompt": body.prompt}
+            fields = {"id": arrival.request_id, "prompts": list(map(str, ask.prompts))}
             logger.info("request asks", extra={"fields": fields})
-        return runtime.switchboard.open(runtime.worker, model, request, arrival)
+        switchboard = runtime.switchboard
+        return open_all(switchboard, runtime.worker, model, requests, arrival, n=ask.n)
     except ServiceError as error:
         runtime.metrics.requests.on_refused(error.code)
         fields = {
@@ -58,10 +58,79 @@ async def admit(runtime: Runtime, body: GenerateRequest, arrival: Arrival) -> Re
         raise
 
 
-async def _encode(model: ServedModel, prompt: str) -> list[int]:
-    """Token ids of a prompt; an empty one begins a new text where the model has a token for it."""
-    if not prompt and model.tokenizer.bos_token_id is not None:
-        return [model.tokenizer.bos_token_id]
+async def prompt_ids_of(model: ServedModel, prompt: Prompt) -> tuple[int, ...]:
+    """Token ids of a prompt; an empty text begins a new one where the model has a token for it.
+
+    Raises ``InvalidRequest`` for messages that the chat template refuses, and for unknown ids.
+    """
+    tokenizer = model.tokenizer
+    if isinstance(prompt, tuple):
+        check_token_ids(model, "prompt", prompt)
+        return prompt
+    if isinstance(prompt, Chat):
+        messages = [{"role": role, "content": content} for role, content in prompt.messages]
+        try:
+            prompt = await asyncio.to_thread(chat_prompt, tokenizer, messages)
+        except ValueError as error:
+            raise InvalidRequest(f"messages: {error}", param="messages") from error
+    if not prompt and tokenizer.bos_token_id is not None:
+        return (tokenizer.bos_token_id,)
     if len(prompt) <= INLINE_ENCODE_CHARACTERS:
-        return model.tokenizer.encode(prompt)
-    return await asyncio.to_thread(model.tokenizer.encode, prompt)
+        return tuple(tokenizer.encode(prompt))
+    return tuple(await asyncio.to_thread(tokenizer.encode, prompt))
+
+
+def check_token_ids(model: ServedModel, param: str, token_ids: tuple[int, ...]) -> None:
+    """Raise ``InvalidRequest`` for ids that the model does not know."""
+    vocab_size = model.tokenizer.vocab_size
+    if max(token_ids, default=0) >= vocab_size:
+        raise InvalidRequest(
+            f"{param}: {max(token_ids)} is no token; ids are below {vocab_size}", param=param
+        )
+
+
+async def _requests(
+    runtime: Runtime, model: ServedModel, ask: Ask, prompt: Prompt, arrival: Arrival
+) -> list[GenerationRequest]:
+    """The engine's requests for all answers to one prompt."""
+    prompt_ids = await prompt_ids_of(model, prompt)
+    max_new_tokens = ask.max_new_tokens
+    if max_new_tokens is None:
+        max_new_tokens = max(model.max_model_tokens - len(prompt_ids), 1)
+    check_context(len(prompt_ids), max_new_tokens, model.max_model_tokens, ask.output_field)
+    if ask.min_new_tokens > max_new_tokens:
+        raise InvalidRequest(
+            f"min_tokens {ask.min_new_tokens} exceed {ask.output_field} {max_new_tokens}",
+            param="min_tokens",
+        )
+    check_token_ids(model, "logit_bias", tuple(token for token, _ in ask.sampling.logit_bias))
+    check_token_ids(model, "stop_token_ids", ask.stop_token_ids)
+    if ask.grammar is not None:
+        await _check_grammar(model, ask.grammar)
+    seed = secrets.randbelow(MAX_SEED) if ask.seed is None else ask.seed
+    return [
+        GenerationRequest(
+            request_id=runtime.switchboard.own_id(arrival.request_id),
+            prompt_ids=prompt_ids,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=ask.min_new_tokens,
+            ignore_eos=ask.ignore_eos,
+            sampling=dataclasses.replace(ask.sampling, seed=(seed + index) % (MAX_SEED + 1)),
+            stop=ask.stop,
+            stop_token_ids=ask.stop_token_ids,
+            include_stop=ask.include_stop,
+            logprobs=ask.logprobs,
+            prompt_logprobs=ask.prompt_logprobs,
+            grammar=ask.grammar,
+            deadline=arrival.at + runtime.settings.request_timeout_s,
+        )
+        for index in range(ask.n)
+    ]
+
+
+async def _check_grammar(model: ServedModel, grammar: str) -> None:
+    """In a thread: a grammar may take a while to read."""
+    try:
+        await asyncio.to_thread(model.engine.grammars.check, grammar)
+    except ValueError as error:
+        raise InvalidRequest(f"the structure asked for makes no sense: {error}") from error

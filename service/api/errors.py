@@ -1,6 +1,7 @@
 """Every error as a response: status by domain error in one table, one JSON shape for all."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -8,6 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from service import errors
+from service.api.dialects import Dialect, dialect_of, status_in, tgi_error
 from service.api.schemas import ErrorBody, ErrorDetail
 
 STATUS: Mapping[type[errors.ServiceError], int] = {
@@ -38,14 +40,22 @@ def respond(
     error: errors.ServiceError,
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
+    dialect: Dialect = Dialect.OWN,
 ) -> JSONResponse:
     """An error as the answer that routes, handlers and middleware give.
 
     The status is the one of the table unless another is given.
     """
-    status = status or STATUS.get(type(error), 500)
+    status = status_in(dialect, status or STATUS.get(type(error), 500))
     headers = {**_headers(error), **(headers or {})}
-    return JSONResponse(error_body(error).model_dump(), status, headers=headers)
+    body = tgi_error(error) if dialect is Dialect.TGI else error_body(error).model_dump()
+    return JSONResponse(body, status, headers=headers)
+
+
+def dialect_in(request: Request, body: object = None) -> Dialect:
+    """The dialect of a request: as its route says, or as its path and body do."""
+    said: Dialect | None = getattr(request.state, "dialect", None)
+    return said or dialect_of(request.method, request.url.path, body)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -54,24 +64,29 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(errors.ServiceError)
     async def on_service_error(request: Request, error: errors.ServiceError) -> JSONResponse:
         error.message = request.app.state.runtime.catalog.from_inside(error.message)
-        return respond(error)
+        return respond(error, dialect=dialect_in(request))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid_body(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
+    async def on_invalid_body(request: Request, error: RequestValidationError) -> JSONResponse:
+        dialect = dialect_in(request, error.body)
+        first = _nearest(error.errors())
+        context = first.get("ctx", {})
         if first["type"] == "json_invalid":
-            reason = str(first.get("ctx", {}).get("error", "malformed"))
-            return respond(errors.InvalidRequest(f"the body is not JSON: {reason}"), 400)
-        place = [str(part) for part in first["loc"] if part != "body"]
-        param = ".".join(place) or None
+            reason = str(context.get("error", "malformed"))
+            refused = errors.InvalidRequest(f"the body is not JSON: {reason}")
+            return respond(refused, 400, dialect=dialect)
+        if first["type"] == "refused_field":
+            refused = errors.InvalidRequest(str(first["msg"]), param=context["param"])
+            return respond(refused, dialect=dialect)
+        param = _place(first["loc"]) or None
         message = _validation_message(str(first["type"]), str(first["msg"]), param)
-        return respond(errors.InvalidRequest(message, param=param))
+        return respond(errors.InvalidRequest(message, param=param), dialect=dialect)
 
     @app.exception_handler(HTTPException)
-    async def on_http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         refused = errors.InvalidRequest(str(error.detail))
         refused.code = _HTTP_CODES.get(error.status_code, refused.code)
-        return respond(refused, error.status_code, error.headers)
+        return respond(refused, error.status_code, error.headers, dialect_in(request))
 
 
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -93,3 +108,16 @@ def _validation_message(kind: str, message: str, param: str | None) -> str:
     if kind == "missing" and param is None:
         return "a JSON body is required"
     return f"{param}: {message}" if param else message
+
+
+def _nearest(found: Sequence[Any]) -> Any:
+    """The first error; of a union's branches the one that the input came furthest in."""
+    same_field = [one for one in found if one["loc"][:2] == found[0]["loc"][:2]]
+    return max(same_field, key=lambda one: len(one["loc"]))
+
+
+def _place(location: Sequence[object]) -> str:
+    """Dotted name of a field, without what pydantic says about unions."""
+    tags = {"body", "generate", "tgi"}
+    names = [str(part) for part in location if part not in tags]
+    return ".".join(name for name in names if name.isidentifier() or name.isdecimal())

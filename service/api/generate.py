@@ -1,143 +1,131 @@
 """``POST /generate``: our own route, flat and small, whole or streamed."""
 
-import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
+from pydantic import Discriminator, Tag
 
-from service.api.admit import admit
-from service.api.dependencies import ArrivalDep, RuntimeDep
+from service.api import tgi
+from service.api.answering import Said, answer
+from service.api.chorus import Chorus
+from service.api.dependencies import RuntimeDep
+from service.api.dialects import Dialect
 from service.api.errors import error_body
-from service.api.replies import Reply
+from service.api.replies import Reply, ReplyEvent
 from service.api.schemas import (
+    Answer,
+    Answers,
     CheckpointName,
     ErrorBody,
-    FinalEvent,
     GenerateRequest,
-    GenerateResponse,
     Timings,
-    TokenEvent,
     Usage,
 )
-from service.api.stream import DONE, KEEP_ALIVE, ClientGone, EventStream, sse, until_gone
-from service.engine.request import Finished, FinishReason, TokenGenerated
-from service.engine.served import Checkpoint
-from service.errors import DeadlineExceeded, Draining, GenerationFailed, ServiceError
-
-CHECKPOINT_HEADER = "x-nestling-checkpoint"
-
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that left; nobody receives it."""
+from service.api.tgi_schemas import TGIRequest, TGIResponse
+from service.api.token_text import scored
+from service.engine.request import Finished, PromptScored, TokenGenerated
+from service.errors import ServiceError
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 404, 413, 422, 429, 500, 503, 504)
 }
+OWN, TGI = "generate", "tgi"
 
 router = APIRouter(tags=["generation"])
 
 
-@router.post("/generate", response_model=GenerateResponse, responses=ERRORS)
-async def generate(
-    body: GenerateRequest, request: Request, runtime: RuntimeDep, arrival: ArrivalDep
-) -> Response:
+def _dialect_of(body: object) -> str:
+    """Whose shape a body has."""
+    has_inputs = "inputs" in body if isinstance(body, dict) else isinstance(body, TGIRequest)
+    return TGI if has_inputs else OWN
+
+
+GenerateBody = Annotated[
+    Annotated[GenerateRequest, Tag(OWN)] | Annotated[TGIRequest, Tag(TGI)],
+    Discriminator(_dialect_of),
+]
+
+
+@router.post("/generate", response_model=Answer | Answers | TGIResponse, responses=ERRORS)
+async def generate(body: GenerateBody, request: Request, runtime: RuntimeDep) -> Response:
     """Continue a prompt.
 
     With `stream`, tokens come as server-sent events, each `data: {"token_id", "text"}`; the
-    last one has `finish_reason`, `usage`, `timings` and `checkpoint`, then `data: [DONE]`.
+    last one has `finish_reason`, `usage`, `timings` and `checkpoint`, then `data: [DONE]`. With
+    `n` > 1, each event has the `index` of its answer. A body with `inputs` is one of
+    text-generation-inference, and is answered in its shape.
     """
-    reply = await admit(runtime, body, arrival)
-    headers = checkpoint_header(reply.model.checkpoint)
-    keep_alive_s = runtime.settings.keep_alive_s
-    with contextlib.ExitStack() as listening:
-        listening.enter_context(reply)
-        try:
-            if not body.stream:
-                answer = await until_gone(request, whole_answer(reply))
-                return JSONResponse(answer.model_dump(), headers=headers)
-            first = await until_gone(request, first_event(reply, keep_alive_s))
-        except ClientGone:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        listening.pop_all()  # from here on the stream closes the reply
-        return EventStream(reply, frames(reply, first, keep_alive_s), headers)
+    if isinstance(body, TGIRequest):
+        request.state.dialect = Dialect.TGI
+        return await tgi.reply_to(body, request, runtime, stream=body.stream)
+    return await answer(request, runtime, body.ask(), OwnVoice, stream=body.stream)
 
 
-async def whole_answer(reply: Reply) -> GenerateResponse:
-    """Wait for the end; raises the ``ServiceError`` of an answer that does not come."""
-    texts = []
-    while True:
-        event = await reply.next_event()
-        assert event is not None, "waiting without a limit"
-        texts.append(event.text)
-        if isinstance(event, Finished):
-            raise_for_reason(event)
-            return GenerateResponse(text="".join(texts), **_ending(reply, event))
+class OwnVoice:
+    """Says answers in our own words."""
+
+    ends_with_done = True
+
+    def __init__(self, chorus: Chorus) -> None:
+        self._chorus = chorus
+        self._tokenizer = chorus.first.model.tokenizer
+        self._has_many = chorus.n > 1
+
+    def whole(self, answers: list[Said]) -> object:
+        """One flat answer, or a list of them."""
+        said = [self._whole_one(index, one) for index, one in enumerate(answers)]
+        return {"choices": said} if self._has_many else said[0]
+
+    def events(self, index: int, event: ReplyEvent) -> Iterator[str]:
+        """A token an event, and one for each end."""
+        place = {"index": index} if self._has_many else {}
+        match event:
+            case TokenGenerated():
+                said: dict[str, object] = {"token_id": event.token_id, "text": event.text}
+                if event.score is not None:
+                    said |= scored(self._tokenizer, event.score) | {"text": event.text}
+            case PromptScored():
+                said = {"prompt_logprobs": self._scores(event)}
+            case Finished():
+                said = ending(self._chorus.replies[index], event) | {"text": event.text}
+        yield json.dumps(said | place, ensure_ascii=False, separators=(",", ":"))
+
+    def closing(self) -> Iterator[str]:
+        """Nothing: each answer's last event has said it."""
+        return iter(())
+
+    def error(self, error: ServiceError) -> str:
+        """The one error shape."""
+        return error_body(error).model_dump_json()
+
+    def _whole_one(self, index: int, said: Said) -> dict[str, object]:
+        assert said.end is not None, "whole answers have ended"
+        whole = ending(said.reply, said.end) | {"text": said.text}
+        if self._has_many:
+            whole["index"] = index
+        if said.reply.request.logprobs is not None:
+            whole["logprobs"] = [scored(self._tokenizer, t.score) for t in said.tokens if t.score]
+        if said.prompt is not None:
+            whole["prompt_logprobs"] = self._scores(said.prompt)
+        return whole
+
+    def _scores(self, prompt: PromptScored) -> list[dict[str, object]]:
+        return [scored(self._tokenizer, score) for score in prompt.scores]
 
 
-async def first_event(reply: Reply, keep_alive_s: float) -> TokenGenerated | Finished | None:
-    """Wait for the first event, so that a failure before it gets its own status.
-
-    Gives up after the keep-alive time: then headers and comments have to go out.
-    """
-    event = await reply.next_event(keep_alive_s)
-    if isinstance(event, Finished):
-        raise_for_reason(event)
-    return event
-
-
-async def frames(
-    reply: Reply, first: TokenGenerated | Finished | None, keep_alive_s: float
-) -> AsyncIterator[str]:
-    """The stream's events, comments while it is silent, and its end marker."""
-    event = first
-    while not isinstance(event, Finished):
-        yield KEEP_ALIVE if event is None else sse(_token_json(event))
-        event = await reply.next_event(keep_alive_s)
-    try:
-        raise_for_reason(event)
-    except ServiceError as error:
-        yield sse(error_body(error).model_dump_json())
-    else:
-        yield sse(FinalEvent(text=event.text, **_ending(reply, event)).model_dump_json())
-    yield DONE
-
-
-def raise_for_reason(event: Finished) -> None:
-    """Raise the ``ServiceError`` of a request that did not end well."""
-    match event.reason:
-        case FinishReason.TIMEOUT:
-            raise DeadlineExceeded(
-                event.message or "the request took longer than the service allows"
-            )
-        case FinishReason.ERROR:
-            raise GenerationFailed(f"the model's step failed: {event.message}")
-        case FinishReason.ABORT:
-            raise Draining("the service is shutting down")
-        case FinishReason.STOP | FinishReason.LENGTH:
-            return
-
-
-def checkpoint_header(checkpoint: Checkpoint) -> dict[str, str]:
-    """Provenance for those who do not read bodies: ``run@step;fingerprint=…``."""
-    return {CHECKPOINT_HEADER: f"{checkpoint.name};fingerprint={checkpoint.fingerprint}"}
-
-
-def _token_json(event: TokenGenerated) -> str:
-    return TokenEvent(token_id=event.token_id, text=event.text).model_dump_json()
-
-
-def _ending(reply: Reply, event: Finished) -> dict[str, Any]:
+def ending(reply: Reply, event: Finished) -> dict[str, Any]:
     """What the last event of a stream and a whole answer both say."""
     timeline = reply.timeline
+    usage = Usage(prompt_tokens=len(reply.request.prompt_ids), completion_tokens=reply.num_tokens)
+    timings = Timings(
+        queue_s=timeline.queue_s, ttft_s=timeline.ttft_s, total_s=timeline.total_s or 0.0
+    )
     return {
         "finish_reason": event.reason.value,
-        "usage": Usage(
-            prompt_tokens=len(reply.request.prompt_ids), completion_tokens=reply.num_tokens
-        ),
-        "timings": Timings(
-            queue_s=timeline.queue_s, ttft_s=timeline.ttft_s, total_s=timeline.total_s or 0.0
-        ),
-        "checkpoint": CheckpointName.of(reply.model.checkpoint),
+        "usage": usage.model_dump(),
+        "timings": timings.model_dump(),
+        "checkpoint": CheckpointName.of(reply.model.checkpoint).model_dump(),
         "seed": reply.request.sampling.seed,
     }

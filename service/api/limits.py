@@ -33,17 +33,21 @@ class Admission:
         self._mean_tokens = 1.0
         self.is_draining = False
 
-    def check(self, client: str, num_tokens: int = 0) -> None:
-        """Raise ``Draining``, ``QueueFull`` or ``TooManyRequests`` unless one more may come in.
+    def check(self, client: str, num_tokens: int = 0, num_requests: int = 1) -> None:
+        """Raise ``Draining``, ``QueueFull`` or ``TooManyRequests`` unless so many may come in.
 
-        ``num_tokens`` is the prompt and output it asks for, where that is known already.
+        ``num_tokens`` is the prompts and output they ask for, where that is known already. Raises
+        ``InvalidRequest`` for more at once than could ever be.
         """
         if self.is_draining:
             raise Draining("the service is shutting down")
-        self._check_client(client)
         limits = self._limits
         max_open = limits.num_slots + limits.max_waiting_requests
-        if self._num_open >= max_open:
+        most = min(max_open, limits.max_requests_per_client or max_open)
+        if num_requests > most:
+            raise InvalidRequest(f"{num_requests} answers at once; there can be {most}", param="n")
+        self._check_client(client, num_requests)
+        if self._num_open + num_requests > max_open:
             raise QueueFull(
                 f"{self._num_open} requests are running or waiting, the limit is {max_open}",
                 retry_after_s=self._seconds(1 / limits.num_slots),
@@ -79,10 +83,10 @@ class Admission:
         self._mean_service_s += LEARNING_RATE * (service_s - self._mean_service_s)
         self._mean_tokens += LEARNING_RATE * (num_tokens - self._mean_tokens)
 
-    def _check_client(self, client: str) -> None:
+    def _check_client(self, client: str, num_requests: int) -> None:
         limit = self._limits.max_requests_per_client
         num_open = self._of_client[client]
-        if limit is not None and num_open >= limit:
+        if limit is not None and num_open + num_requests > limit:
             raise TooManyRequests(
                 f"{num_open} requests with this key are running or waiting, the limit is {limit}",
                 retry_after_s=self._seconds(1 / limit),
@@ -93,11 +97,16 @@ class Admission:
         return max(1, math.ceil(num_services * self._mean_service_s))
 
 
-def check_context(num_prompt_tokens: int, max_new_tokens: int, max_model_tokens: int) -> None:
+def check_context(
+    num_prompt_tokens: int,
+    max_new_tokens: int,
+    max_model_tokens: int,
+    output_field: str = "max_new_tokens",
+) -> None:
     """Raise unless prompt and output fit the model, naming both numbers."""
     if num_prompt_tokens == 0:
         raise InvalidRequest("prompt: it has no tokens", param="prompt")
-    if num_prompt_tokens >= max_model_tokens:
+    if num_prompt_tokens >= max_model_tokens + (max_new_tokens == 0):
         raise ContextExceeded(
             f"the prompt has {num_prompt_tokens} tokens, "
             f"the model takes at most {max_model_tokens - 1} and needs room for one more",
@@ -105,7 +114,7 @@ def check_context(num_prompt_tokens: int, max_new_tokens: int, max_model_tokens:
         )
     if num_prompt_tokens + max_new_tokens > max_model_tokens:
         raise ContextExceeded(
-            f"{num_prompt_tokens} prompt tokens and max_new_tokens {max_new_tokens} exceed the "
+            f"{num_prompt_tokens} prompt tokens and {output_field} {max_new_tokens} exceed the "
             f"model's {max_model_tokens}; ask for at most {max_model_tokens - num_prompt_tokens}",
-            param="max_new_tokens",
+            param=output_field,
         )

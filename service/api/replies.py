@@ -9,7 +9,7 @@ import asyncio
 import collections
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +21,7 @@ from service.engine.request import (
     Event,
     Finished,
     GenerationRequest,
+    PromptScored,
     Started,
     TokenGenerated,
 )
@@ -33,6 +34,9 @@ from service.traces import Ending, Traces
 logger = logging.getLogger(__name__)
 
 
+ReplyEvent = PromptScored | TokenGenerated | Finished
+
+
 class Reply:
     """Events of one request as they come."""
 
@@ -42,6 +46,7 @@ class Reply:
         model: ServedModel,
         arrival: Arrival,
         abort: Callable[[], None],
+        inbox: asyncio.Queue[ReplyEvent] | None = None,
     ) -> None:
         self.request = request
         self.model = model
@@ -53,13 +58,19 @@ class Reply:
         self.is_finished = False
         self.is_client_gone = False
         self._abort = abort
-        self._events: asyncio.Queue[TokenGenerated | Finished] = asyncio.Queue()
+        self._events = asyncio.Queue() if inbox is None else inbox
+        """Of this request, and of others that share the inbox."""
 
-    def deliver(self, event: TokenGenerated | Finished) -> None:
+    def deliver(self, event: ReplyEvent) -> None:
         """Hand over an event; called in the event loop."""
         self._events.put_nowait(event)
 
-    async def next_event(self, timeout_s: float | None = None) -> TokenGenerated | Finished | None:
+    @property
+    def has_event(self) -> bool:
+        """Whether the next event is there already."""
+        return not self._events.empty()
+
+    async def next_event(self, timeout_s: float | None = None) -> ReplyEvent | None:
         """The next event; ``None`` if none came in time."""
         if not self._events.empty():
             return self._events.get_nowait()
@@ -111,16 +122,26 @@ class Switchboard:
         """Those that a model answers; any thread may ask."""
         return self._open_on[model.checkpoint.fingerprint]
 
+    def check(self, requests: Sequence[GenerationRequest], arrival: Arrival) -> None:
+        """Raise unless all of these may be accepted now."""
+        num_tokens = sum(request.num_tokens for request in requests)
+        self._admission.check(arrival.client, num_tokens, len(requests))
+
     def own_id(self, request_id: str) -> str:
         """An id for the engine: the one of the answer may be a client's, who may use it again."""
         return f"{request_id}#{next(self._numbers)}"
 
     def open(
-        self, worker: Worker, model: ServedModel, request: GenerationRequest, arrival: Arrival
+        self,
+        worker: Worker,
+        model: ServedModel,
+        request: GenerationRequest,
+        arrival: Arrival,
+        inbox: asyncio.Queue[ReplyEvent] | None = None,
     ) -> Reply:
         """Submit a request and listen to it; raises if it may not be accepted now."""
         self._admission.check(arrival.client, request.num_tokens)
-        reply = Reply(request, model, arrival, lambda: worker.abort(request.request_id))
+        reply = Reply(request, model, arrival, lambda: worker.abort(request.request_id), inbox)
         if self._traces is not None:
             reply.trace, reply.trace_id = self._traces.begin()
         self._replies[request.request_id] = reply

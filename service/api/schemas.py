@@ -1,50 +1,17 @@
-"""Bodies of requests and responses; unknown fields are refused by name.
+"""Bodies of our own requests and responses; unknown fields are refused by name."""
 
-Ranges are those of ``lm.sampling``; they stand here by reference so that the OpenAPI page says
-them too.
-"""
+from typing import Annotated, Any, Literal, Self
 
-import secrets
-from typing import Annotated, Literal, Self
+from pydantic import AliasChoices, ConfigDict, Field
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
-
-from lm.sampling import MAX_SEED, MAX_TEMPERATURE, SamplingParams
+from service.api.ask import Ask
+from service.api.fields import MAX_TOP_LOGPROBS, SamplingFields, Schema, Text
 from service.engine.served import Checkpoint
 
-MAX_STOP_STRINGS = 16
-MAX_STOP_LENGTH = 256
-"""Characters of one stop string."""
 DEFAULT_NEW_TOKENS = 128
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _refuse_lone_surrogates(text: str) -> str:
-    """JSON can spell half a surrogate pair; no encoding can, so no tokenizer knows it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PydanticCustomError(
-            "lone_surrogate", "Input should be text, found half a surrogate pair"
-        ) from error
-    return text
-
-
-IsText = AfterValidator(_refuse_lone_surrogates)
-StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH), IsText]
-
-
-class Schema(BaseModel):
-    """Strict about types and names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class GenerateRequest(Schema):
+class GenerateRequest(SamplingFields):
     """Body of ``POST /generate``."""
 
     model_config = ConfigDict(
@@ -53,41 +20,32 @@ class GenerateRequest(Schema):
         }
     )
 
-    prompt: Annotated[str, IsText] = Field(description="Text to continue.")
-    max_new_tokens: int = Field(DEFAULT_NEW_TOKENS, ge=1, description="Most tokens to generate.")
-    temperature: float = Field(
-        1.0, ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False, description="0 is greedy."
+    prompt: Text = Field(description="Text to continue.")
+    max_new_tokens: int = Field(
+        DEFAULT_NEW_TOKENS,
+        ge=0,
+        validation_alias=AliasChoices("max_new_tokens", "max_tokens"),
+        description="Most tokens to generate; 0 reads the prompt alone.",
     )
-    top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
-    top_p: float = Field(
-        1.0, gt=0, le=1, description="Keep the likeliest tokens that reach this probability."
-    )
-    seed: int | None = Field(
-        None, ge=0, le=MAX_SEED, description="Makes the answer repeatable; else one is drawn."
-    )
-    stop: Annotated[
-        list[StopString],
-        BeforeValidator(_as_list, json_schema_input_type=StopString | list[StopString]),
-    ] = Field(
-        default_factory=list,
-        max_length=MAX_STOP_STRINGS,
-        description="End the answer before any of these strings.",
-    )
-    stream: bool = Field(default=False, description="Send tokens as server-sent events.")
-    model: Annotated[str, IsText] | None = Field(
+    logprobs: int | None = Field(
         None,
-        description="Checkpoint to ask: run@step, run, run@best, latest or best; by default the "
-        "one that is served.",
-        examples=["tiny@500"],
+        ge=0,
+        le=MAX_TOP_LOGPROBS,
+        description="Score each new token, and so many of the likeliest beside it.",
+    )
+    prompt_logprobs: int | None = Field(
+        None, ge=0, le=MAX_TOP_LOGPROBS, description="The same for the prompt's tokens."
     )
 
-    def sampling(self) -> SamplingParams:
-        """How tokens are chosen; draws a seed if none was given."""
-        return SamplingParams(
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            seed=secrets.randbelow(MAX_SEED) if self.seed is None else self.seed,
+    def ask(self) -> Ask:
+        """What this asks for."""
+        return Ask(
+            prompts=(self.prompt,),
+            max_new_tokens=self.max_new_tokens,
+            logprobs=self.logprobs,
+            prompt_logprobs=self.prompt_logprobs,
+            output_field="max_new_tokens",
+            **self.common(),
         )
 
 
@@ -135,10 +93,32 @@ class Ending(Schema):
     seed: int
 
 
-class GenerateResponse(Ending):
-    """Answer of ``POST /generate`` without ``stream``."""
+class ScoredToken(Schema):
+    """A token and its log-probability by the model alone, before temperature and penalties."""
+
+    token_id: int
+    text: str
+    logprob: float
+    top: list[Annotated[dict[str, Any], Field(examples=[{"token_id": 5, "text": "a"}])]] = Field(
+        description="The likeliest tokens: `token_id`, `text` and `logprob` of each."
+    )
+
+
+class Answer(Ending):
+    """One answer of ``POST /generate`` without ``stream``."""
 
     text: str
+    index: int | None = Field(None, description="Which of several answers; with `n` alone.")
+    logprobs: list[ScoredToken] | None = Field(None, description="If asked for.")
+    prompt_logprobs: list[ScoredToken] | None = Field(
+        None, description="If asked for; all of the prompt's tokens but the first."
+    )
+
+
+class Answers(Schema):
+    """Answer of ``POST /generate`` with ``n`` > 1 and without ``stream``."""
+
+    choices: list[Answer]
 
 
 class TokenEvent(Schema):
@@ -146,12 +126,16 @@ class TokenEvent(Schema):
 
     token_id: int
     text: str
+    index: int | None = Field(None, description="Which of several answers; with `n` alone.")
+    logprob: float | None = Field(None, description="If asked for.")
+    top: list[dict[str, Any]] | None = Field(None, description="If asked for.")
 
 
 class FinalEvent(Ending):
-    """Last event of a stream before ``[DONE]``."""
+    """Last event of an answer; `[DONE]` follows the last of all."""
 
     text: str = Field(description="What was held back until the end, often empty.")
+    index: int | None = Field(None, description="Which of several answers; with `n` alone.")
 
 
 class ErrorDetail(Schema):
@@ -223,7 +207,7 @@ class CheckpointList(Schema):
 class ReloadRequest(Schema):
     """Body of ``POST /checkpoints/reload``."""
 
-    model: Annotated[str, IsText] | None = Field(
+    model: Text | None = Field(
         default=None, description="Checkpoint to load; none is the newest of the followed run."
     )
     pin: bool = Field(

@@ -1,14 +1,13 @@
 """Server-sent events (WHATWG HTML, section 9.2) of one reply, and clients that leave."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from typing import TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
-
-from service.api.replies import Reply
 
 T = TypeVar("T")
 
@@ -51,13 +50,18 @@ def sse(json: str) -> str:
 
 
 class EventStream(StreamingResponse):
-    """Sends frames, and closes the reply however sending ends."""
+    """Sends frames, and stops listening however sending ends."""
 
-    def __init__(self, reply: Reply, frames: AsyncIterator[str], headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        listening: contextlib.ExitStack,
+        frames: AsyncIterator[str],
+        headers: dict[str, str],
+    ) -> None:
         super().__init__(frames, media_type="text/event-stream", headers=SSE_HEADERS | headers)
-        self._reply = reply
+        self._listening = listening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream to the client until the end or until it leaves."""
-        with self._reply:
+        with self._listening:
             await super().__call__(scope, receive, send)

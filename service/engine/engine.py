@@ -13,15 +13,17 @@ from service.engine.request import (
     Finished,
     FinishReason,
     GenerationRequest,
+    PromptScored,
     Started,
     StepStats,
     TokenGenerated,
 )
 from service.engine.runner import StepRunner
-from service.engine.sampling import sample_rows
+from service.engine.sampling import draw, score_rows
 from service.engine.scheduler import Chunk, Plan, Scheduler
 from service.engine.sequence import Sequence
 from service.engine.speculation.planner import Speculation
+from service.engine.structured import Grammars
 
 
 class Engine:
@@ -37,6 +39,7 @@ class Engine:
         speculation: bool = True,
     ) -> None:
         self._tokenizer = tokenizer
+        self.grammars = Grammars(tokenizer)
         self._runner = runner
         self._scheduler = Scheduler(
             num_slots=runner.cache.num_slots,
@@ -74,7 +77,9 @@ class Engine:
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request."""
-        self._scheduler.add(Sequence(request, self._tokenizer))
+        grammar = request.grammar
+        constraint = None if grammar is None else self.grammars.begin(grammar)
+        self._scheduler.add(Sequence(request, self._tokenizer, constraint))
 
     def finish(self, request_id: str, reason: FinishReason) -> list[Event]:
         """End a request from outside; nothing if it has already ended."""
@@ -105,11 +110,16 @@ class Engine:
         for target, source, num_tokens in plan.copies:
             self._runner.cache.copy(source, target, num_tokens)
         output = self._runner.run(plan)
-        drawn = iter(_draw(output.logits, plan))
-        num_accepted = 0
+        drawn = iter(draw(output.logits, plan))
+        num_accepted, end = 0, 0
         for chunk, is_finite in zip(plan.chunks, output.is_finite, strict=True):
-            token_ids = list(itertools.islice(drawn, chunk.num_logits))
-            events += self._accept(chunk, token_ids) if is_finite else self._break_off(chunk)
+            row, end = end, end + chunk.num_logits
+            token_ids = list(itertools.islice(drawn, chunk.num_draws))
+            if is_finite:
+                events += self._score_prompt(chunk, output.logits, row)
+                events += self._accept(chunk, token_ids, output.logits, end - chunk.num_draws)
+            else:
+                events += self._break_off(chunk)
             num_accepted += max(0, chunk.sequence.num_computed - chunk.end + len(chunk.draft))
         self._last_step = StepStats(
             batch_size=len(plan.chunks),
@@ -136,28 +146,54 @@ class Engine:
     def _sequences(self) -> Collection[Sequence]:
         return (*self._scheduler.running, *self._scheduler.waiting)
 
-    def _accept(self, chunk: Chunk, token_ids: list[int]) -> list[Event]:
-        """Take over what a chunk gave: the drawn tokens up to the first that the draft missed."""
+    def _score_prompt(self, chunk: Chunk, logits: Tensor, row: int) -> list[Event]:
+        """Score a chunk's next tokens, where asked for; its logits begin at a row of [R, V]."""
+        sequence, request = chunk.sequence, chunk.sequence.request
+        if not chunk.scores_prompt or request.prompt_logprobs is None:
+            return []
+        token_ids = request.prompt_ids[chunk.start + 1 : chunk.end + 1]
+        rows = logits[row : row + len(token_ids)]
+        sequence.prompt_scores += score_rows(rows, token_ids, request.prompt_logprobs)
+        is_read = chunk.end == len(request.prompt_ids)
+        return [PromptScored(request.request_id, tuple(sequence.prompt_scores))] if is_read else []
+
+    def _accept(self, chunk: Chunk, token_ids: list[int], logits: Tensor, row: int) -> list[Event]:
+        """Take over what a chunk gave: the drawn tokens up to the first that the draft missed.
+
+        They were drawn from the rows of logits [R, V] that begin with this one.
+        """
         sequence = chunk.sequence
         sequence.num_computed = chunk.end - len(chunk.draft)
         events: list[Event] = []
-        for token_id, guess in itertools.zip_longest(token_ids, chunk.draft):
+        for ahead, (token_id, guess) in enumerate(itertools.zip_longest(token_ids, chunk.draft)):
             sequence.num_computed += token_id == guess
-            events += self._append(sequence, token_id)
+            events += self._append(sequence, token_id, logits[row + ahead])
             if token_id != guess or events[-1].is_final:
                 break
         return events
 
-    def _append(self, sequence: Sequence, token_id: int) -> list[Event]:
-        """Append a chosen token; returns its event and the final one if it ends the answer."""
-        if token_id in self._tokenizer.eos_token_ids:
+    def _append(self, sequence: Sequence, token_id: int, logits: Tensor) -> list[Event]:
+        """Append a token chosen from logits [V]; its event, and the final one if it ends."""
+        request, constraint = sequence.request, sequence.constraint
+        if not request.max_new_tokens:
+            return [self._end(sequence, FinishReason.LENGTH)]
+        ends = token_id in sequence.end_ids
+        if ends and not (request.include_stop and token_id in request.stop_token_ids):
             return [self._end(sequence, FinishReason.STOP)]
+        if constraint is not None and not constraint.accept(token_id):
+            return [self._end(sequence, FinishReason.ERROR, constraint.problem)]
         sequence.output_ids.append(token_id)
-        text, stopped = sequence.text.push(token_id)
-        event = TokenGenerated(sequence.request_id, token_id, text)
+        is_late = len(sequence.output_ids) > request.min_new_tokens
+        text, stopped = sequence.text.push(token_id, may_stop=is_late)
+        score = None
+        if request.logprobs is not None:
+            (score,) = score_rows(logits[None], [token_id], request.logprobs)
+        event = TokenGenerated(sequence.request_id, token_id, text, score)
         if stopped:
             self._scheduler.remove(sequence)
-            return [event, Finished(sequence.request_id, FinishReason.STOP)]
+            return [event, Finished(sequence.request_id, FinishReason.STOP, by_text=True)]
+        if ends or (constraint is not None and constraint.is_complete):
+            return [event, self._end(sequence, FinishReason.STOP)]
         reason = sequence.limit_reached(self._runner.cache.max_tokens)
         return [event] if reason is None else [event, self._end(sequence, reason)]
 
@@ -180,14 +216,4 @@ class Engine:
         text, stopped = sequence.text.finish()
         if stopped and reason is FinishReason.LENGTH:
             reason = FinishReason.STOP
-        return Finished(sequence.request_id, reason, text, message)
-
-
-def _draw(logits: Tensor, plan: Plan) -> list[int]:
-    """A token a row of logits, as if the guesses before it were right."""
-    rows = [(c.sequence, ahead) for c in plan.chunks for ahead in range(c.num_logits)]
-    return sample_rows(
-        logits,
-        [sequence.request.sampling for sequence, _ in rows],
-        [len(sequence.output_ids) + ahead for sequence, ahead in rows],
-    )
+        return Finished(sequence.request_id, reason, text, message, by_text=stopped)

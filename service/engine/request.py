@@ -18,8 +18,22 @@ class GenerationRequest:
     """At least one token."""
     max_new_tokens: int
     sampling: SamplingParams
+    min_new_tokens: int = 0
+    """No end token is chosen before, and no stop string looked for in the text until then."""
+    ignore_eos: bool = False
+    """Whether the model's own end tokens are tokens like others."""
     stop: tuple[str, ...] = ()
-    """Text before the first of these is the answer; the strings themselves are not sent."""
+    """The answer ends before the first of these."""
+    stop_token_ids: tuple[int, ...] = ()
+    """End tokens of this request alone."""
+    include_stop: bool = False
+    """Whether the answer ends behind its stop string or stop token instead."""
+    logprobs: int | None = None
+    """How many likeliest tokens to score beside each new one; ``None`` scores nothing."""
+    prompt_logprobs: int | None = None
+    """The same for the prompt's tokens."""
+    grammar: str | None = None
+    """What the text has to match, see ``engine.structured``."""
     deadline: float | None = None
     """Reading of the worker's clock at which the request is given up."""
 
@@ -54,12 +68,32 @@ class Started:
 
 
 @dataclasses.dataclass(frozen=True)
+class TokenScore:
+    """Log-probabilities by the model alone: before temperature, penalties and masks."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    """The likeliest tokens and their log-probabilities, the likeliest first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptScored:
+    """The prompt has been read: scores of its tokens but the first, which nothing precedes."""
+
+    request_id: str
+    scores: tuple[TokenScore, ...]
+    is_final = False
+
+
+@dataclasses.dataclass(frozen=True)
 class TokenGenerated:
     """One more token; its text may be empty while a character or stop string is undecided."""
 
     request_id: str
     token_id: int
     text: str
+    score: TokenScore | None = None
     is_final = False
 
 
@@ -73,10 +107,12 @@ class Finished:
     """What was still held back."""
     message: str = ""
     """For ``ERROR`` alone."""
+    by_text: bool = False
+    """Whether a stop string ended it."""
     is_final = True
 
 
-Event = Started | TokenGenerated | Finished
+Event = Started | PromptScored | TokenGenerated | Finished
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,74 @@
 """Chooses the next token of every row of a step at once.
 
-The definition is ``lm.sampling.sample``, row by row; a test holds the two together.
+The definition is ``lm.sampling``, row by row; a test holds the two together.
 """
 
+import math
 from collections.abc import Sequence as Rows
 
 import torch
 from torch import Tensor
 
-from lm.sampling import SamplingParams, counter_uniform
+from lm.sampling import SamplingParams, adjusted_logits, counter_uniform
+from service.engine.request import TokenScore
+from service.engine.scheduler import Plan
+from service.engine.sequence import Sequence
+
+
+def draw(logits: Tensor, plan: Plan) -> list[int]:
+    """A token for each of the plan's draws, as if the guesses before it were right.
+
+    Logits [R, V] are the step's: ``num_logits`` rows a chunk.
+    """
+    rows = [
+        (c, ahead) for c in plan.chunks for ahead in range(c.num_draws - c.num_logits, c.num_draws)
+    ]
+    draws = [(chunk, ahead) for chunk, ahead in rows if ahead >= 0]
+    if len(draws) < len(rows):
+        logits = logits[torch.tensor([ahead >= 0 for _, ahead in rows])]
+    params = [chunk.sequence.request.sampling for chunk, _ in draws]
+    indices = [len(chunk.sequence.output_ids) + ahead for chunk, ahead in draws]
+    token_ids = sample_rows(logits, params, indices)
+    for row, (chunk, ahead) in enumerate(draws):
+        if _adjusts(chunk.sequence, indices[row]):
+            adjusted = _adjusted(logits[row], chunk.sequence, chunk.draft[:ahead])
+            (token_ids[row],) = sample_rows(adjusted[None], [params[row]], [indices[row]])
+    return token_ids
+
+
+def _adjusts(sequence: Sequence, index: int) -> bool:
+    request = sequence.request
+    is_constrained = sequence.constraint is not None
+    return is_constrained or index < request.min_new_tokens or request.sampling.adjusts_logits
+
+
+def _adjusted(logits: Tensor, sequence: Sequence, guesses: tuple[int, ...]) -> Tensor:
+    """Logits [V] after bias, penalties, bans and grammar."""
+    output_ids = (*sequence.output_ids, *guesses)
+    request = sequence.request
+    logits = adjusted_logits(
+        logits,
+        request.sampling,
+        request.prompt_ids,
+        output_ids,
+        sequence.banned_ids(len(output_ids)),
+    )
+    if sequence.constraint is not None:
+        sequence.constraint.restrict(logits)
+    return logits
+
+
+def score_rows(logits: Tensor, token_ids: Rows[int], num_top: int) -> list[TokenScore]:
+    """Log-probabilities of a token a row of logits [R, V], and of each row's likeliest."""
+    logprobs = logits.float().log_softmax(-1)
+    chosen = logprobs.gather(-1, torch.tensor(token_ids, device=logits.device)[:, None])
+    top = logprobs.topk(min(num_top, logits.shape[-1]))
+    return [
+        TokenScore(token_id, logprob, tuple(zip(ids, values, strict=True)))
+        for token_id, (logprob,), ids, values in zip(
+            token_ids, chosen.tolist(), top.indices.tolist(), top.values.tolist(), strict=True
+        )
+    ]
 
 
 def sample_rows(logits: Tensor, params: Rows[SamplingParams], indices: Rows[int]) -> list[int]:
@@ -53,7 +113,7 @@ def _draw(logits: Tensor, params: Rows[SamplingParams], indices: Rows[int]) -> T
 
 
 def _keep_top(logits: Tensor, params: Rows[SamplingParams]) -> Tensor:
-    """Put -inf where top-k and then top-p drop a token; logits [R, V] are already tempered."""
+    """Put -inf where top-k, then top-p, then min-p drop a token; logits [R, V] are tempered."""
     vocab_size = logits.shape[-1]
     top_k = [row.top_k if 0 < row.top_k < vocab_size else vocab_size for row in params]
     if min(top_k) < vocab_size:
@@ -68,6 +128,10 @@ def _keep_top(logits: Tensor, params: Rows[SamplingParams]) -> Tensor:
         logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
     if min(row.top_p for row in params) < 1.0:
         logits = _keep_nucleus(logits, params)
+    if max(row.min_p for row in params) > 0.0:
+        floor = [math.log(row.min_p) if row.min_p > 0.0 else -math.inf for row in params]
+        floors = logits.amax(-1) + torch.tensor(floor, device=logits.device)
+        logits = logits.masked_fill(logits < floors[:, None], -torch.inf)
     return logits
 
 

@@ -40,9 +40,20 @@ class Chunk:
         return self.sequence.slot
 
     @property
-    def num_logits(self) -> int:
-        """How many of its last tokens yield logits: from the sequence's last token on."""
+    def num_draws(self) -> int:
+        """How many of its last tokens are followed by a draw: from the sequence's last on."""
         return max(0, self.end - self.sequence.num_tokens + 1)
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether its tokens are a prompt's whose next tokens are to be scored."""
+        request = self.sequence.request
+        return request.prompt_logprobs is not None and self.start < len(request.prompt_ids)
+
+    @property
+    def num_logits(self) -> int:
+        """How many of its last tokens yield logits."""
+        return self.num_tokens if self.scores_prompt else self.num_draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +132,9 @@ class Scheduler:
         while self.waiting and self._slots.num_free:
             used = {s.slot: self._computed(s) for s in self.running if s.slot is not None}
             sequence = self.waiting.popleft()
-            lease = self._slots.take(sequence.request.prompt_ids, used)
+            request = sequence.request  # to score a prompt, all of it has to be computed
+            shareable = request.prompt_ids if request.prompt_logprobs is None else ()
+            lease = self._slots.take(shareable, used)
             sequence.slot, sequence.num_computed = lease.slot, lease.num_tokens
             self.running.append(sequence)
             started.append(sequence)

@@ -1,14 +1,20 @@
 """One request while it is served: a few facts, everything else derived."""
 
 from lm.tokenizer import Tokenizer
-from service.engine.request import FinishReason, GenerationRequest
+from service.engine.request import FinishReason, GenerationRequest, TokenScore
+from service.engine.structured import Constraint
 from service.engine.text import TextStream
 
 
 class Sequence:
     """Prompt and output of a request, and how far the cache has come with them."""
 
-    def __init__(self, request: GenerationRequest, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        tokenizer: Tokenizer,
+        constraint: Constraint | None = None,
+    ) -> None:
         assert request.prompt_ids, "the border refuses empty prompts"
         self.request = request
         self.output_ids: list[int] = []
@@ -16,7 +22,12 @@ class Sequence:
         """Tokens whose keys and values are in the cache."""
         self.slot: int | None = None
         """Row of the cache while running."""
-        self.text = TextStream(tokenizer, request.stop)
+        self.text = TextStream(tokenizer, request.stop, include_stop=request.include_stop)
+        self.constraint = constraint
+        self.prompt_scores: list[TokenScore] = []
+        own_ends = () if request.ignore_eos else tokenizer.eos_token_ids
+        self.end_ids = (*own_ends, *request.stop_token_ids)
+        """Tokens that end the answer."""
 
     @property
     def request_id(self) -> str:
@@ -39,6 +50,10 @@ class Sequence:
         if end <= len(prompt):
             return prompt[start:end]
         return (*prompt, *self.output_ids)[start:end]
+
+    def banned_ids(self, index: int) -> tuple[int, ...]:
+        """Tokens that may not be chosen at an index of the output."""
+        return self.end_ids if index < self.request.min_new_tokens else ()
 
     def limit_reached(self, max_model_tokens: int) -> FinishReason | None:
         """``LENGTH`` once no further token may or can be produced."""

@@ -11,17 +11,19 @@ from lm.tokenizer import Tokenizer
 class StopMatcher:
     """Finds the first stop string in a growing text."""
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
+    def __init__(self, stops: tuple[str, ...], *, include_stop: bool = False) -> None:
         self._stops = stops
+        self._include_stop = include_stop
         self._held = ""
 
     def push(self, piece: str) -> tuple[str, bool]:
         """Add a piece; returns the text that is now decided, and whether a stop was found."""
         text = self._held + piece
-        starts = [start for stop in self._stops if (start := text.find(stop)) >= 0]
-        if starts:
+        found = [(start, len(s)) for s in self._stops if (start := text.find(s)) >= 0]
+        if found:
             self._held = ""
-            return text[: min(starts)], True
+            start, length = min(found)
+            return text[: start + length * self._include_stop], True
         keep = self._undecided_length(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False
@@ -47,13 +49,19 @@ class StopMatcher:
 class TextStream:
     """Decodes one request's tokens and watches for its stop strings."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stops: tuple[str, ...], *, include_stop: bool = False
+    ) -> None:
         self._decoder = incremental_decoder(tokenizer)
-        self._matcher = StopMatcher(stops)
+        self._matcher = StopMatcher(stops, include_stop=include_stop)
 
-    def push(self, token_id: int) -> tuple[str, bool]:
-        """Add a token; returns text to send, and whether a stop string ended the answer."""
-        return self._matcher.push(self._decoder.push(token_id))
+    def push(self, token_id: int, *, may_stop: bool = True) -> tuple[str, bool]:
+        """Add a token; returns text to send, and whether a stop string ended the answer.
+
+        Stop strings are looked for in what comes after the last token that may not stop.
+        """
+        text = self._decoder.push(token_id)
+        return self._matcher.push(text) if may_stop else (text, False)
 
     def finish(self) -> tuple[str, bool]:
         """Text to send at the end, and whether a stop string completed only there."""

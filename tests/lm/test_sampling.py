@@ -11,6 +11,10 @@ from torch import Tensor
 from toys.properties import examples
 from transformers import (
     LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -22,6 +26,7 @@ from lm.sampling import (
     MAX_SEED,
     MAX_TEMPERATURE,
     SamplingParams,
+    adjusted_logits,
     counter_uniform,
     kept_logits,
     sample,
@@ -90,6 +95,97 @@ def test_kept_tokens_are_those_of_transformers_processors(
         processors.append(TopPLogitsWarper(params.top_p))
     theirs = processors(torch.zeros(1, 1, dtype=torch.int64), logits[None])[0]
     torch.testing.assert_close(kept_logits(logits, params), theirs, rtol=1e-6, atol=0)
+
+
+@examples(200)
+@given(
+    seed=st.integers(0, 10_000),
+    min_p=st.floats(0.0, 1.0),
+    temperature=st.floats(0.1, 3.0),
+    top_k=st.integers(0, 20),
+)
+def test_min_p_keeps_what_transformers_keeps(
+    seed: int, min_p: float, temperature: float, top_k: int
+) -> None:
+    logits = some_logits(30, seed)
+    shares = (logits / temperature).softmax(-1)
+    assume(not ((shares / shares.max() - min_p).abs() < 1e-5 * min_p).any() or min_p in (0.0, 1.0))
+    processors = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    if top_k:
+        processors.append(TopKLogitsWarper(top_k))
+    if min_p:
+        processors.append(MinPLogitsWarper(min_p))
+    theirs = processors(torch.zeros(1, 1, dtype=torch.int64), logits[None])[0]
+    params = SamplingParams(temperature=temperature, top_k=top_k, min_p=min_p)
+    torch.testing.assert_close(kept_logits(logits, params), theirs, rtol=1e-6, atol=0)
+
+
+token_ids = st.lists(st.integers(0, 29), max_size=20)
+
+
+@examples(200)
+@given(
+    seed=st.integers(0, 10_000),
+    prompt_ids=st.lists(st.integers(0, 29), min_size=1, max_size=20),
+    output_ids=token_ids,
+    penalty=st.floats(0.01, 100.0),
+    bias=st.dictionaries(st.integers(0, 29), st.floats(-100.0, 100.0, width=32), max_size=5),
+    min_new_tokens=st.integers(0, 20),
+)
+def test_bias_repetition_and_bans_are_those_of_transformers_processors(
+    seed: int,
+    prompt_ids: list[int],
+    output_ids: list[int],
+    penalty: float,
+    bias: dict[int, float],
+    min_new_tokens: int,
+) -> None:
+    logits, eos = some_logits(30, seed), [3, 7]
+    processors = LogitsProcessorList()
+    if bias:
+        bias_of = {(token_id,): value for token_id, value in bias.items()}
+        processors.append(SequenceBiasLogitsProcessor(bias_of))
+    processors.append(RepetitionPenaltyLogitsProcessor(penalty))
+    processors.append(MinNewTokensLengthLogitsProcessor(len(prompt_ids), min_new_tokens, eos))
+    theirs = processors(torch.tensor([prompt_ids + output_ids]), logits[None].clone())[0]
+    params = SamplingParams(repetition_penalty=penalty, logit_bias=tuple(bias.items()))
+    banned = eos if len(output_ids) < min_new_tokens else []
+    ours = adjusted_logits(logits, params, prompt_ids, output_ids, banned)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    assert params.adjusts_logits == (penalty != 1.0 or bool(bias))
+
+
+@examples(100)
+@given(
+    seed=st.integers(0, 10_000),
+    output_ids=token_ids,
+    frequency=st.floats(-2.0, 2.0),
+    presence=st.floats(-2.0, 2.0),
+)
+def test_frequency_and_presence_penalties_are_openais_formula(
+    seed: int, output_ids: list[int], frequency: float, presence: float
+) -> None:
+    """OpenAI's guide: logit -= count * frequency_penalty + (count > 0) * presence_penalty."""
+    logits = some_logits(30, seed)
+    expected = [
+        logit - output_ids.count(token) * frequency - (token in output_ids) * presence
+        for token, logit in enumerate(logits.tolist())
+    ]
+    params = SamplingParams(frequency_penalty=frequency, presence_penalty=presence)
+    prompt_ids = [0, 1, 2]  # does not count
+    ours = adjusted_logits(logits, params, prompt_ids, output_ids)
+    torch.testing.assert_close(ours, torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_adjusting_leaves_the_logits_and_answers_in_float32() -> None:
+    logits = some_logits(20, seed=1).double()
+    before = logits.clone()
+    params = SamplingParams(repetition_penalty=2.0, logit_bias=((3, 5.0),), presence_penalty=1.0)
+    ours = adjusted_logits(logits, params, [1, 2], [4, 4], [9])
+    assert torch.equal(logits, before)
+    assert ours.dtype == torch.float32
+    assert ours[3] == pytest.approx(float(before[3]) + 5.0)
+    assert ours[9] == -torch.inf
 
 
 @examples(200)
@@ -255,11 +351,20 @@ def test_neighbouring_seeds_share_no_numbers() -> None:
         ("top_p", 0.0),
         ("top_p", 1.1),
         ("top_p", math.nan),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("min_p", math.nan),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", math.nan),
+        ("frequency_penalty", 2.1),
+        ("presence_penalty", -2.1),
+        ("logit_bias", ((3, 101.0),)),
+        ("logit_bias", ((3, math.nan),)),
         ("seed", -1),
         ("seed", MAX_SEED + 1),
     ],
 )
-def test_a_parameter_out_of_range_is_refused_by_name(field: str, value: float) -> None:
+def test_a_parameter_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{field} must"):
         SamplingParams(**{field: value})
 

@@ -35,6 +35,8 @@ class Speculation:
     def _with_draft(self, chunk: Chunk, room: int) -> Chunk:
         """A chunk of one token, and guesses for as many as may still follow."""
         sequence = chunk.sequence
+        if sequence.constraint is not None:  # a grammar knows only what has been written
+            return chunk
         drafter = self._drafters.get(sequence)
         if drafter is None:
             drafter = self._drafters[sequence] = Drafter()

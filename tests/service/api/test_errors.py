@@ -36,7 +36,7 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"temperature": "hot"}, "temperature", "valid number"),
     ({"temperature": "0.5"}, "temperature", "valid number"),
     ({"temperature": True}, "temperature", "valid number"),
-    ({"top_k": -1}, "top_k", "greater than or equal to 0"),
+    ({"top_k": -2}, "top_k", "greater than or equal to -1"),
     ({"top_k": 1.5}, "top_k", "valid integer"),
     ({"top_p": 0}, "top_p", "greater than 0"),
     ({"top_p": 1.01}, "top_p", "less than or equal to 1"),
@@ -44,8 +44,7 @@ FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"seed": -1}, "seed", "greater than or equal to 0"),
     ({"seed": 2**63}, "seed", "less than or equal to"),
     ({"seed": 1.0}, "seed", "valid integer"),
-    ({"max_new_tokens": 0}, "max_new_tokens", "greater than or equal to 1"),
-    ({"max_new_tokens": -5}, "max_new_tokens", "greater than or equal to 1"),
+    ({"max_new_tokens": -5}, "max_new_tokens", "greater than or equal to 0"),
     ({"max_new_tokens": 1.5}, "max_new_tokens", "valid integer"),
     ({"max_new_tokens": True}, "max_new_tokens", "valid integer"),
     ({"max_new_tokens": None}, "max_new_tokens", "valid integer"),
@@ -147,28 +146,34 @@ def test_what_does_not_fit_the_model_is_422_with_both_numbers(
 
 
 ROUTES = {
-    "/generate": "POST",
-    "/checkpoints": "GET",
-    "/healthz": "GET",
-    "/readyz": "GET",
-    "/metrics": "GET",
-    "/version": "GET",
-    "/": "GET",
-    "/docs": "GET",
-    "/openapi.json": "GET",
+    "/generate": {"POST"},
+    "/generate_stream": {"POST"},
+    "/v1/completions": {"POST"},
+    "/v1/chat/completions": {"POST"},
+    "/v1/models": {"GET"},
+    "/tokenize": {"POST"},
+    "/detokenize": {"POST"},
+    "/checkpoints": {"GET"},
+    "/healthz": {"GET"},
+    "/readyz": {"GET"},
+    "/metrics": {"GET"},
+    "/version": {"GET"},
+    "/": {"GET", "POST"},
+    "/docs": {"GET"},
+    "/openapi.json": {"GET"},
 }
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("path", ROUTES)
 def test_another_method_is_405_on_every_route(client: httpx.Client, path: str, method: str) -> None:
-    if ROUTES[path] == method:
-        assert client.request(method, path).status_code in (200, 422)
+    if method in ROUTES[path]:
+        assert client.request(method, path).status_code in (200, 400, 422)
         return
     response = client.request(method, path)
     assert response.status_code == 405
     assert check_shape(response)["code"] == "method_not_allowed"
-    assert ROUTES[path] in response.headers["allow"]
+    assert not ROUTES[path].isdisjoint(response.headers["allow"].split(", "))
 
 
 @pytest.mark.parametrize(

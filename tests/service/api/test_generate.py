@@ -205,3 +205,41 @@ def test_the_metrics_of_n_requests_of_m_tokens(service: LiveService, client: htt
         == requests * tokens
     )
     assert after.value("batch_size_count") > before.value("batch_size_count")
+
+
+def test_several_answers_have_the_next_seeds_and_an_index(client: httpx.Client) -> None:
+    body: dict[str, Any] = {"prompt": PROMPT, "max_new_tokens": 7, "seed": 4}
+    alone = [generate(client, **{**body, "seed": 4 + index}) for index in range(3)]
+    whole = generate(client, **body, n=3)
+    assert whole.keys() == {"choices"}
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
+    assert [choice["text"] for choice in whole["choices"]] == [one["text"] for one in alone]
+    assert [choice["seed"] for choice in whole["choices"]] == [4, 5, 6]
+    stream = stream_generate(client, **body, n=3)
+    assert stream.is_done
+    texts = ["", "", ""]
+    for event in stream.events:
+        texts[event["index"]] += event["text"]
+    assert texts == [one["text"] for one in alone]
+    ends = [event for event in stream.events if "finish_reason" in event]
+    assert sorted(event["index"] for event in ends) == [0, 1, 2]
+
+
+def test_answer_and_prompt_can_be_scored(client: httpx.Client) -> None:
+    body: dict[str, Any] = {"prompt": PROMPT, "temperature": 0, "logprobs": 2}
+    answer = generate(client, **body, prompt_logprobs=1, max_new_tokens=5)
+    ids = toy_tokenizer().encode(PROMPT)
+    assert [one["token_id"] for one in answer["prompt_logprobs"]] == ids[1:]
+    assert all(len(one["top"]) == 1 for one in answer["prompt_logprobs"])
+    assert len(answer["logprobs"]) == 5
+    for one in answer["logprobs"]:
+        assert one["logprob"] == one["top"][0]["logprob"] > one["top"][1]["logprob"]
+        assert one["token_id"] == one["top"][0]["token_id"]
+    stream = stream_generate(client, **body, prompt_logprobs=1, max_new_tokens=5)
+    assert stream.events[0] == {"prompt_logprobs": answer["prompt_logprobs"]}
+    tokens = [event for event in stream.events if "token_id" in event]
+    assert [event["logprob"] for event in tokens] == [o["logprob"] for o in answer["logprobs"]]
+    assert stream.text == answer["text"]
+    nothing = generate(client, **body, prompt_logprobs=1, max_tokens=0)
+    assert (nothing["text"], nothing["finish_reason"]) == ("", "length")
+    assert nothing["prompt_logprobs"] == answer["prompt_logprobs"]

@@ -161,3 +161,21 @@ def test_a_prompt_without_tokens_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="it has no tokens") as refused:
         check_context(0, 1, 10)
     assert refused.value.param == "prompt"
+
+
+def test_several_come_in_together_or_not_at_all() -> None:
+    admission = Admission(Limits(num_slots=2, max_waiting_requests=2))
+    admission.check("", num_requests=4)
+    admission.on_opened("", 5)
+    with pytest.raises(QueueFull):
+        admission.check("", num_requests=4)
+    admission.check("", num_requests=3)
+    with pytest.raises(InvalidRequest, match="5 answers at once; there can be 4"):
+        admission.check("", num_requests=5)
+    keyed = Admission(Limits(num_slots=9, max_waiting_requests=9, max_requests_per_client=3))
+    keyed.on_opened("a", 5)
+    keyed.check("b", num_requests=3)
+    with pytest.raises(TooManyRequests):
+        keyed.check("a", num_requests=3)
+    with pytest.raises(InvalidRequest, match="there can be 3"):
+        keyed.check("b", num_requests=4)

@@ -18,6 +18,7 @@ PARAMS = st.builds(
     temperature=st.one_of(st.just(0.0), st.floats(0.0, 3.0), st.floats(1e-5, 100.0)),
     top_k=st.integers(0, VOCAB_SIZE + 2),
     top_p=st.one_of(st.just(1.0), st.floats(1e-3, 1.0), st.just(math.nextafter(1.0, 0.0))),
+    min_p=st.one_of(st.just(0.0), st.floats(0.0, 1.0)),
     seed=st.integers(0, MAX_SEED),
 )
 

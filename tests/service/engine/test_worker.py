@@ -16,6 +16,7 @@ from serving import (
     wait_until,
 )
 from serving.desk import Desk
+from torch import Tensor
 from toys import toy_decoder
 
 from service.engine.engine import Engine
@@ -102,10 +103,12 @@ def test_a_step_that_fails_half_way_loses_nobodys_end(
     decoder, model = gated_model()
     append = Engine._append
 
-    def fail_for_b(engine: Engine, sequence: Sequence, token_id: int) -> list[Event]:
+    def fail_for_b(
+        engine: Engine, sequence: Sequence, token_id: int, logits: Tensor
+    ) -> list[Event]:
         if sequence.request_id == "b":
             raise ValueError("half way")
-        return append(engine, sequence, token_id)
+        return append(engine, sequence, token_id, logits)
 
     monkeypatch.setattr(Engine, "_append", fail_for_b)
     for name, tokens in (("blocker", 9), ("a", 1), ("gone", 1), ("b", 1)):

@@ -1,0 +1,286 @@
+"""Bodies of OpenAI's requests, field for field, and what may be asked beyond them.
+
+Sources: OpenAI's API reference for completions and chat completions; the extensions have
+vLLM's names. What we lack is refused by name unless it has the value that means nothing.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.api.ask import Ask, Chat
+from service.api.fields import (
+    MAX_TOP_LOGPROBS,
+    SamplingFields,
+    Schema,
+    Text,
+    TokenId,
+    refuse,
+    without_neutral,
+)
+
+DEFAULT_COMPLETION_TOKENS = 16
+"""OpenAI's own default for completions."""
+
+UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "best_of": (1,),
+    "suffix": ("",),
+    "store": (False,),
+    "metadata": ({},),
+    "service_tier": ("auto", "default"),
+    "use_beam_search": (False,),
+    "length_penalty": (1.0,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True,),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "web_search_options": (),
+    "prompt_cache_key": (),
+    "safety_identifier": (),
+}
+"""Known fields that we lack, with the values that ask for nothing; null never does."""
+
+MESSAGE_NEUTRAL: dict[str, tuple[object, ...]] = dict.fromkeys(
+    ("tool_calls", "function_call", "refusal", "audio", "annotations", "name", "tool_call_id"),
+    ([], ""),
+)
+
+
+class StreamOptions(Schema):
+    """What a stream says besides tokens."""
+
+    include_usage: bool = Field(default=False, description="Count tokens in a last event.")
+    continuous_usage_stats: bool = Field(default=False, description="Count them in every event.")
+    include_obfuscation: Literal[False] = False
+
+
+class OpenAIFields(SamplingFields):
+    """What completions and chat completions share."""
+
+    stream_options: StreamOptions | None = Field(None, description="For streams alone.")
+    user: Text | None = Field(None, description="Who asks; a label without effect.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, body: object) -> object:
+        return without_neutral(body, UNSUPPORTED)
+
+    @model_validator(mode="after")
+    def _stream_options_of_a_stream(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise refuse("stream_options", "stream_options need stream: true")
+        return self
+
+
+def _as_prompts(value: object) -> object:
+    """One prompt or several, each text or token ids, as a list of them."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(type(item) is int for item in value):
+            return [value]
+        if all(isinstance(item, str | list) for item in value):
+            return value
+    raise PydanticCustomError(
+        "prompt_type", "Input should be a text, token ids, or a list of texts or of token ids"
+    )
+
+
+class CompletionRequest(OpenAIFields):
+    """Body of ``POST /v1/completions``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "First Citizen:", "max_tokens": 64, "temperature": 0.8}]
+        }
+    )
+
+    prompt: Annotated[
+        list[Text | list[TokenId]],
+        BeforeValidator(
+            _as_prompts,
+            json_schema_input_type=str | list[str] | list[TokenId] | list[list[TokenId]],
+        ),
+    ] = Field(description="Text or token ids to continue, or several of them.")
+    max_tokens: int = Field(
+        DEFAULT_COMPLETION_TOKENS, ge=0, description="Most tokens to generate, for each answer."
+    )
+    echo: bool = Field(default=False, description="Put the prompt before the answer.")
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_TOP_LOGPROBS,
+        description="Score each token, and so many of the likeliest beside it.",
+    )
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the prompt's tokens are scored too."""
+        return self.echo and self.logprobs is not None
+
+    def ask(self) -> Ask:
+        """What this asks for."""
+        return Ask(
+            prompts=tuple(p if isinstance(p, str) else tuple(p) for p in self.prompt),
+            max_new_tokens=self.max_tokens,
+            logprobs=self.logprobs,
+            prompt_logprobs=self.logprobs if self.scores_prompt else None,
+            **self.common(),
+        )
+
+
+class TextPart(Schema):
+    """A piece of a message."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(Schema):
+    """One turn of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, body: object) -> object:
+        return without_neutral(body, MESSAGE_NEUTRAL)
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+    @property
+    def template_role(self) -> str:
+        """The role as chat templates know it."""
+        return "system" if self.role == "developer" else self.role
+
+
+class ChatRequest(OpenAIFields):
+    """Body of ``POST /v1/chat/completions``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 64}
+            ]
+        }
+    )
+
+    messages: list[Message] = Field(min_length=1, description="The chat so far.")
+    max_tokens: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=AliasChoices("max_tokens", "max_completion_tokens"),
+        description="Most tokens to generate; by default what fits the model.",
+    )
+    logprobs: bool = Field(default=False, description="Score each token.")
+    top_logprobs: int = Field(
+        0,
+        ge=0,
+        le=MAX_TOP_LOGPROBS,
+        description="Score so many of the likeliest tokens beside each; needs `logprobs`.",
+    )
+
+    @model_validator(mode="after")
+    def _top_needs_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise refuse("top_logprobs", "top_logprobs need logprobs: true")
+        return self
+
+    def ask(self) -> Ask:
+        """What this asks for."""
+        messages = tuple((message.template_role, message.text) for message in self.messages)
+        return Ask(
+            prompts=(Chat(messages),),
+            max_new_tokens=self.max_tokens,
+            logprobs=self.top_logprobs if self.logprobs else None,
+            **self.common(),
+        )
+
+
+class CompletionUsage(Schema):
+    """Tokens of all answers together."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CompletionLogprobs(Schema):
+    """Scores of a completion's tokens, one entry of each list a token."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(Schema):
+    """One answer."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length"] | None = Field(
+        description="Null in a stream's middle."
+    )
+
+
+class OpenAIAnswer(Schema):
+    """What every answer says of itself."""
+
+    id: str
+    created: int = Field(description="When the request arrived, in seconds.")
+    model: str = Field(description="The checkpoint that answers.", examples=["tiny@500"])
+    system_fingerprint: str = Field(
+        description="run@step and the SHA-256 that names every served byte.",
+        examples=["tiny@500:1b9d…"],
+    )
+    usage: CompletionUsage | None = None
+
+
+class Completion(OpenAIAnswer):
+    """Answer of ``POST /v1/completions``, and each event of its stream."""
+
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+
+
+class ChatAnswerMessage(Schema):
+    """What the assistant says."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(Schema):
+    """One answer."""
+
+    index: int
+    message: ChatAnswerMessage
+    logprobs: dict[str, Any] | None = Field(
+        description="`content`: for each token `token`, `logprob`, `bytes` and `top_logprobs`."
+    )
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(OpenAIAnswer):
+    """Answer of ``POST /v1/chat/completions``."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
