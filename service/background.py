@@ -8,6 +8,7 @@ import torch
 
 NICER_BY = 19
 """Of a core that both want, such a thread takes about a seventieth."""
+ENGINE_NICER_BY = 5
 LEAST_PRIORITY = 19
 
 
@@ -23,7 +24,21 @@ def give_way(threads: int) -> None:
     restore = threading.Thread(target=torch.set_num_threads, args=(for_others,))
     restore.start()
     restore.join()
+    lower_priority(NICER_BY)
+
+
+def let_loop_first() -> None:
+    """Lower the priority of the engine's thread a little: tokens leave at once.
+
+    Without it, 32 streams on two cores held the event loop up for over 5 ms in 3 to 6% of its
+    wake-ups, with it in 0.2 to 1.1% (``bench.event_loop``).
+    """
+    lower_priority(ENGINE_NICER_BY)
+
+
+def lower_priority(by: int) -> None:
+    """Add to the nice value of the calling thread; on Linux each has its own."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        nice = os.getpriority(os.PRIO_PROCESS, thread) + NICER_BY
+        nice = os.getpriority(os.PRIO_PROCESS, thread) + by
         os.setpriority(os.PRIO_PROCESS, thread, min(nice, LEAST_PRIORITY))

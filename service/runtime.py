@@ -14,6 +14,7 @@ from lm.volume import ReadFile, Step, read_plain
 from service import naming, traces
 from service.api.limits import Admission, Limits
 from service.api.replies import Switchboard
+from service.background import let_loop_first
 from service.catalog import Catalog
 from service.engine.served import ServedModel
 from service.engine.worker import Turn, Worker
@@ -48,7 +49,7 @@ class Runtime:
         endpoint = settings.otlp_endpoint
         self.traces = None if endpoint is None else traces.connect(endpoint, self.clock)
         self.switchboard = Switchboard(self.metrics, self.admission, self.traces)
-        self.worker = Worker(self._on_turn, self.clock)
+        self.worker = Worker(self._on_turn, self.clock, let_loop_first)
         self.catalog = Catalog(settings.volume, read)
         self.residency = Residency(
             ResidencyOptions(

@@ -43,7 +43,14 @@ Command = Callable[[], list[Event]]
 class Worker:
     """Runs engines in a thread of its own, the current model's and those being drained."""
 
-    def __init__(self, on_turn: Callable[[Turn], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        on_turn: Callable[[Turn], None],
+        clock: Callable[[], float],
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``begin`` is called first in the thread, to settle its manners."""
+        self._begin = begin
         self._on_turn = on_turn
         self._clock = clock
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
@@ -88,6 +95,7 @@ class Worker:
         return len(engines)
 
     def _run(self) -> None:
+        self._begin()
         while not self._stopping:
             self._take_turn()
 

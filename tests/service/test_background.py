@@ -5,7 +5,13 @@ import threading
 import pytest
 import torch
 
-from service.background import LEAST_PRIORITY, NICER_BY, give_way
+from service.background import (
+    ENGINE_NICER_BY,
+    LEAST_PRIORITY,
+    NICER_BY,
+    give_way,
+    let_loop_first,
+)
 
 
 def test_a_thread_that_gives_way_slows_down_nobody_else() -> None:
@@ -31,3 +37,18 @@ def test_a_thread_that_gives_way_slows_down_nobody_else() -> None:
         pytest.skip("threads have no nice value of their own")
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     assert seen["nice"] == min(own + NICER_BY, LEAST_PRIORITY)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no nice value of their own")
+def test_the_engines_thread_alone_lets_the_loop_first() -> None:
+    seen: list[int] = []
+
+    def work() -> None:
+        let_loop_first()
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert seen == [min(own + ENGINE_NICER_BY, LEAST_PRIORITY)]

@@ -23,6 +23,7 @@ from service.engine.engine import Engine
 from service.engine.request import Event, FinishReason
 from service.engine.sequence import Sequence
 from service.engine.served import ServedModel
+from service.engine.worker import Worker
 
 
 @pytest.fixture
@@ -235,3 +236,13 @@ def test_stopping_aborts_what_is_left() -> None:
     assert not stopping.is_alive()
     assert [desk.end(name).reason for name in ("running", "waiting")] == [FinishReason.ABORT] * 2
     assert decoder.num_begun == 1
+
+
+def test_the_thread_settles_its_manners_first() -> None:
+    seen: list[str] = []
+    worker = Worker(
+        lambda _: None, lambda: 0.0, lambda: seen.append(threading.current_thread().name)
+    )
+    worker.start()
+    worker.stop()
+    assert seen == ["engine"]
