@@ -44,5 +44,5 @@ class Speculation:
             sequence.request.max_new_tokens - len(sequence.output_ids),
             self._max_model_tokens - sequence.num_tokens,
         )
-        draft = drafter.draft(sequence, min(room, num_left - 1))
+        draft = drafter.draft(sequence, max(0, min(room, num_left - 1)))
         return dataclasses.replace(chunk, end=chunk.end + len(draft), draft=draft)

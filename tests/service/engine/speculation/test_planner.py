@@ -57,7 +57,8 @@ def test_nobody_guesses_while_a_prompt_is_computed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("max_new_tokens", "max_model_tokens", "most"), [(1, 99, 0), (3, 99, 2), (99, 22, 1)]
+    ("max_new_tokens", "max_model_tokens", "most"),
+    [(0, 99, 0), (1, 99, 0), (3, 99, 2), (99, 22, 1)],
 )
 def test_no_guess_goes_beyond_what_may_be_answered(
     max_new_tokens: int, max_model_tokens: int, most: int
