@@ -3,7 +3,8 @@
 from fastapi import APIRouter
 
 from service.api.dependencies import RuntimeDep
-from service.api.schemas import ErrorBody, Schema
+from service.api.fields import Schema
+from service.api.schemas import ErrorBody
 from service.errors import NotReady, UnknownModel
 from service.history import read_history
 
