@@ -85,7 +85,7 @@ def _prompt_tab(actions: Actions) -> gr.Dropdown:
         temperature = gr.Slider(0.0, 2.0, 0.8, step=0.05, label="Temperature")
         top_p = gr.Slider(0.05, 1.0, 1.0, step=0.05, label="Top p")
         top_k = gr.Slider(0, 200, 50, step=1, label="Top k (0: all)")
-        limit = gr.Slider(1, 1024, 128, step=1, label="Most tokens", elem_id="limit")
+        limit = gr.Slider(1, 1024, 100, step=1, label="Most tokens", elem_id="limit")
         seed = gr.Number(None, label="Seed (empty: drawn)", precision=0, minimum=0)
         stops = gr.Textbox("", label="Stop texts, one a line", lines=2)
     gr.Examples(EXAMPLES, prompt)

@@ -17,6 +17,7 @@ from lm.volume import load_weights, newest_step
 from trainer.__main__ import main
 from trainer.exporting.__main__ import FORMAT_HELP, build_parser
 from trainer.exporting.formats import FORMATS
+from trainer.exporting.opened import in_llama_cpp
 from trainer.importing import Described, read_source
 from trainer.importing.quantized import dequantized
 
@@ -229,6 +230,19 @@ def test_gguf_reads_back_as_the_same_model_and_tokenizer(desk: Desk, form: str) 
     decoder = decoder_from_weights(foreign.config, foreign.weights)
     with torch.inference_mode():
         theirs = decoder(torch.arange(20)[None])
+    torch.testing.assert_close(theirs, logits_of(SHAPES["llama"]), atol=0.2, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["gguf", "gguf-q8"])
+def test_llama_cpp_opens_gguf_and_computes_the_same(desk: Desk, form: str) -> None:
+    pytest.importorskip("llama_cpp")  # compiled for minutes where there is no wheel
+    publish_toy(desk.volume, "toy", 7)
+    assert desk.export("toy", form) == 0
+    (path,) = desk.output.glob("*.gguf")
+    opened = in_llama_cpp(path)
+    assert opened is not None
+    theirs = opened.logits(torch.arange(20)[None])
     torch.testing.assert_close(theirs, logits_of(SHAPES["llama"]), atol=0.2, rtol=0)
 
 
