@@ -46,7 +46,7 @@ class Peer:
         self.batch = lib.llama_batch_init(BATCH_TOKENS, 0, 1)
 
     def clear(self) -> None:
-        lib.llama_memory_clear(lib.llama_get_memory(self.context), data=True)
+        lib.llama_memory_clear(lib.llama_get_memory(self.context), True)  # noqa: FBT003
 
     def decode(self, rows: list[tuple[int, int, int, bool]]) -> None:
         """Rows of (token, position, sequence, whether its logits are wanted)."""
