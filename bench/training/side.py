@@ -65,7 +65,7 @@ class Follow:
             self.pace.step(event.loss)
 
 
-def ours(recipe: Recipe, volume: Path, pace: Pace, side: str) -> None:
+def ours(recipe: Recipe, volume: Path, pace: Pace, side: str = "ours") -> None:
     """Train with this project's trainer, in a run of each side's own."""
     run_dir = volume / side
     shutil.copytree(volume / RUN, run_dir)
