@@ -33,9 +33,16 @@ def test_the_page_of_the_api_needs_no_other_host(service: LiveService) -> None:
 def test_the_schema_knows_every_route_and_its_errors(service: LiveService) -> None:
     schema = service.client.get("/openapi.json").json()
     assert schema["paths"].keys() == {
+        "/",
         "/generate",
+        "/generate_stream",
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/tokenize",
+        "/detokenize",
         "/checkpoints",
         "/checkpoints/reload",
+        "/runs/{run}/history",
         "/v1/models",
         "/v1/models/{name}",
         "/healthz",
