@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import cast
 
 import httpx
 import psutil
@@ -35,6 +36,7 @@ from bench.machine import machine
 from lm.tokenizer import Tokenizer
 from service.api.schemas import TokenEvent
 from service.app import create_app
+from service.engine.engine import Engine
 from service.engine.request import (
     Event,
     Finished,
@@ -113,7 +115,7 @@ def service_app() -> tuple[FastAPI, Settings]:
             bos_token_id=None,
             eos_token_ids=(),
         ),
-        engine=StubEngine(),  # type: ignore[arg-type]
+        engine=cast("Engine", StubEngine()),
         max_model_tokens=8192,
         dtype="none",
         device="cpu",

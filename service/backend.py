@@ -43,6 +43,7 @@ class BackendOptions:
     backend: str = "auto"
     """``auto``, ``native`` or ``torch``."""
     threads: int | None = None
+    """Of the native kernels; by default one a core."""
     num_slots: int
     max_step_tokens: int
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from lm.device import pick_device
 from lm.sampling import SamplingParams
 from lm.volume import Step, VolumeError
+from service.backend import BackendOptions
 from service.catalog import Catalog
 from service.engine.request import Finished, GenerationRequest, TokenGenerated
 from service.engine.served import ServedModel
@@ -164,10 +165,9 @@ def _generate(
 def _options(device: str) -> LoaderOptions:
     """One sequence, in float32: what a checkpoint says should not depend on the machine."""
     return LoaderOptions(
-        device=pick_device(device),
-        dtype="float32",
-        num_slots=1,
-        max_step_tokens=256,
+        backend=BackendOptions(
+            device=pick_device(device), dtype="float32", num_slots=1, max_step_tokens=256
+        ),
         max_model_tokens=None,
         verify_hashes=True,
     )

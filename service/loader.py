@@ -35,15 +35,7 @@ from service.weights import served_weights
 class LoaderOptions:
     """How models are put into memory."""
 
-    device: torch.device
-    dtype: str
-    """``auto`` or a precision's name."""
-    backend: str = "auto"
-    """``auto``, ``native`` or ``torch``."""
-    threads: int | None = None
-    """Of the native kernels; by default one a core."""
-    num_slots: int
-    max_step_tokens: int
+    backend: BackendOptions
     max_model_tokens: int | None
     reuse_prefixes: bool = True
     speculation: bool = True
@@ -63,16 +55,7 @@ class Loader:
     def __init__(self, options: LoaderOptions, read: ReadFile = read_plain) -> None:
         self._options = options
         self._read = read
-        self._backend = Backend(
-            BackendOptions(
-                device=options.device,
-                dtype=options.dtype,
-                backend=options.backend,
-                threads=options.threads,
-                num_slots=options.num_slots,
-                max_step_tokens=options.max_step_tokens,
-            )
-        )
+        self._backend = Backend(options.backend)
         self._tokenizers: dict[tuple[str, ...], Tokenizer] = {}
         """The last one, by the hashes of its files."""
 
@@ -98,7 +81,7 @@ class Loader:
         engine = Engine(
             runner,
             tokenizer,
-            max_step_tokens=options.max_step_tokens,
+            max_step_tokens=options.backend.max_step_tokens,
             reuse_prefixes=options.reuse_prefixes,
             speculation=options.speculation,
         )
@@ -110,7 +93,7 @@ class Loader:
             max_model_tokens=max_tokens,
             dtype=choice.precision,
             backend=choice.name,
-            device=str(options.device),
+            device=str(options.backend.device),
             bits_per_byte=bits_per_byte(runner, tokenizer)
             if options.measure_bits_per_byte
             else None,
@@ -148,12 +131,12 @@ class Loader:
         options = self._options
         content = read_file(step, WEIGHTS_FILE, check_hash=options.verify_hashes, read=self._read)
         try:
-            weights = served_weights(content, dtype=dtype, device=options.device)
+            weights = served_weights(content, dtype=dtype, device=options.backend.device)
             decoder = decoder_from_weights(config, weights)
         except ValueError as error:
             raise StepDamaged(f"{step.path}: {error}") from error
         decoder.requires_grad_(requires_grad=False)
-        return decoder.to(device=options.device, dtype=dtype)  # what is no parameter, too
+        return decoder.to(device=options.backend.device, dtype=dtype)  # what is no parameter, too
 
 
 def weights_bytes(step: Step) -> int:

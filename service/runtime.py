@@ -14,6 +14,7 @@ from lm.volume import ReadFile, Step, read_plain
 from service import naming, traces
 from service.api.limits import Admission, Limits
 from service.api.replies import Switchboard
+from service.backend import BackendOptions
 from service.background import let_loop_first
 from service.catalog import Catalog
 from service.engine.served import ServedModel
@@ -171,12 +172,14 @@ class Runtime:
 def loader_options(settings: Settings) -> LoaderOptions:
     """How these settings have models put into memory."""
     return LoaderOptions(
-        device=pick_device(settings.device),
-        dtype=settings.dtype,
-        backend=settings.backend,
-        threads=settings.threads,
-        num_slots=settings.num_slots,
-        max_step_tokens=settings.max_step_tokens,
+        backend=BackendOptions(
+            device=pick_device(settings.device),
+            dtype=settings.dtype,
+            backend=settings.backend,
+            threads=settings.threads,
+            num_slots=settings.num_slots,
+            max_step_tokens=settings.max_step_tokens,
+        ),
         max_model_tokens=settings.max_model_tokens,
         reuse_prefixes=settings.reuse_prefixes,
         speculation=settings.speculation,

@@ -4,15 +4,14 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from serving.background_server import BackgroundServer, Quiet
 
 
 class Repo:
@@ -33,7 +32,7 @@ class Repo:
         return oid
 
 
-class HubStandIn:
+class HubStandIn(BackgroundServer):
     """A Hub on this machine while entered."""
 
     def __init__(self) -> None:
@@ -45,11 +44,8 @@ class HubStandIn:
         self.tokens: set[str | None] = set()
         hub = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: object) -> None:
-                pass
 
             def _answer(self) -> None:
                 length = int(self.headers.get("content-length") or 0)
@@ -67,22 +63,7 @@ class HubStandIn:
 
             do_GET = do_POST = do_PUT = do_HEAD = _answer  # noqa: N815
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of one request."""

@@ -1,5 +1,6 @@
 """Says answers as OpenAI's API does: ids, chunks, usage, log-probabilities."""
 
+import abc
 import json
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from service.engine.request import Finished, PromptScored, TokenGenerated, Token
 from service.errors import ServiceError
 
 
-class OpenAIVoice:
+class OpenAIVoice(abc.ABC):
     """What completions and chats have in common."""
 
     ends_with_done = True
@@ -45,13 +46,13 @@ class OpenAIVoice:
             "usage": usage(self._chorus),
         }
 
+    @abc.abstractmethod
     def choice(self, index: int, said: Said) -> dict[str, object]:
         """One whole answer."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def events(self, index: int, event: ReplyEvent) -> Iterator[str]:
         """Chunks of one choice."""
-        raise NotImplementedError
 
     def chunk(self, choices: list[dict[str, object]]) -> str:
         """One event of a stream."""

@@ -78,8 +78,9 @@ class TGIVoice:
             }
         return [whole] if self._in_list else whole
 
-    def events(self, index: int, event: ReplyEvent) -> Iterator[str]:  # noqa: ARG002
+    def events(self, index: int, event: ReplyEvent) -> Iterator[str]:
         """A token an event; the last one's has the whole text, too, so it waits for the end."""
+        del index  # there is one answer
         if self._held is not None:
             held, self._held = self._held, None
             last = event if isinstance(event, Finished) else None

@@ -15,6 +15,7 @@ from lm.decoder import decoder_from_weights
 from lm.foreign import Foreign, read_directory
 from lm.hf_config import from_hf
 from lm.volume import Step, newest_step
+from service.backend import BackendOptions
 from service.foreign import publish_model
 from service.loader import Loader, LoaderOptions
 from trainer.exporting import export
@@ -118,10 +119,9 @@ def test_it_imports_serves_and_exports(name: str, tmp_path: Path) -> None:
     step: Step = publish_model(str(directory), tmp_path / "volume")
     served = Loader(
         LoaderOptions(
-            device=torch.device("cpu"),
-            dtype="float32",
-            num_slots=1,
-            max_step_tokens=32,
+            backend=BackendOptions(
+                device=torch.device("cpu"), dtype="float32", num_slots=1, max_step_tokens=32
+            ),
             max_model_tokens=None,
             verify_hashes=True,
         )

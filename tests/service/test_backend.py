@@ -19,17 +19,19 @@ from service.kernels import NoKernels
 from service.loader import Loader, LoaderOptions
 
 
-def make_backend(dtype: str = "auto", name: str = "auto", device: str = "cpu") -> Backend:
-    return Backend(
-        BackendOptions(
-            device=torch.device(device),
-            dtype=dtype,
-            backend=name,
-            threads=1,
-            num_slots=2,
-            max_step_tokens=16,
-        )
+def backend_options(dtype: str = "auto", name: str = "auto", device: str = "cpu") -> BackendOptions:
+    return BackendOptions(
+        device=torch.device(device),
+        dtype=dtype,
+        backend=name,
+        threads=1,
+        num_slots=2,
+        max_step_tokens=16,
     )
+
+
+def make_backend(dtype: str = "auto", name: str = "auto", device: str = "cpu") -> Backend:
+    return Backend(backend_options(dtype, name, device))
 
 
 def no_kernels(**_: object) -> None:
@@ -111,11 +113,7 @@ def test_a_step_is_served_through_the_kernels(tmp_path: Path) -> None:
     open_native("avx2")
     step = publish_toy(tmp_path, "toy", 1, config=native_config(), seed=4)
     options = LoaderOptions(
-        device=torch.device("cpu"),
-        dtype="auto",
-        threads=1,
-        num_slots=2,
-        max_step_tokens=16,
+        backend=backend_options(),
         max_model_tokens=None,
         verify_hashes=True,
         measure_bits_per_byte=True,

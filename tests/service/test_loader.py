@@ -10,6 +10,7 @@ from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weight
 
 from lm.decoder import decoder_from_weights
 from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, read_plain
+from service.backend import BackendOptions
 from service.engine.request import TokenGenerated
 from service.engine.served import ServedModel
 from service.gate import CheckpointRefused
@@ -22,10 +23,9 @@ def make_loader(
 ) -> Loader:
     return Loader(
         LoaderOptions(
-            device=torch.device("cpu"),
-            dtype=dtype,
-            num_slots=2,
-            max_step_tokens=16,
+            backend=BackendOptions(
+                device=torch.device("cpu"), dtype=dtype, num_slots=2, max_step_tokens=16
+            ),
             max_model_tokens=max_model_tokens,
             verify_hashes=verify_hashes,
         )

@@ -39,7 +39,7 @@ def by_name(spans: list[Span]) -> dict[str, Span]:
 def test_a_request_is_a_tree_of_spans_in_its_caller_s_trace(tmp_path: Path) -> None:
     publish_toy(tmp_path, "toy", 7)
     with Collector() as collector:
-        with LiveService(toy_settings(tmp_path, otlp_endpoint=collector.endpoint)) as service:
+        with LiveService(toy_settings(tmp_path, otlp_endpoint=collector.url)) as service:
             service.wait_ready()
             service.client.headers["traceparent"] = f"00-{TRACE}-{CALLER}-01"
             stream = stream_generate(service.client, prompt="To be", max_new_tokens=5, seed=1)
@@ -98,7 +98,7 @@ def test_a_request_that_fails_before_its_first_token_has_an_error_and_no_decode(
     tmp_path: Path,
 ) -> None:
     with Collector() as collector:
-        with GatedService(tmp_path, otlp_endpoint=collector.endpoint) as service:
+        with GatedService(tmp_path, otlp_endpoint=collector.url) as service:
             service.decoder.fault = RuntimeError("broken")
             service.decoder.release()
             answer = service.client.post("/generate", json={"prompt": "To be"})
@@ -116,7 +116,7 @@ def test_who_leaves_in_the_queue_has_that_span_alone(
 ) -> None:
     caplog.set_level(logging.INFO)
     with Collector() as collector:
-        with GatedService(tmp_path, num_slots=1, otlp_endpoint=collector.endpoint) as service:
+        with GatedService(tmp_path, num_slots=1, otlp_endpoint=collector.url) as service:
             first = RawClient.generate(service.port, prompt="To be", max_new_tokens=2)
             service.wait_for_steps(1)
             second = RawClient.generate(service.port, prompt="Or not", max_new_tokens=2)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from lm.volume import Step
+from service.backend import BackendOptions
 from service.catalog import Catalog
 from service.engine.served import ServedModel
 from service.engine.worker import Worker
@@ -17,10 +18,9 @@ from service.residency import Residency, ResidencyOptions
 from service.watcher import CheckpointWatcher, Listeners
 
 OPTIONS = LoaderOptions(
-    device=torch.device("cpu"),
-    dtype="float32",
-    num_slots=1,
-    max_step_tokens=8,
+    backend=BackendOptions(
+        device=torch.device("cpu"), dtype="float32", num_slots=1, max_step_tokens=8
+    ),
     max_model_tokens=None,
     verify_hashes=True,
     measure_bits_per_byte=True,
