@@ -1,6 +1,7 @@
-# The trainer and the service, as two targets of one file:
+# The trainer, the service and the playground, as targets of one file:
 #   docker build --target service --tag nestling-service .
 #   docker build --target trainer --tag nestling-trainer .
+#   docker build --target playground --tag nestling-playground .
 # CPU wheels of PyTorch by default; `--build-arg TORCH_INDEX=` takes PyPI's, which are for CUDA.
 # No compiler is in any image that runs: kernels are compiled for it. docs/operations.md says sizes.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
@@ -15,17 +16,23 @@ COPY constraints.txt /build/
 RUN /opt/venv/bin/pip install --no-compile --constraint /build/constraints.txt \
         ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} numpy safetensors tokenizers torch \
     # Headers and test programs, which only a build against PyTorch would need.
-    && cd /opt/venv/lib/python3*/site-packages/torch && rm -rf include test bin/*test*
+    && rm -rf /opt/venv/lib/python3*/site-packages/torch/include \
+        /opt/venv/lib/python3*/site-packages/torch/test \
+        /opt/venv/lib/python3*/site-packages/torch/bin/*test*
 
 
 # The program as a wheel, with its native kernels; compiler and setuptools stay here.
 FROM packages AS wheel
+# Not pinned: Debian keeps one version of a stable release, and none of it is in what runs.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++
+WORKDIR /build
 COPY pyproject.toml README.md /build/
 COPY lm /build/lm
 COPY trainer /build/trainer
 COPY service /build/service
-RUN cd /build && /opt/venv/bin/python -m service.kernels --ship \
+COPY playground /build/playground
+RUN /opt/venv/bin/python -m service.kernels --ship \
     && /opt/venv/bin/pip wheel --no-deps --wheel-dir /wheels /build
 
 
@@ -54,6 +61,28 @@ VOLUME /models
 EXPOSE 9100
 ENTRYPOINT ["python", "-m", "trainer"]
 CMD ["--volume=/models", "--recipe=tiny", "--metrics-host=0.0.0.0", "--metrics-port=9100"]
+
+
+# A client of the service: it needs no PyTorch, so it does not build on the others.
+FROM ${PYTHON_IMAGE} AS playground
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    --mount=type=bind,from=wheel,source=/build,target=/build \
+    python -m venv /opt/venv \
+    && pip install --no-compile --constraint /build/constraints.txt gradio httpx \
+    && pip install --no-deps /wheels/*.whl
+WORKDIR /tmp
+USER 10003:10003
+EXPOSE 7860
+# Ctrl-C, which Python hears as process 1, too.
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/', timeout=4)"]
+LABEL org.opencontainers.image.title="nestling-playground" \
+      org.opencontainers.image.description="A page to prompt a model and watch it learn."
+ENTRYPOINT ["python", "-m", "playground"]
+CMD ["--service=http://service:8000", "--host=0.0.0.0"]
 
 
 FROM runtime AS service

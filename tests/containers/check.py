@@ -24,10 +24,17 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 ENGINE = Path(__file__).with_name("engine.sh")
 WHEELS_PORT = 18898
-PORTS = {"SERVICE_PORT": "18800", "PROMETHEUS_PORT": "18890", "GRAFANA_PORT": "18830"}
+PORTS = {
+    "SERVICE_PORT": "18800",
+    "PROMETHEUS_PORT": "18890",
+    "GRAFANA_PORT": "18830",
+    "PLAYGROUND_PORT": "18860",
+}
+USERS = {"trainer": 10001, "service": 10002, "playground": 10003}
 SERVICE = "http://127.0.0.1:18800"
 PROMETHEUS = "http://127.0.0.1:18890"
 GRAFANA = "http://127.0.0.1:18830"
+PLAYGROUND = "http://127.0.0.1:18860"
 READY_S = 300
 ADMIN_KEY = "admin-key-of-the-containers-test"
 API_KEY = "api-key-of-the-containers-test"
@@ -61,6 +68,18 @@ class Stack:
         """Start everything; returns once what is waited for is healthy."""
         self.compose("up", "--detach", *self.services)
 
+    def up_playground(self) -> None:
+        """Start the page, too; returns once the service is ready and the page begins."""
+        self.compose("up", "--detach", "playground", timeout_s=READY_S)
+
+    def down(self) -> None:
+        """Stop and remove every container."""
+        self.compose("down")
+
+    def clear(self) -> None:
+        """Remove every container and volume."""
+        self.compose("down", "--volumes", "--remove-orphans")
+
     def inspect(self, service: str, path: str) -> str:
         """One value of a container."""
         name = self.compose("ps", "--all", "--quiet", service).strip()
@@ -79,18 +98,18 @@ def main() -> int:
     """Run every check; 0 if all hold."""
     with engine() as (environment, services):
         stack = Stack(environment | PORTS, services)
-        stack.compose("down", "--volumes", "--remove-orphans")
+        stack.clear()
         try:
             for check in CHECKS:
                 began = time.monotonic()
                 check(stack)
                 say(f"{check.__doc__} ({time.monotonic() - began:.1f} s)")
         except BaseException:
-            for service in ("trainer", "service", "prometheus"):
+            for service in ("trainer", "service", "prometheus", "playground"):
                 sys.stderr.write(stack.logs(service)[-3000:] + "\n")
             raise
         finally:
-            stack.compose("down", "--volumes", "--remove-orphans")
+            stack.clear()
     say("all checks hold")
     return 0
 
@@ -102,11 +121,14 @@ def engine() -> Iterator[tuple[dict[str, str], list[str]]]:
         "ADMIN_KEY_FILE": key_file("admin_key", ADMIN_KEY),
         "API_KEYS_FILE": key_file("api_keys", API_KEY),
         "COMPOSE_FILE": "compose.yaml:compose.keys.yaml",
+        "COMPOSE_PROFILES": "playground",
         "RECIPE": "tiny",
+        "NESTLING_PLAYGROUND_API_KEY": API_KEY,
+        "NESTLING_PLAYGROUND_URL": PLAYGROUND,
     }
     if subprocess.run(["docker", "info"], capture_output=True).returncode == 0:
         say("with this machine's engine and the images of the registries")
-        yield common, []
+        yield common, ["trainer", "service", "prometheus", "grafana"]
         return
     say("with a private engine and stand-ins for python and prometheus, without Grafana")
     with wheels():
@@ -161,9 +183,9 @@ def key_file(name: str, key: str) -> str:
 
 
 def images_are_small_and_hold_no_compiler(stack: Stack) -> None:
-    """both images build; their sizes are these; no compiler is in them"""
-    stack.compose("build", "trainer", "service", timeout_s=1800)
-    for name in ("trainer", "service"):
+    """all images build; their sizes are these; no compiler is in them"""
+    stack.compose("build", *USERS, timeout_s=1800)
+    for name in USERS:
         size = int(stack.docker("image", "inspect", "--format", "{{.Size}}", f"nestling-{name}"))
         say(f"  nestling-{name}: {size / 1e6:,.0f} MB")
         assert size < 2e9
@@ -180,8 +202,27 @@ def the_stack_comes_up(stack: Stack) -> None:
     stack.up()
     say(f"  up returned after {time.monotonic() - began:.1f} s, the service healthy")
     assert stack.inspect("service", ".State.Health.Status") == "healthy"
-    wait(lambda: get(f"{SERVICE}/readyz")[0] == 200, "the service is ready", READY_S)
-    say(f"  ready after {time.monotonic() - began:.1f} s: {served(stack)}")
+    is_ready_already = is_ready()
+    stack.up_playground()
+    assert is_ready(), "the playground waits for it"
+    say(f"  ready after {time.monotonic() - began:.1f} s: {get_json(f'{SERVICE}/readyz')}")
+    if is_ready_already:
+        say("  the service was ready at once: that the playground waits was not seen")
+
+
+def the_playground_answers(stack: Stack) -> None:
+    """the page continues a prompt with the key that it was given, and the service links to it"""
+    wait(lambda: get(PLAYGROUND)[0] == 200, "the page is there")
+    wait(lambda: stack.inspect("playground", ".State.Health.Status") == "healthy", "it is healthy")
+    assert PLAYGROUND.encode() in get(SERVICE, key=API_KEY)[1]
+    names = get_json(f"{PLAYGROUND}/gradio_api/info")["named_endpoints"]["/generate"]["parameters"]
+    newest = names[1]["parameter_default"]
+    asked = {"data": ["First Citizen:", newest, 0.8, 1.0, 50, 8, 1, ""]}
+    call = f"{PLAYGROUND}/gradio_api/call/generate"
+    event = json.loads(post(call, asked)[1])["event_id"]
+    said = get(f"{call}/{event}")[1].decode()
+    assert "event: complete" in said, said
+    assert "`tiny@" in said, said
 
 
 def the_service_has_its_kernels(stack: Stack) -> None:
@@ -194,27 +235,26 @@ def the_service_has_its_kernels(stack: Stack) -> None:
 def the_service_answers_and_keeps_its_key(stack: Stack) -> None:
     """an answer, whole and streamed; only the key of the secret may pin"""
     assert ask()["usage"]["completion_tokens"] == 5
-    assert b"data: [DONE]" in post("/generate", {"prompt": "To be", "stream": True})[1]
-    assert post("/generate", {"prompt": "To be"}, key="no-such-key")[0] == 401
-    assert post("/checkpoints/reload", {})[0] in (401, 403)
-    assert post("/checkpoints/reload", {}, key=ADMIN_KEY)[0] == 200
+    generate, reload = f"{SERVICE}/generate", f"{SERVICE}/checkpoints/reload"
+    assert b"data: [DONE]" in post(generate, {"prompt": "To be", "stream": True})[1]
+    assert post(generate, {"prompt": "To be"}, key="no-such-key")[0] == 401
+    assert post(reload, {})[0] in (401, 403)
+    assert post(reload, {}, key=ADMIN_KEY)[0] == 200
     assert not {API_KEY, ADMIN_KEY} & set(stack.logs("service").split('"'))
     assert all(json.loads(line) for line in stack.logs("service").splitlines())
 
 
 def containers_are_locked_down(stack: Stack) -> None:
-    """read-only roots, no capabilities, two users, a volume that the service cannot write"""
+    """read-only roots, no capabilities, three users, a volume that the service cannot write"""
     probe = "import os; print(os.getuid(), [l for l in open('/proc/self/status') if 'CapEff' in l])"
-    users = []
-    for name in ("trainer", "service"):
+    for name, expected in USERS.items():
         user, capabilities = stack.compose("exec", name, "python", "-c", probe).split(" ", 1)
         assert "0000000000000000" in capabilities
-        users.append(int(user))
+        assert int(user) == expected
         for path in ("/opt/venv/x", *(["/models/x"] if name == "service" else [])):
             touch = f"try:\n open('{path}', 'w')\nexcept OSError as e: print(e.strerror)"
             said = stack.compose("exec", name, "python", "-c", touch).strip()
             assert said in ("Read-only file system", "Permission denied"), said
-    assert users == [10001, 10002]
 
 
 def prometheus_scrapes_both(stack: Stack) -> None:
@@ -229,7 +269,7 @@ def prometheus_scrapes_both(stack: Stack) -> None:
         wait(lambda asked=expression: query(asked), expression)
     groups = get_json(f"{PROMETHEUS}/api/v1/rules")["data"]["groups"]
     assert sum(len(group["rules"]) for group in groups) > 12
-    if "grafana" in stack.services or not stack.services:
+    if "grafana" in stack.services:
         wait(lambda: get(f"{GRAFANA}/api/dashboards/uid/nestling")[0] == 200, "the dashboard", 120)
 
 
@@ -238,7 +278,7 @@ def a_killed_service_comes_back(stack: Stack) -> None:
     before = served_step()
     stack.compose("kill", "--signal", "KILL", "service")
     revive(stack, "service")
-    wait(lambda: get(f"{SERVICE}/readyz")[0] == 200, "the service is ready again")
+    wait(is_ready, "the service is ready again")
     assert served_step() >= before
     assert ask()["finish_reason"] == "length"
 
@@ -257,20 +297,22 @@ def down_drains_and_up_resumes(stack: Stack) -> None:
     before = served_step()
     answers: list[tuple[int, bytes]] = []
     body = {"prompt": "To be", "max_new_tokens": 200, "stream": True, "seed": 1}
-    client = threading.Thread(target=lambda: answers.append(post("/generate", body)))
+    client = threading.Thread(target=lambda: answers.append(post(f"{SERVICE}/generate", body)))
     client.start()
     time.sleep(0.3)
     stack.compose("stop")
     client.join()
     assert answers[0][0] == 200
     assert b"data: [DONE]" in answers[0][1]
-    for name in ("service", "trainer"):
+    for name in USERS:
         assert stack.inspect(name, ".State.ExitCode") == "0", stack.logs(name)[-2000:]
     assert "draining" in stack.logs("service")
     assert "it is saved at step" in stack.logs("trainer")
-    stack.compose("down")
+    stack.down()
+    began = time.monotonic()
     stack.up()
-    wait(lambda: get(f"{SERVICE}/readyz")[0] == 200, "ready after the second up")
+    wait(is_ready, "ready after the second up")
+    say(f"  ready {time.monotonic() - began:.1f} s after the second up")
     assert served_step() >= before
     wait(lambda: served_step() > before, "training went on", READY_S)
 
@@ -280,6 +322,7 @@ CHECKS: list[Callable[[Stack], None]] = [
     the_stack_comes_up,
     the_service_has_its_kernels,
     the_service_answers_and_keeps_its_key,
+    the_playground_answers,
     containers_are_locked_down,
     prometheus_scrapes_both,
     a_killed_service_comes_back,
@@ -295,10 +338,9 @@ def revive(stack: Stack, service: str) -> None:
         stack.up()
 
 
-def served(stack: Stack) -> str:
-    """Name of the served checkpoint."""
-    del stack
-    return str(get_json(f"{SERVICE}/readyz")["checkpoint"])
+def is_ready() -> bool:
+    """Whether the service has a checkpoint to answer with."""
+    return get(f"{SERVICE}/readyz")[0] == 200
 
 
 def published_step(stack: Stack) -> int:
@@ -316,7 +358,7 @@ def served_step() -> int:
 def ask() -> dict[str, Any]:
     """A short whole answer."""
     body = {"prompt": "First Citizen:", "max_new_tokens": 5, "seed": 1, "temperature": 0}
-    status, answer = post("/generate", body)
+    status, answer = post(f"{SERVICE}/generate", body)
     assert status == 200, answer
     return dict(json.loads(answer))
 
@@ -327,9 +369,10 @@ def query(expression: str) -> list[Any]:
     return list(get_json(f"{PROMETHEUS}/api/v1/query?query={quoted}")["data"]["result"])
 
 
-def get(url: str) -> tuple[int, bytes]:
+def get(url: str, key: str | None = None) -> tuple[int, bytes]:
     """Status and body; status 0 where nobody listens."""
-    return fetch(urllib.request.Request(url))
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    return fetch(urllib.request.Request(url, headers=headers))
 
 
 def get_json(url: str) -> Any:
@@ -337,10 +380,10 @@ def get_json(url: str) -> Any:
     return json.loads(get(url)[1])
 
 
-def post(path: str, body: dict[str, Any], key: str = API_KEY) -> tuple[int, bytes]:
-    """Post JSON to the service."""
+def post(url: str, body: dict[str, Any], key: str = API_KEY) -> tuple[int, bytes]:
+    """Post JSON, to the service above all."""
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
-    return fetch(urllib.request.Request(SERVICE + path, json.dumps(body).encode(), headers))
+    return fetch(urllib.request.Request(url, json.dumps(body).encode(), headers))
 
 
 def fetch(request: urllib.request.Request) -> tuple[int, bytes]:

@@ -1,12 +1,15 @@
 """Dockerfile and compose files say what the pages promise; running them is for tests/containers."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from playground.__main__ import KEY_VARIABLE
 from service.server import CLOSE_CONNECTIONS_S
 from service.settings import Settings
 
@@ -14,7 +17,25 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-OURS = ("trainer", "service")
+USERS = {"trainer": (10001, 10001), "service": (10002, 10001), "playground": (10003, 10003)}
+"""And their groups: who reads the volume shares that of who writes it."""
+
+
+def lint(program: str, *arguments: object) -> str:
+    """What a linter of the development dependencies says."""
+    path = Path(sys.executable).with_name(program)
+    done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    assert lint("hadolint", ROOT / "Dockerfile") == ""
+
+
+def test_compose_files_fit_compose_s_own_schema() -> None:
+    files = sorted(ROOT.glob("compose*.yaml"))
+    assert len(files) == 3
+    assert lint("check-jsonschema", "--builtin-schema=vendor.compose-spec", *files) == ""
 
 
 def stage(name: str) -> str:
@@ -24,12 +45,13 @@ def stage(name: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", USERS)
 def test_an_image_runs_as_a_user_of_its_own_and_hears_signals(name: str) -> None:
-    user = {"trainer": 10001, "service": 10002}[name]
-    assert f"USER {user}:10001" in stage(name)
+    user, group = USERS[name]
+    assert f"USER {user}:{group}" in stage(name)
     assert re.search(r'^ENTRYPOINT \["python", "-m"', stage(name), re.M), "exec form"
     assert "STOPSIGNAL SIGTERM" in stage("runtime")
+    assert "STOPSIGNAL SIGINT" in stage("playground"), "which Python hears as process 1, too"
     assert all("apt-get" not in stage(one) for one in (name, "runtime", "packages"))
 
 
@@ -67,20 +89,35 @@ def test_the_service_cannot_write_the_volume() -> None:
 
 
 def test_stopping_waits_for_draining_and_saving() -> None:
-    grace = {name: int(SERVICES[name]["stop_grace_period"].removesuffix("s")) for name in OURS}
+    grace = {
+        name: int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
+        for name in ("trainer", "service")
+    }
     drain: float = Settings.model_fields["drain_timeout_s"].default
     assert grace["service"] > drain + CLOSE_CONNECTIONS_S
     assert grace["trainer"] == 60
 
 
-def test_nothing_waits_for_a_checkpoint() -> None:
-    assert "depends_on" not in SERVICES["service"]
-    conditions = {
-        condition["condition"]
-        for service in SERVICES.values()
-        for condition in service.get("depends_on", {}).values()
+def test_only_the_playground_waits_for_a_checkpoint() -> None:
+    waits = {
+        name: {other: how["condition"] for other, how in service["depends_on"].items()}
+        for name, service in SERVICES.items()
+        if "depends_on" in service
     }
-    assert conditions == {"service_healthy"}
+    assert waits == {
+        "prometheus": {"service": "service_healthy"},
+        "grafana": {"prometheus": "service_healthy"},
+        "ready": {"service": "service_healthy"},
+        "playground": {"ready": "service_completed_successfully"},
+    }
+    (asked,) = SERVICES["ready"]["command"]
+    assert "http://service:8000/readyz" in asked
+
+
+def test_the_playground_is_there_when_it_is_asked_for() -> None:
+    asked_for = {name for name, service in SERVICES.items() if "profiles" in service}
+    assert asked_for == {"playground", "ready"}
+    assert SERVICES["playground"]["environment"] == [KEY_VARIABLE]
 
 
 def test_variables_are_settings_and_keys_are_secrets() -> None:
@@ -101,7 +138,7 @@ def test_prometheus_scrapes_the_containers_that_there_are() -> None:
 
 def test_a_gpu_is_reserved_for_both_and_takes_other_wheels() -> None:
     gpu = yaml.safe_load((ROOT / "compose.gpu.yaml").read_text())["services"]
-    assert set(gpu) == set(OURS)
+    assert set(gpu) == {"trainer", "service"}
     for service in gpu.values():
         assert service["build"]["args"]["TORCH_INDEX"] == ""
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
