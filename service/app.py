@@ -82,7 +82,6 @@ def _add_middleware(app: FastAPI, runtime: Runtime) -> None:
             KeyMiddleware,
             keys=settings.api_keys | settings.admin_key,
             unguarded=unguarded,
-            on_refused=runtime.metrics.requests.on_refused,
         )
         say_keys_in_schema(app, unguarded)
     app.add_middleware(FaultMiddleware)

@@ -74,7 +74,9 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         server_header=False,
         ws="none",
         http=guarded_protocol(
-            client_timeout_s=settings.client_timeout_s, max_connections=settings.max_connections
+            client_timeout_s=settings.client_timeout_s,
+            max_connections=settings.max_connections,
+            on_refused=app.state.runtime.metrics.requests.on_refused,
         ),
         lifespan="on",
     )

@@ -17,7 +17,7 @@ from service.api.chorus import Chorus, open_all
 from service.api.limits import check_context
 from service.engine.request import GenerationRequest
 from service.engine.served import ServedModel
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InvalidRequest
 from service.runtime import Runtime
 
 INLINE_ENCODE_CHARACTERS = 8192
@@ -29,33 +29,21 @@ logger = logging.getLogger(__name__)
 async def admit(runtime: Runtime, ask: Ask, arrival: Arrival) -> Chorus:
     """Validate against the model, check the limits and submit.
 
-    Raises the ``ServiceError`` that says why a request is not accepted, and counts and
-    logs it.
+    Raises the ``ServiceError`` that says why a request is not accepted.
     """
-    try:
-        runtime.admission.check(arrival.client)
-        deadline = arrival.at + runtime.settings.request_timeout_s
-        model = await runtime.model_named(ask.model, deadline)
-        requests = [
-            request
-            for prompt in ask.prompts
-            for request in await _requests(runtime, model, ask, prompt, arrival)
-        ]
-        if runtime.settings.log_prompts:
-            fields = {"id": arrival.request_id, "prompts": list(map(str, ask.prompts))}
-            logger.info("request asks", extra={"fields": fields})
-        switchboard = runtime.switchboard
-        return open_all(switchboard, runtime.worker, model, requests, arrival, n=ask.n)
-    except ServiceError as error:
-        runtime.metrics.requests.on_refused(error.code)
-        fields = {
-            "id": arrival.request_id,
-            "route": arrival.route,
-            "reason": error.code,
-            "error": error.message,
-        }
-        logger.info("request refused", extra={"fields": fields})
-        raise
+    runtime.admission.check(arrival.client)
+    deadline = arrival.at + runtime.settings.request_timeout_s
+    model = await runtime.model_named(ask.model, deadline)
+    requests = [
+        request
+        for prompt in ask.prompts
+        for request in await _requests(runtime, model, ask, prompt, arrival)
+    ]
+    if runtime.settings.log_prompts:
+        fields = {"id": arrival.request_id, "prompts": list(map(str, ask.prompts))}
+        logger.info("request asks", extra={"fields": fields})
+    switchboard = runtime.switchboard
+    return open_all(switchboard, runtime.worker, model, requests, arrival, n=ask.n)
 
 
 async def prompt_ids_of(model: ServedModel, prompt: Prompt) -> tuple[int, ...]:

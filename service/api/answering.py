@@ -92,6 +92,7 @@ async def answer(
     """Admit, then answer whole or as a stream."""
     arrival: Arrival = request.state.arrival
     chorus = await admit(runtime, ask, arrival)
+    request.state.is_accepted = True
     voice = voice_of(chorus)
     headers = checkpoint_header(chorus.first.model.checkpoint)
     keep_alive_s = runtime.settings.keep_alive_s

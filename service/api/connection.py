@@ -8,6 +8,7 @@ so that idle and slow clients, however many, do not keep others out.
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn._types import ASGI3Application
@@ -27,6 +28,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     client_timeout_s: float
     max_connections: int
+    on_refused: Callable[[str], None]
+    """Told the code of what is refused before there is a request to answer."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -145,6 +148,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Say why, unless an answer has begun, and close."""
         cycle = self._answering
         if cycle is None or cycle.response_complete or not cycle.response_started:
+            self.on_refused(error.code)
             self.transport.write(raw_answer(error, status or STATUS[type(error)]))
         self.transport.close()
         self._end_soon()
@@ -165,10 +169,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._ending = None
 
 
-def guarded_protocol(*, client_timeout_s: float, max_connections: int) -> type[GuardedProtocol]:
+def guarded_protocol(
+    *, client_timeout_s: float, max_connections: int, on_refused: Callable[[str], None]
+) -> type[GuardedProtocol]:
     """The class of a service's connections; uvicorn makes one for each."""
-    limits = {"client_timeout_s": client_timeout_s, "max_connections": max_connections}
-    return type("LimitedProtocol", (GuardedProtocol,), limits)
+    members = {
+        "client_timeout_s": client_timeout_s,
+        "max_connections": max_connections,
+        "on_refused": staticmethod(on_refused),
+    }
+    return type("LimitedProtocol", (GuardedProtocol,), members)
 
 
 def raw_answer(error: ServiceError, status: int) -> bytes:

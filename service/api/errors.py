@@ -1,5 +1,10 @@
-"""Every error as a response: status by domain error in one table, one JSON shape for all."""
+"""Every error as a response: status by domain error in one table, one JSON shape for all.
 
+One that answers a request that was not accepted is a refusal, counted and logged here: whoever
+refuses, for whatever reason, cannot forget it.
+"""
+
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from service import errors
 from service.api.dialects import Dialect, dialect_of, status_in, tgi_error
@@ -30,6 +36,33 @@ STATUS: Mapping[type[errors.ServiceError], int] = {
 }
 
 
+logger = logging.getLogger(__name__)
+
+
+class ErrorResponse(JSONResponse):
+    """An error as an answer."""
+
+    def __init__(
+        self, error: errors.ServiceError, body: object, status: int, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(body, status, headers)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; an accepted request, of which ``answer`` leaves a note, has its own metrics."""
+        if not scope["state"].get("is_accepted"):
+            error, arrival = self._error, scope["state"]["arrival"]
+            scope["app"].state.runtime.metrics.requests.on_refused(error.code)
+            fields = {
+                "id": arrival.request_id,
+                "route": arrival.route,
+                "reason": error.code,
+                "error": error.message,
+            }
+            logger.info("request refused", extra={"fields": fields})
+        await super().__call__(scope, receive, send)
+
+
 def error_body(error: errors.ServiceError) -> ErrorBody:
     """The one error shape."""
     detail = ErrorDetail(message=error.message, type=error.type, code=error.code, param=error.param)
@@ -41,7 +74,7 @@ def respond(
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
     dialect: Dialect = Dialect.OWN,
-) -> JSONResponse:
+) -> ErrorResponse:
     """An error as the answer that routes, handlers and middleware give.
 
     The status is the one of the table unless another is given.
@@ -49,7 +82,7 @@ def respond(
     status = status_in(dialect, status or STATUS.get(type(error), 500))
     headers = {**_headers(error), **(headers or {})}
     body = tgi_error(error) if dialect is Dialect.TGI else error_body(error).model_dump()
-    return JSONResponse(body, status, headers=headers)
+    return ErrorResponse(error, body, status, headers)
 
 
 def dialect_in(request: Request, body: object = None) -> Dialect:

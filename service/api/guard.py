@@ -5,7 +5,7 @@ and paths that do not exist are guarded like the rest.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,17 +23,10 @@ METRICS = "/metrics"
 class KeyMiddleware:
     """Passes requests with a known key on, with its owner in their ``Arrival``."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        keys: Keyring,
-        unguarded: Collection[str],
-        on_refused: Callable[[str], None],
-    ) -> None:
+    def __init__(self, app: ASGIApp, keys: Keyring, unguarded: Collection[str]) -> None:
         self._app = app
         self._keys = keys
         self._unguarded = unguarded
-        self._on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Look at the key before anything else of the request."""
@@ -42,7 +35,6 @@ class KeyMiddleware:
             return
         owner = self._keys.owner(bearer_token(scope["headers"]))
         if owner is None:
-            self._on_refused(Unauthorized.code)
             error = Unauthorized("a key is needed: Authorization: Bearer KEY")
             await respond(error)(scope, receive, send)
             return

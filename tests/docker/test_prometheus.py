@@ -147,7 +147,7 @@ def test_a_swap_leaves_one_checkpoint_and_no_old_label(stage: Stage) -> None:
 def test_no_client_can_make_a_label(stage: Stage) -> None:
     refused = stage.prometheus.query("nestling_admission_rejections_total")
     counts = {one["metric"]["reason"]: float(one["value"][1]) for one in refused}
-    assert counts == {"context_length_exceeded": 1, "model_not_found": 40}
+    assert counts == {"context_length_exceeded": 1, "model_not_found": 40, "not_found": 40}
     outcomes = stage.prometheus.query("nestling_requests_total")
     assert {one["metric"]["outcome"] for one in outcomes} == OUTCOMES
     assert stage.prometheus.value('count({__name__=~"nestling_.*"})') < 400

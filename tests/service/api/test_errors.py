@@ -1,11 +1,13 @@
 """Every way to be refused: its status, and the one shape, on every route."""
 
 import json
+import logging
+from collections import Counter
 from typing import Any
 
 import httpx
 import pytest
-from serving import LiveService
+from serving import LiveService, RawClient
 
 from service import errors
 from service.api.errors import STATUS
@@ -198,6 +200,56 @@ def test_a_bug_is_500_and_says_nothing_of_itself(
     error = check_shape(response)
     assert (error["type"], error["code"]) == ("server_error", "internal_error")
     assert "secret" not in error["message"]
+
+
+REFUSALS: list[tuple[str, str, str, bytes]] = [
+    ("invalid_request", "POST", "/generate", b'{"prompt": 5}'),
+    ("invalid_request", "POST", "/generate", b"{"),
+    ("invalid_request", "POST", "/v1/completions", b'{"model": "toy", "prompt": "a", "n": 0}'),
+    ("invalid_request", "POST", "/", b'{"inputs": 5}'),
+    ("invalid_request", "POST", "/detokenize", b'{"tokens": [99999]}'),
+    ("body_too_large", "POST", "/generate", b'{"prompt": "' + b"x" * 5000 + b'"}'),
+    ("context_length_exceeded", "POST", "/generate", b'{"prompt": "a", "max_new_tokens": 9999}'),
+    ("model_not_found", "POST", "/v1/completions", b'{"model": "nobody", "prompt": "a"}'),
+    ("model_not_found", "GET", "/v1/models/nobody", b""),
+    ("not_found", "GET", "/nothing", b""),
+    ("method_not_allowed", "PUT", "/generate", b""),
+    ("forbidden", "POST", "/checkpoints/reload", b"{}"),
+]
+
+
+@pytest.mark.parametrize(("code", "method", "path", "content"), REFUSALS)
+def test_a_refusal_is_counted_once_by_its_code_and_has_a_line(
+    service: LiveService,
+    caplog: pytest.LogCaptureFixture,
+    code: str,
+    method: str,
+    path: str,
+    content: bytes,
+) -> None:
+    caplog.set_level(logging.INFO, "service")
+    before = refusals(service)
+    headers = {"content-type": "application/json", "x-request-id": "mine"}
+    response = service.client.request(method, path, content=content, headers=headers)
+    assert response.status_code >= 400
+    assert refusals(service) - before == Counter({code: 1})
+    (fields,) = [r.fields for r in caplog.records if r.message == "request refused"]  # type: ignore[attr-defined]
+    assert fields.pop("error") in response.text.replace('\\"', '"')
+    assert fields == {"id": "mine", "route": path, "reason": code}
+
+
+def test_what_is_refused_before_there_is_a_request_is_counted(service: LiveService) -> None:
+    before = refusals(service)
+    client = RawClient(service.port)
+    client.send(b"nonsense\r\n\r\n")
+    client.read_until(b"invalid_request")
+    client.close()
+    assert refusals(service) - before == Counter({"invalid_request": 1})
+
+
+def refusals(service: LiveService) -> Counter[str]:
+    counts = service.metrics().by_label("admission_rejections_total", "reason")
+    return Counter({code: int(count) for code, count in counts.items()})
 
 
 def test_every_error_of_the_service_has_its_status() -> None:

@@ -192,8 +192,9 @@ def test_a_deadline_before_the_first_token_is_504(
         assert '"error"' in running.result().text
     else:
         check(running.result(), 504, "deadline_exceeded")
-    outcomes = gated.metrics().by_label("requests_total", "outcome")
-    assert outcomes["timeout"] == 2
+    metrics = gated.metrics()
+    assert metrics.by_label("requests_total", "outcome")["timeout"] == 2
+    assert metrics.total("admission_rejections_total") == 0, "both were accepted"
 
 
 def test_a_deadline_in_the_middle_of_a_stream_is_its_last_event(
@@ -219,8 +220,10 @@ def test_a_model_that_fails_before_the_first_token_is_500(
     assert message == "the model's step failed: RuntimeError, see the log"
     gated.decoder.fault = None
     assert post(gated).status_code == 200, "the service goes on"
-    outcomes = gated.metrics().by_label("requests_total", "outcome")
+    metrics = gated.metrics()
+    outcomes = metrics.by_label("requests_total", "outcome")
     assert (outcomes["error"], outcomes["length"] + outcomes["stop"]) == (1, 1)
+    assert metrics.total("admission_rejections_total") == 0, "both were accepted"
 
 
 def test_a_model_that_fails_in_the_middle_of_a_stream_is_its_last_event(

@@ -7,7 +7,8 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.arrival import Arrival
 from service.api.faults import FaultMiddleware
 
-SCOPE: Scope = {"type": "http", "state": {"arrival": Arrival(0.0, "/generate", "mine")}}
+STATE = {"arrival": Arrival(0.0, "/generate", "mine"), "is_accepted": True}
+SCOPE: Scope = {"type": "http", "state": STATE}
 
 
 def answer(*, after: int) -> list[Message]:
