@@ -22,7 +22,7 @@ from service.timeline import Timeline
 
 NAME = "nestling"
 PHASES = ("queue", "prefill", "decode")
-QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
+QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/health", "/metrics"})
 """Asked every few seconds by machines; a span of each would bury the others."""
 
 

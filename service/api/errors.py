@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from service import errors
@@ -119,7 +120,20 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         refused = errors.InvalidRequest(str(error.detail))
         refused.code = _HTTP_CODES.get(error.status_code, refused.code)
-        return respond(refused, error.status_code, error.headers, dialect_in(request))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(request))
+        return respond(refused, error.status_code, headers, dialect_in(request))
+
+
+def _methods(request: Request) -> list[str]:
+    """What a path answers to; starlette names the methods of one of its routes alone."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST")
+        for scope in [{**request.scope, "method": method}]
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}

@@ -15,7 +15,7 @@ from service.api.errors import respond
 from service.errors import Unauthorized
 from service.keys import Keyring
 
-HEALTH = frozenset({"/healthz", "/readyz"})
+HEALTH = frozenset({"/healthz", "/readyz", "/health"})
 """Paths that never need a key: who watches the service need not be trusted with it."""
 METRICS = "/metrics"
 

@@ -20,9 +20,13 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
+@router.get("/health", response_model=Health, responses={503: {"model": Health}})
 @router.get("/readyz", response_model=Health, responses={503: {"model": Health}})
 async def readyz(runtime: RuntimeDep) -> Response:
-    """Ready: 200 while a model serves and requests are accepted, else 503 with the reason."""
+    """Ready: 200 while a model serves and requests are accepted, else 503 with the reason.
+
+    `/health` is the same, under the name that clients of other engines ask for.
+    """
     reason = None
     checkpoint = None
     try:

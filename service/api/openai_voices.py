@@ -94,7 +94,8 @@ class CompletionVoice(OpenAIVoice):
         if self._echoes:
             text = self._prompt_text(index) + text
             scores = self._prompt_scores(index, said.prompt)
-        scores += [token.score for token in said.tokens if token.score is not None]
+        heard: tuple[TokenGenerated | Finished, ...] = (*said.tokens, said.end)
+        scores += [event.score for event in heard if event.score is not None]
         return {
             "index": index,
             "text": text,
@@ -109,14 +110,11 @@ class CompletionVoice(OpenAIVoice):
             prompt = event if isinstance(event, PromptScored) else None
             scores = self._prompt_scores(index, prompt)
             yield self._chunk(index, self._prompt_text(index), scores, None)
-        match event:
-            case TokenGenerated():
-                scored: list[TokenScore | int] = [] if event.score is None else [event.score]
-                yield self._chunk(index, event.text, scored, None)
-            case Finished():
-                yield self._chunk(index, event.text, [], event.reason.value)
-            case PromptScored():
-                return
+        if isinstance(event, PromptScored):
+            return
+        scored: list[TokenScore | int] = [] if event.score is None else [event.score]
+        reason = event.reason.value if isinstance(event, Finished) else None
+        yield self._chunk(index, event.text, scored, reason)
 
     def _chunk(
         self, index: int, text: str, scores: list[TokenScore | int], reason: str | None

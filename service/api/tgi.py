@@ -93,8 +93,9 @@ class TGIVoice:
             else:
                 yield self._event(event, None)
         elif isinstance(event, Finished):
-            end_id = next(iter(self._tokenizer.eos_token_ids), 0)
-            yield self._event(TokenGenerated(event.request_id, end_id, ""), event)
+            own_end = next(iter(self._tokenizer.eos_token_ids), 0)
+            end_id = own_end if event.score is None else event.score.token_id
+            yield self._event(TokenGenerated(event.request_id, end_id, "", event.score), event)
 
     def closing(self) -> Iterator[str]:
         """Nothing."""

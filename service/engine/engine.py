@@ -177,17 +177,17 @@ class Engine:
         request, constraint = sequence.request, sequence.constraint
         if not request.max_new_tokens:
             return [self._end(sequence, FinishReason.LENGTH)]
+        score = None
+        if request.logprobs is not None:
+            (score,) = score_rows(logits[None], [token_id], request.logprobs)
         ends = token_id in sequence.end_ids
         if ends and not (request.include_stop and token_id in request.stop_token_ids):
-            return [self._end(sequence, FinishReason.STOP)]
+            return [dataclasses.replace(self._end(sequence, FinishReason.STOP), score=score)]
         if constraint is not None and not constraint.accept(token_id):
             return [self._end(sequence, FinishReason.ERROR, constraint.problem)]
         sequence.output_ids.append(token_id)
         is_late = len(sequence.output_ids) > request.min_new_tokens
         text, stopped = sequence.text.push(token_id, may_stop=is_late)
-        score = None
-        if request.logprobs is not None:
-            (score,) = score_rows(logits[None], [token_id], request.logprobs)
         event = TokenGenerated(sequence.request_id, token_id, text, score)
         if stopped:
             self._scheduler.remove(sequence)

@@ -109,6 +109,8 @@ class Finished:
     """For ``ERROR`` alone."""
     by_text: bool = False
     """Whether a stop string ended it."""
+    score: TokenScore | None = None
+    """Of the end token that was chosen and is no part of the answer, where tokens are scored."""
     is_final = True
 
 

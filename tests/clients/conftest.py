@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from serving import LiveService, toy_settings
+from serving.released import Released
 from toys import publish_toy
 
 
@@ -20,3 +21,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
 @pytest.fixture
 def address(service: LiveService) -> str:
     return f"http://127.0.0.1:{service.port}"
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
+    return Released.bring(tmp_path_factory.mktemp("released"))

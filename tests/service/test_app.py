@@ -47,6 +47,7 @@ def test_the_schema_knows_every_route_and_its_errors(service: LiveService) -> No
         "/v1/models/{name}",
         "/healthz",
         "/readyz",
+        "/health",
         "/metrics",
         "/version",
     }

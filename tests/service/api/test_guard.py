@@ -56,7 +56,7 @@ def test_without_a_key_everything_is_401(guarded: LiveService, method: str, path
     assert response.headers["x-request-id"]
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/health", "/metrics"])
 def test_health_needs_no_key_nor_do_metrics_unless_asked(guarded: LiveService, path: str) -> None:
     assert guarded.client.get(path).status_code == 200
 

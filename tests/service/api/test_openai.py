@@ -222,6 +222,22 @@ def test_echo_with_logprobs_and_no_new_tokens_scores_a_prompt(client: httpx.Clie
     assert [o for part in parts for o in part["text_offset"]] == again["text_offset"]
 
 
+def test_the_token_that_ends_a_completion_is_scored(client: httpx.Client) -> None:
+    """It is no text, but lm-eval drops the last score as that of the one new token."""
+    ids = toy_tokenizer().encode(PROMPT)
+    body: dict[str, Any] = {"prompt": ids, "echo": True, "logprobs": 1, "max_tokens": 1}
+    body |= {"temperature": 0, "logit_bias": {"0": 100}}
+    (choice,) = complete(client, **body)["choices"]
+    assert (choice["text"], choice["finish_reason"]) == (PROMPT, "stop")
+    logprobs = choice["logprobs"]
+    assert "".join(logprobs["tokens"]) == f"{PROMPT}<|endoftext|>"
+    assert len(logprobs["token_logprobs"]) == len(ids) + 1
+    assert logprobs["top_logprobs"][-1]["<|endoftext|>"] == logprobs["token_logprobs"][-1] < 0
+    *_, last = stream(client, "completions", **body)
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert last["choices"][0]["logprobs"]["tokens"] == ["<|endoftext|>"]
+
+
 def test_chat_logprobs_have_bytes_and_alternatives(client: httpx.Client) -> None:
     body: dict[str, Any] = {"logprobs": True, "top_logprobs": 2, "temperature": 0}
     (choice,) = chat(client, **body)["choices"]
