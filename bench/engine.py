@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -24,8 +25,11 @@ from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers import decoders, models
 
 from bench.machine import machine
+from lm.config import ModelConfig
 from lm.decoder import Decoder, decoder_from_weights
-from lm.foreign.directory import read_directory
+from lm.foreign.directory import WEIGHTS_FILE, read_directory
+from lm.foreign.model import read_json
+from lm.hf_config import from_hf
 from lm.initialize import initialize
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
@@ -35,6 +39,7 @@ from service.engine.native.runner import NativeRunner
 from service.engine.request import GenerationRequest, TokenGenerated
 from service.engine.runner import StepRunner
 from service.memory import trim
+from service.weights import Piece, read_weights
 from trainer.corpus.shakespeare import find_plays, plain_text
 from trainer.recipes import load_recipe
 
@@ -136,10 +141,28 @@ def make_runner(weights: Path | None, row: str, threads: int | None) -> tuple[St
         max_step_tokens=STEP_TOKENS,
     )
     backend = Backend(options)
-    choice = Choice(precision=dtype)
-    decoder = load(weights, choice.load_dtype)
-    choice = backend.choose(decoder.config)
-    return backend.runner(decoder, choice, MAX_TOKENS), choice
+    config = model_config(weights)
+    choice = backend.choose(config)
+    pieces = weight_pieces(weights, choice.load_dtype)
+    return backend.runner(config, pieces, choice, MAX_TOKENS), choice
+
+
+def model_config(weights: Path | None) -> ModelConfig:
+    """SmolLM2-135M's, or that of a directory."""
+    if weights is None:
+        return load_recipe("smollm2-135m").model
+    return from_hf(read_json(weights / "config.json"))
+
+
+def weight_pieces(weights: Path | None, dtype: torch.dtype) -> Iterator[Piece]:
+    """Weights as the service's loader would read them, where they are in one file."""
+    if weights is not None and (weights / WEIGHTS_FILE).is_file():
+        path = weights / WEIGHTS_FILE
+        with path.open("rb") as file:
+            yield from read_weights(file, path.stat().st_size, dtype=dtype)
+        return
+    for name, tensor in load(weights, dtype).state_dict().items():
+        yield Piece(name, tuple(tensor.shape), 0, tensor)
 
 
 def make_engine(runner: StepRunner) -> Engine:

@@ -25,9 +25,9 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = _undrawn(config.vocab_size, config.hidden_size)
         if config.positions == "learned":
-            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            self.embed_positions = _undrawn(config.max_position_embeddings, config.hidden_size)
         self.layers = nn.ModuleList(
             Block(config, layer) for layer in range(config.num_hidden_layers)
         )
@@ -35,7 +35,7 @@ class Backbone(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decoder-only transformer over ``ModelConfig``; weights are left as PyTorch makes them.
+    """Decoder-only transformer over ``ModelConfig``, its weights still to be given or drawn.
 
     ``lm.initialize`` draws fresh weights; ``load_state_dict`` takes published ones.
     """
@@ -105,6 +105,11 @@ class Decoder(nn.Module):
             if device.type != "meta":
                 self._rotary_table = (cos.to(device), sin.to(device))
         return self
+
+
+def _undrawn(count: int, width: int) -> nn.Embedding:
+    """An embedding without its numbers: drawing them on the meta device imports the compiler."""
+    return nn.Embedding(count, width, _weight=torch.empty(count, width))
 
 
 def decoder_from_weights(config: ModelConfig, weights: Mapping[str, Tensor]) -> Decoder:

@@ -46,12 +46,19 @@ def _run(arguments: Sequence[str] | None) -> int:
 
     logs.configure(settings.log_level, settings.log_format)
 
-    from service.app import create_app
     from service.foreign import with_volume
-    from service.server import serve
+    from service.runtime import Runtime
 
     with with_volume(settings) as served:
-        serve(create_app(served), served)
+        runtime = Runtime(served)
+        runtime.load()
+        try:
+            from service.app import app_over
+            from service.server import serve
+
+            serve(app_over(runtime), served)
+        finally:
+            runtime.watcher.stop()  # for who did not come as far as a lifespan
     return 0
 
 

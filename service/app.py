@@ -9,7 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 
-from lm.volume import ReadFile, read_plain
+from lm.volume import OpenFile, open_plain
 from service.api import (
     checkpoints,
     generate,
@@ -22,8 +22,8 @@ from service.api import (
     tokens,
 )
 from service.api.answering import CHECKPOINT_HEADER
-from service.api.arrival import REQUEST_ID_HEADER, ArrivalMiddleware
 from service.api.body_limit import BodyLimitMiddleware
+from service.api.entrance import REQUEST_ID_HEADER, ArrivalMiddleware
 from service.api.errors import install_error_handlers
 from service.api.faults import FaultMiddleware
 from service.api.guard import HEALTH, METRICS, KeyMiddleware, say_keys_in_schema
@@ -46,9 +46,13 @@ def _telemetry(runtime: Runtime) -> TelemetryConfig:
     )
 
 
-def create_app(settings: Settings, read: ReadFile = read_plain) -> FastAPI:
+def create_app(settings: Settings, open_file: OpenFile = open_plain) -> FastAPI:
     """Build the app; its threads start with its lifespan and end with it."""
-    runtime = Runtime(settings, read)
+    return app_over(Runtime(settings, open_file))
+
+
+def app_over(runtime: Runtime) -> FastAPI:
+    """Build the app over a runtime that may be loading its first model already."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

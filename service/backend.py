@@ -7,21 +7,23 @@ where that is measured to be worth it.
 
 import dataclasses
 import logging
+from collections.abc import Iterable
 
 import torch
 
 from lm.config import ModelConfig
-from lm.decoder import Decoder
+from lm.decoder import decoder_from_weights
 from lm.device import bfloat16_speedup
 from service import memory
 from service.engine.cache import SlotCache
 from service.engine.native.cache import NativeCache
 from service.engine.native.library import FORMATS, Library
-from service.engine.native.packing import pack, why_unsupported
+from service.engine.native.packing import Packer, why_unsupported
 from service.engine.native.runner import NativeRunner
 from service.engine.runner import Runner, StepRunner
 from service.gate import CheckpointRefused
 from service.kernels import NoKernels, open_library
+from service.weights import Piece, whole
 
 WORTHWHILE_SPEEDUP = 1.2
 """bfloat16 is chosen by itself only where it is at least so much faster than float32."""
@@ -63,8 +65,8 @@ class Choice:
 
     @property
     def load_dtype(self) -> torch.dtype:
-        """Dtype of the decoder to begin with; whole where it is quantized afterwards."""
-        name = "float32" if self.precision in NATIVE_ALONE else self.precision
+        """Dtype that weights are wanted in: float32 where kernels round them."""
+        name = self.precision if self.library is None else "float32"
         dtype: torch.dtype = getattr(torch, name)
         return dtype
 
@@ -109,16 +111,26 @@ class Backend:
             raise CheckpointRefused("unsupported", f"no native kernels for this model: {reason}")
         return Choice(precision=self._measured(config) if dtype == "auto" else dtype)
 
-    def runner(self, decoder: Decoder, choice: Choice, max_tokens: int) -> StepRunner:
-        """A runner over a decoder's weights, with an empty cache."""
-        config, options = decoder.config, self._options
+    def runner(
+        self, config: ModelConfig, weights: Iterable[Piece], choice: Choice, max_tokens: int
+    ) -> StepRunner:
+        """A runner over weights in the choice's ``load_dtype``, with an empty cache.
+
+        Raises ``ValueError`` if they do not fit the config.
+        """
+        options = self._options
         if choice.library is not None:
-            weights = pack(config, decoder.state_dict(), choice.precision, choice.library)
+            packer = Packer(config, choice.precision, choice.library)
+            for piece in weights:
+                packer.add(piece.name, piece.first_row, piece.rows)
             num_slots = self._num_slots(config, max_tokens, element_bytes=2)
             slots = NativeCache(config, num_slots=num_slots, max_tokens=max_tokens)
             return NativeRunner(
-                choice.library, weights, slots, max_step_tokens=options.max_step_tokens
+                choice.library, packer.finish(), slots, max_step_tokens=options.max_step_tokens
             )
+        tensors = whole(weights, dtype=choice.load_dtype, device=options.device)
+        decoder = decoder_from_weights(config, tensors).requires_grad_(requires_grad=False)
+        decoder.to(device=options.device, dtype=choice.load_dtype)  # what is no parameter, too
         cache = SlotCache(
             config,
             num_slots=self._num_slots(config, max_tokens, choice.load_dtype.itemsize),

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from lm.volume import (
     MANIFEST_FILE,
-    ReadFile,
+    OpenFile,
     Step,
     StepVanished,
     VolumeError,
     list_runs,
     newest_step,
-    read_plain,
+    open_plain,
     step_name,
 )
 from lm.volume.manifest import step_number
@@ -47,9 +47,9 @@ class Survey:
 class Catalog:
     """Reads a volume; never writes."""
 
-    def __init__(self, volume: Path, read: ReadFile = read_plain) -> None:
+    def __init__(self, volume: Path, open_file: OpenFile = open_plain) -> None:
         self.volume = volume
-        self._read = read
+        self._open_file = open_file
         self._known: dict[Path, tuple[Stamp, Step]] = {}
 
     def from_inside(self, message: str) -> str:
@@ -117,7 +117,7 @@ class Catalog:
         known = self._known.get(path)
         if known is not None and known[0] == stamp:
             return known[1]
-        step = read_step(path, read=self._read)
+        step = read_step(path, open_file=self._open_file)
         if stamp is not None:
             self._known[path] = (stamp, step)
         return step

@@ -7,13 +7,17 @@ gets it.
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
-from lm.decoder import Decoder
+import torch
+
+from lm.config import ModelConfig
 from lm.tokenizer import Tokenizer
 from lm.volume import Step
 from service.engine.runner import StepRunner
 from service.engine.served import ServedModel
 from service.probe import PROBE_TEXT, probe_ids
+from service.weights import Piece
 
 PROBE_TOKENS = 16
 """Length of each probe prompt."""
@@ -65,22 +69,26 @@ class Gate:
             )
 
 
-def check_tokenizer(decoder: Decoder, tokenizer: Tokenizer, fingerprint: str) -> None:
+def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, fingerprint: str) -> None:
     """Refuse a tokenizer that the model was not trained with."""
     if tokenizer.fingerprint != fingerprint:
         raise CheckpointRefused("tokenizer", "tokenizer.json is not the one of the manifest")
-    if tokenizer.vocab_size > decoder.config.vocab_size:
+    if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointRefused(
             "tokenizer",
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model {decoder.config.vocab_size}",
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}",
         )
 
 
-def check_weights(decoder: Decoder) -> None:
-    """Refuse weights that are not finite."""
-    for name, weight in decoder.named_parameters():
-        if not bool(weight.isfinite().all()):
-            raise CheckpointRefused("weights_not_finite", f"{name} has values that are not finite")
+def check_weights(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Pass weights on; once all are through and so verified, refuse what is not finite."""
+    bad = None
+    for piece in pieces:
+        if piece.rows.numel() and not all(end.isfinite() for end in torch.aminmax(piece.rows)):
+            bad = bad or piece.name
+        yield piece
+    if bad is not None:
+        raise CheckpointRefused("weights_not_finite", f"{bad} has values that are not finite")
 
 
 def check_logits(runner: StepRunner, tokenizer: Tokenizer) -> None:

@@ -6,29 +6,28 @@ Everything that can be wrong with a step is found here, before a request could s
 import dataclasses
 import time
 
-import torch
-
 from lm.config import ModelConfig
-from lm.decoder import Decoder, decoder_from_weights
 from lm.tokenizer import Tokenizer
 from lm.volume import (
-    ReadFile,
+    OpenFile,
     Step,
     StepDamaged,
+    VolumeError,
     load_model_config,
+    open_plain,
     read_file,
-    read_plain,
 )
 from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
 from lm.volume.manifest import TRAINING_STATE_PREFIX
 from service import memory
-from service.backend import Backend, BackendOptions
+from service.backend import Backend, BackendOptions, Choice
 from service.catalog import checkpoint_of
 from service.engine.engine import Engine
+from service.engine.runner import StepRunner
 from service.engine.served import ServedModel
-from service.gate import check_logits, check_tokenizer, check_weights
+from service.gate import CheckpointRefused, check_logits, check_tokenizer, check_weights
 from service.probe import bits_per_byte, greedy_continuation, is_degenerate
-from service.weights import served_weights
+from service.weights import step_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,9 +51,9 @@ class Loader:
     Raises ``ValueError`` at construction if the options ask for kernels that there are not.
     """
 
-    def __init__(self, options: LoaderOptions, read: ReadFile = read_plain) -> None:
+    def __init__(self, options: LoaderOptions, open_file: OpenFile = open_plain) -> None:
         self._options = options
-        self._read = read
+        self._open_file = open_file
         self._backend = Backend(options.backend)
         self._tokenizers: dict[tuple[str, ...], Tokenizer] = {}
         """The last one, by the hashes of its files."""
@@ -67,16 +66,13 @@ class Loader:
         config = load_model_config(step)
         tokenizer = self._tokenizer(step)
         choice = self._backend.choose(config)
-        decoder = self._decoder(step, config, choice.load_dtype)
-        check_tokenizer(decoder, tokenizer, step.manifest.details.tokenizer_fingerprint)
-        check_weights(decoder)
+        check_tokenizer(config, tokenizer, step.manifest.details.tokenizer_fingerprint)
         max_tokens = min(
             options.max_model_tokens or config.max_position_embeddings,
             config.max_position_embeddings,
         )
-        runner = self._backend.runner(decoder, choice, max_tokens)
-        del decoder  # the kernels have packed it
-        memory.trim()  # several times what is served went through the allocator
+        runner = self._runner(step, config, choice, max_tokens)
+        memory.trim()
         check_logits(runner, tokenizer)
         engine = Engine(
             runner,
@@ -102,11 +98,33 @@ class Loader:
             load_s=time.perf_counter() - started,
         )
 
+    def _runner(
+        self, step: Step, config: ModelConfig, choice: Choice, max_tokens: int
+    ) -> StepRunner:
+        """Weights in memory of our own, read and checked on the way there."""
+        weights = step_weights(
+            step,
+            dtype=choice.load_dtype,
+            check_hash=self._options.verify_hashes,
+            open_file=self._open_file,
+        )
+        try:
+            return self._backend.runner(config, check_weights(weights), choice, max_tokens)
+        except (VolumeError, CheckpointRefused):
+            raise
+        except ValueError as error:
+            raise StepDamaged(f"{step.path}: {error}") from error
+
     def _check_small_files(self, step: Step) -> None:
         """Compare everything that is read by path, so everything but the weights."""
         for name in step.manifest.files:
             if name != WEIGHTS_FILE and not name.startswith(TRAINING_STATE_PREFIX):
-                read_file(step, name, check_hash=self._options.verify_hashes, read=self._read)
+                read_file(
+                    step,
+                    name,
+                    check_hash=self._options.verify_hashes,
+                    open_file=self._open_file,
+                )
 
     def _tokenizer(self, step: Step) -> Tokenizer:
         """The step's, or the last one where every byte is the same.
@@ -125,18 +143,6 @@ class Loader:
         if key not in self._tokenizers:
             self._tokenizers = {key: load_tokenizer(step)}
         return self._tokenizers[key]
-
-    def _decoder(self, step: Step, config: ModelConfig, dtype: torch.dtype) -> Decoder:
-        """Weights in memory of our own, in a dtype and on the device to serve from."""
-        options = self._options
-        content = read_file(step, WEIGHTS_FILE, check_hash=options.verify_hashes, read=self._read)
-        try:
-            weights = served_weights(content, dtype=dtype, device=options.backend.device)
-            decoder = decoder_from_weights(config, weights)
-        except ValueError as error:
-            raise StepDamaged(f"{step.path}: {error}") from error
-        decoder.requires_grad_(requires_grad=False)
-        return decoder.to(device=options.backend.device, dtype=dtype)  # what is no parameter, too
 
 
 def weights_bytes(step: Step) -> int:

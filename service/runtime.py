@@ -10,7 +10,7 @@ import time
 import torch
 
 from lm.device import pick_device
-from lm.volume import ReadFile, Step, read_plain
+from lm.volume import OpenFile, Step, open_plain
 from service import naming, traces
 from service.api.limits import Admission, Limits
 from service.api.replies import Switchboard
@@ -35,7 +35,7 @@ from service.watcher import CheckpointWatcher, Listeners
 class Runtime:
     """Everything between the routes and the volume."""
 
-    def __init__(self, settings: Settings, read: ReadFile = read_plain) -> None:
+    def __init__(self, settings: Settings, open_file: OpenFile = open_plain) -> None:
         self.settings = settings
         self.swaps = Swaps(time.time)
         self.metrics = Metrics(time.time)
@@ -51,7 +51,7 @@ class Runtime:
         self.traces = None if endpoint is None else traces.connect(endpoint, self.clock)
         self.switchboard = Switchboard(self.metrics, self.admission, self.traces)
         self.worker = Worker(self._on_turn, self.clock, let_loop_first)
-        self.catalog = Catalog(settings.volume, read)
+        self.catalog = Catalog(settings.volume, open_file)
         self.residency = Residency(
             ResidencyOptions(
                 max_models=settings.max_resident_models, drain_s=settings.swap_drain_s
@@ -62,7 +62,7 @@ class Runtime:
             clock=self.clock,
         )
         library = Library(
-            Loader(loader_options(settings), read).load,
+            Loader(loader_options(settings), open_file).load,
             gate=Gate(
                 max_bpb_regression=settings.max_bpb_regression,
                 refuse_memorising=settings.refuse_memorising,
@@ -89,14 +89,22 @@ class Runtime:
         """The one monotonic clock of deadlines and latencies, in seconds."""
         return time.perf_counter()
 
-    def start(self) -> None:
-        """Start the threads; called in the event loop that answers requests."""
+    def load(self) -> None:
+        """Start the thread that loads, before there is anybody to answer; ``start`` does it, too.
+
+        Native code does most of its work, so that importing the web framework costs no time.
+        """
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
+        self.watcher.start()
+
+    def start(self) -> None:
+        """Start the other threads; called in the event loop that answers requests."""
+        if not self.watcher.is_started:
+            self.load()
         self._loop = asyncio.get_running_loop()
         self._heartbeat = self._loop.create_task(beat(self.metrics.loop_lag.observe, self.clock))
         self.worker.start()
-        self.watcher.start()
 
     async def stop(self) -> None:
         """Stop the threads; requests that still run are aborted."""

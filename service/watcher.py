@@ -75,6 +75,11 @@ class CheckpointWatcher:
         """Start looking."""
         self._thread.start()
 
+    @property
+    def is_started(self) -> bool:
+        """Whether ``start`` was called."""
+        return self._thread.ident is not None
+
     def stop(self) -> None:
         """Stop looking; waits for a load that is under way."""
         self._is_stopping = True

@@ -1,19 +1,25 @@
-"""From the bytes of a safetensors file to the tensors that are served.
+"""From a safetensors file to the tensors that are served, one piece after the other.
 
-The library copies a whole file in one call that holds the interpreter's lock: half a gigabyte
-stalls every stream for some tenths of a second. Here each call copies a piece, straight into the
-dtype and onto the device to serve from, so that streams go on in between.
+A file is read once, in pieces of a few megabytes that are hashed and handed on before the next one:
+neither the file nor its tensors lie in memory whole beside what is made of them, and no call holds
+the interpreter's lock for long, so that streams go on in between.
 """
 
+import hashlib
 import json
 import math
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
-PIECE_BYTES = 1 << 20
-"""About a tenth of a millisecond of copying."""
+from lm.volume import OpenFile, Step, StepDamaged
+from lm.volume.content import WEIGHTS_FILE
+from lm.volume.read import unreadable
+
+PIECE_BYTES = 1 << 22
+"""Some milliseconds of reading and hashing; less would ask for the interpreter's lock too often."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -24,37 +30,130 @@ DTYPES = {
 _LENGTH_BYTES = 8
 
 
-def served_weights(
-    content: bytes, *, dtype: torch.dtype, device: torch.device
-) -> dict[str, Tensor]:
-    """Tensors by name, in memory of their own.
+class Piece(NamedTuple):
+    """Some rows of one tensor; valid until the next piece is asked for."""
 
-    Raises ``ValueError`` if the bytes are no safetensors of floating numbers.
+    name: str
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    first_row: int
+    rows: Tensor
+    """[n, ...]; a scalar is one row."""
+
+
+def step_weights(
+    step: Step, *, dtype: torch.dtype, check_hash: bool, open_file: OpenFile
+) -> Iterator[Piece]:
+    """A step's weights in a dtype; they are those of the manifest once all have been taken.
+
+    Raises what ``lm.volume.read_file`` raises, also after the last piece.
     """
-    view = memoryview(content)
-    start = _LENGTH_BYTES + int.from_bytes(view[:_LENGTH_BYTES], "little")
+    path, entry = step.path / WEIGHTS_FILE, step.manifest.files.get(WEIGHTS_FILE)
+    if entry is None:
+        raise StepDamaged(f"{path}: not in the manifest")
+    digest = hashlib.sha256()
     try:
-        header = json.loads(content[_LENGTH_BYTES:start])
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        return {
-            name: _tensor(view[start:], entry, dtype, device) for name, entry in entries.items()
-        }
+        with open_file(path) as file:
+            yield from read_weights(
+                file, entry.size, dtype=dtype, on_read=digest.update if check_hash else None
+            )
+    except OSError as error:
+        raise unreadable(step.path, WEIGHTS_FILE, error) from error
+    except ValueError as error:
+        raise StepDamaged(f"{path}: {error}") from error
+    if check_hash and digest.hexdigest() != entry.sha256:
+        raise StepDamaged(f"{path}: SHA-256 differs from the manifest")
+
+
+def read_weights(
+    file: BinaryIO,
+    size: int,
+    *,
+    dtype: torch.dtype,
+    on_read: Callable[[memoryview], object] | None = None,
+) -> Iterator[Piece]:
+    """Tensors of a file of so many bytes, in its order; ``on_read`` is given every byte once.
+
+    Raises ``ValueError`` if it is no safetensors of floating numbers, or of another size.
+    """
+
+    def fill(room: memoryview) -> memoryview:
+        if file.readinto(room) != len(room):  # type: ignore[attr-defined]
+            raise ValueError("malformed safetensors: it ends too early")
+        if on_read is not None:
+            on_read(room)
+        return room
+
+    length = int.from_bytes(fill(memoryview(bytearray(_LENGTH_BYTES))), "little")
+    position = _LENGTH_BYTES + length
+    if position > size:
+        raise ValueError(f"malformed safetensors: a header of {length} bytes")
+    header = bytes(fill(memoryview(bytearray(length))))
+    buffer = bytearray(min(size, PIECE_BYTES))  # one for all: fresh memory is slow to touch
+    for name, stored, shape in _entries(header, size - position):
+        yield from _pieces(fill, buffer, name, stored, shape, dtype)
+    if file.read(1):
+        raise ValueError("malformed safetensors: it goes on after its end")
+
+
+def whole(
+    pieces: Iterable[Piece], *, dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """Tensors by name, in memory of their own."""
+    tensors: dict[str, Tensor] = {}
+    for piece in pieces:
+        if piece.name not in tensors:
+            tensors[piece.name] = torch.empty(piece.shape, dtype=dtype, device=device)
+        tensor = tensors[piece.name]
+        rows = tensor if tensor.ndim else tensor[None]
+        rows[piece.first_row : piece.first_row + len(piece.rows)].copy_(piece.rows)
+    return tensors
+
+
+def _entries(header: bytes, size: int) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
+    """Name, dtype and shape of each tensor as they follow one another in so many bytes."""
+    entries, position = [], 0
+    try:
+        values: dict[str, Any] = json.loads(header)
+        values.pop("__metadata__", None)
+        for name, entry in sorted(values.items(), key=lambda item: item[1]["data_offsets"]):
+            stored, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            is_shape = all(isinstance(length, int) and length >= 0 for length in shape)
+            if (
+                not is_shape
+                or begin != position
+                or end - begin != math.prod(shape) * stored.itemsize
+            ):
+                raise ValueError(f"{entry} does not fit the file")
+            entries.append((name, stored, shape))
+            position = end
     except (AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"malformed safetensors header: {error!r}") from error
+    if position != size:
+        raise ValueError(f"malformed safetensors: {size} bytes of tensors, not {position}")
+    return entries
 
 
-def _tensor(
-    data: memoryview, entry: dict[str, Any], dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """One tensor of the file, piece by piece."""
-    stored, shape, (begin, end) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-    numel = math.prod(shape)
-    if not 0 <= begin <= end <= len(data) or end - begin != numel * stored.itemsize:
-        raise ValueError(f"{entry} does not fit the file")
-    flat = torch.empty(numel, dtype=dtype, device=device)
-    step = PIECE_BYTES // stored.itemsize
-    for first in range(0, numel, step):
-        last = min(first + step, numel)
-        piece = data[begin + first * stored.itemsize : begin + last * stored.itemsize]
-        flat[first:last].copy_(torch.frombuffer(bytearray(piece), dtype=stored))
-    return flat.view(shape)
+def _pieces(
+    fill: Callable[[memoryview], memoryview],
+    buffer: bytearray,
+    name: str,
+    stored: torch.dtype,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+) -> Iterator[Piece]:
+    """One tensor in pieces of whole rows."""
+    num_rows, *width = shape or (1,)
+    row_bytes = math.prod(width) * stored.itemsize
+    if not num_rows * row_bytes:
+        yield Piece(name, shape, 0, torch.empty(num_rows, *width, dtype=dtype))
+        return
+    if row_bytes > len(buffer):
+        buffer = bytearray(row_bytes)
+    at_once = len(buffer) // row_bytes
+    for first in range(0, num_rows, at_once):
+        count = min(at_once, num_rows - first)
+        fill(memoryview(buffer)[: count * row_bytes])
+        flat = torch.frombuffer(buffer, dtype=stored, count=count * row_bytes // stored.itemsize)
+        yield Piece(name, shape, first, flat.view(count, *width).to(dtype))

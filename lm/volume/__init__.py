@@ -20,14 +20,14 @@ from lm.volume.manifest import MANIFEST_FILE, Manifest, Progress, StepDetails, s
 from lm.volume.prune import prune, sweep
 from lm.volume.publish import publish
 from lm.volume.read import (
-    ReadFile,
+    OpenFile,
     Step,
     best_step,
     list_runs,
     list_steps,
     newest_step,
+    open_plain,
     open_step,
-    read_plain,
 )
 from lm.volume.retention import Retention, steps_to_keep
 from lm.volume.verify import newest_sound_step, verify
@@ -35,8 +35,8 @@ from lm.volume.verify import newest_sound_step, verify
 __all__ = [
     "MANIFEST_FILE",
     "Manifest",
+    "OpenFile",
     "Progress",
-    "ReadFile",
     "Retention",
     "RunLock",
     "Step",
@@ -55,11 +55,11 @@ __all__ = [
     "model_files",
     "newest_sound_step",
     "newest_step",
+    "open_plain",
     "open_step",
     "prune",
     "publish",
     "read_file",
-    "read_plain",
     "step_name",
     "steps_to_keep",
     "sweep",

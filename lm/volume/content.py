@@ -19,7 +19,7 @@ from lm.hf_config import from_hf, to_hf
 from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lm.volume.errors import StepDamaged
 from lm.volume.publish import TextFile, Writer
-from lm.volume.read import ReadFile, Step, read_plain, unreadable
+from lm.volume.read import OpenFile, Step, open_plain, unreadable
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -56,13 +56,13 @@ def model_files(
 
 
 def load_weights(
-    step: Step, *, check_hash: bool = True, read: ReadFile = read_plain
+    step: Step, *, check_hash: bool = True, open_file: OpenFile = open_plain
 ) -> dict[str, Tensor]:
     """CPU tensors of a step by name, copied from the volume.
 
     Raises what ``read_file`` raises, and ``StepDamaged`` if the file is no safetensors.
     """
-    content = read_file(step, WEIGHTS_FILE, check_hash=check_hash, read=read)
+    content = read_file(step, WEIGHTS_FILE, check_hash=check_hash, open_file=open_file)
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError) as error:
@@ -82,7 +82,7 @@ def load_model_config(step: Step) -> ModelConfig:
 
 
 def read_file(
-    step: Step, name: str, *, check_hash: bool = False, read: ReadFile = read_plain
+    step: Step, name: str, *, check_hash: bool = False, open_file: OpenFile = open_plain
 ) -> bytes:
     """Bytes of one file of a step.
 
@@ -91,7 +91,8 @@ def read_file(
     """
     path = step.path / name
     try:
-        content = read(path)
+        with open_file(path) as file:
+            content = file.read()
     except OSError as error:
         raise unreadable(step.path, name, error) from error
     entry = step.manifest.files.get(name)

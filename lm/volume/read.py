@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from lm.volume.errors import StepDamaged, StepUnreadable, StepVanished, VolumeError
 from lm.volume.manifest import MANIFEST_FILE, Manifest, step_number
@@ -18,8 +18,8 @@ from lm.volume.manifest import MANIFEST_FILE, Manifest, step_number
 T = TypeVar("T")
 _LOSS = "val_loss"
 
-ReadFile = Callable[[Path], bytes]
-"""Reads a whole file or raises ``OSError``; readers take one, so that storage can be replaced."""
+OpenFile = Callable[[Path], BinaryIO]
+"""Opens a file or raises ``OSError``; readers take one, so that storage can be replaced."""
 
 DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, None}
 """Error numbers that say what is wrong with a step; others say that reading it failed."""
@@ -65,14 +65,12 @@ def step_paths(run_dir: Path) -> list[Path]:
     return [path for number, path in sorted((n, p) for n, p in numbered if n is not None)]
 
 
-def read_plain(path: Path) -> bytes:
-    """Bytes of a file that is no link: where a link leads is not in the volume's hand."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read()
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file that is no link: where a link leads is not in the volume's hand."""
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
 
 
-def read_step(path: Path, *, read: ReadFile = read_plain) -> Step:
+def read_step(path: Path, *, open_file: OpenFile = open_plain) -> Step:
     """Read a step's manifest and compare sizes.
 
     Raises ``StepVanished`` if there is no such directory, ``StepDamaged`` or ``UnknownFormat``
@@ -82,7 +80,8 @@ def read_step(path: Path, *, read: ReadFile = read_plain) -> Step:
     if path.is_symlink():
         raise StepDamaged(f"{path}: a link, not a directory of the volume")
     try:
-        manifest = Manifest.from_json(read(manifest_path), str(manifest_path))
+        with open_file(manifest_path) as file:
+            manifest = Manifest.from_json(file.read(), str(manifest_path))
     except OSError as error:
         raise unreadable(path, MANIFEST_FILE, error) from error
     if manifest.step != step_number(path.name):

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service.api.arrival import REQUEST_ID_HEADER, STANDING_HEADERS, UNCACHED
+from service.api.entrance import REQUEST_ID_HEADER, STANDING_HEADERS, UNCACHED
 from service.api.errors import STATUS, error_body
 from service.errors import ClientTooSlow, InvalidRequest, ServiceError, TooManyConnections
 

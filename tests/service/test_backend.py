@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving import generation_request
+from serving import generation_request, pieces
 from serving.native import native_config, open_native
 from toys import publish_toy, toy_config, toy_decoder
 
@@ -58,8 +58,9 @@ def test_the_kernels_serve_what_they_can(
     choice = made.choose(native_config())
     assert choice.precision == precision
     assert choice.name == (f"native {isa}" if is_native else "torch")
-    decoder = toy_decoder(0, native_config()).to(choice.load_dtype)
-    runner = made.runner(decoder, choice, 64)
+    assert choice.load_dtype == (torch.float32 if is_native else getattr(torch, precision))
+    config = native_config()
+    runner = made.runner(config, pieces(toy_decoder(0, config), choice.load_dtype), choice, 64)
     assert isinstance(runner, NativeRunner if is_native else Runner)
     assert (runner.cache.num_slots, runner.cache.max_tokens) == (2, 64)
     assert runner.score([1, 2, 3]).shape == (3, 300)
@@ -141,5 +142,6 @@ def test_a_cache_is_no_larger_than_memory_could_hold_full(
     available = None if slots_in_memory is None else int(slots_in_memory * slot_bytes)
     monkeypatch.setattr(memory, "available_bytes", lambda: available)
     made = make_backend("float64", "torch")
-    runner = made.runner(toy_decoder(0, config).double(), made.choose(config), 64)
+    weights = pieces(toy_decoder(0, config), torch.float64)
+    runner = made.runner(config, weights, made.choose(config), 64)
     assert runner.cache.num_slots == expected

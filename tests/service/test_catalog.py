@@ -1,12 +1,13 @@
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from toys import publish_toy
 from toys.damage import VISIBLE, edit_manifest
 
-from lm.volume import read_plain
+from lm.volume import open_plain
 from service.catalog import Catalog, checkpoint_of, identity
 
 
@@ -15,22 +16,22 @@ def numbers(catalog: Catalog) -> list[int]:
 
 
 def test_a_manifest_is_read_again_only_when_it_has_changed(tmp_path: Path) -> None:
-    reads: list[str] = []
+    opened: list[str] = []
 
-    def counting(path: Path) -> bytes:
-        reads.append(path.parent.name)
-        return read_plain(path)
+    def counting(path: Path) -> BinaryIO:
+        opened.append(path.parent.name)
+        return open_plain(path)
 
     step = publish_toy(tmp_path, "toy", 1)
     publish_toy(tmp_path, "toy", 2)
     catalog = Catalog(tmp_path, counting)
     for _ in range(3):
         assert numbers(catalog) == [1, 2]
-    assert reads == ["step-00000001", "step-00000002"]
+    assert opened == ["step-00000001", "step-00000002"]
     edit_manifest(step.path, lambda values: values["details"]["metrics"].update(val_loss=0.5))
     steps = catalog.survey("toy").steps
     assert steps[0].manifest.details.metrics["val_loss"] == 0.5
-    assert len(reads) == 3
+    assert len(opened) == 3
     shutil.rmtree(step.path)
     assert numbers(catalog) == [2]
     assert step.path not in catalog._known

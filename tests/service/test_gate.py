@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving import toy_runner, toy_served
+from serving import pieces, toy_runner, toy_served
 from tokenizers import Tokenizer as Backend
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
@@ -18,9 +18,10 @@ def measured(step: int, bits_per_byte: float) -> ServedModel:
 
 def test_good_weights_pass() -> None:
     decoder = toy_decoder(0)
-    check_weights(decoder)
+    names = [piece.name for piece in check_weights(pieces(decoder))]
+    assert names == list(decoder.state_dict())
     check_logits(toy_runner(decoder), toy_tokenizer())
-    check_tokenizer(decoder, toy_tokenizer(), toy_tokenizer().fingerprint)
+    check_tokenizer(decoder.config, toy_tokenizer(), toy_tokenizer().fingerprint)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -28,16 +29,18 @@ def test_one_weight_that_is_no_number_is_refused_by_name(value: float) -> None:
     decoder = toy_decoder(0)
     with torch.no_grad():
         decoder.model.layers[1].mlp.up_proj.weight[3, 7] = value
+    passed = []
     with pytest.raises(CheckpointRefused, match=r"layers\.1\.mlp\.up_proj\.weight") as refused:
-        check_weights(decoder)
+        passed.extend(check_weights(pieces(decoder)))
     assert refused.value.reason == "weights_not_finite"
+    assert len(passed) == len(decoder.state_dict()), "damage is looked for in all that follows"
 
 
 def test_finite_weights_whose_logits_overflow_are_refused() -> None:
     decoder = toy_decoder(0)
     with torch.no_grad():
         decoder.model.norm.weight.fill_(3e38)
-    check_weights(decoder)
+    list(check_weights(pieces(decoder)))
     with pytest.raises(CheckpointRefused) as refused:
         check_logits(toy_runner(decoder), toy_tokenizer())
     assert refused.value.reason == "logits_not_finite"
@@ -50,7 +53,7 @@ def test_a_context_shorter_than_the_probe_passes() -> None:
 
 def test_another_tokenizer_is_refused() -> None:
     with pytest.raises(CheckpointRefused) as refused:
-        check_tokenizer(toy_decoder(0), toy_tokenizer(), "0" * 64)
+        check_tokenizer(toy_config(), toy_tokenizer(), "0" * 64)
     assert refused.value.reason == "tokenizer"
 
 
@@ -59,7 +62,7 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused() -> None:
     backend.add_tokens(["<|one-too-many|>"])
     tokenizer = Tokenizer(backend, bos_token_id=0, eos_token_ids=[0])
     with pytest.raises(CheckpointRefused, match="301 ids, the model 300"):
-        check_tokenizer(toy_decoder(0), tokenizer, tokenizer.fingerprint)
+        check_tokenizer(toy_config(), tokenizer, tokenizer.fingerprint)
 
 
 @pytest.mark.parametrize(("new", "passes"), [(1.5, True), (2.0, True), (2.1, True), (2.2, False)])

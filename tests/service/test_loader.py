@@ -2,14 +2,17 @@ import dataclasses
 import errno
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 from serving import generation_request, reference_ids, toy_runner
+from serving.native import native_config, open_native
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weights
 
+from lm.config import ModelConfig
 from lm.decoder import decoder_from_weights
-from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, read_plain
+from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, open_plain
 from service.backend import BackendOptions
 from service.engine.request import TokenGenerated
 from service.engine.served import ServedModel
@@ -30,6 +33,14 @@ def make_loader(
             verify_hashes=verify_hashes,
         )
     )
+
+
+def served_by(dtype: str) -> tuple[ModelConfig, Loader]:
+    """A toy and a loader for it: PyTorch or, for int8, the kernels."""
+    if dtype == "int8":
+        open_native("avx2")
+        return native_config(), make_loader(dtype=dtype)
+    return toy_config(), make_loader(dtype=dtype)
 
 
 def answer(model: ServedModel) -> list[int]:
@@ -129,27 +140,52 @@ def test_a_flipped_byte_is_refused(tmp_path: Path, name: str) -> None:
         make_loader().load(step)
 
 
-def test_without_hashes_the_numbers_are_still_checked(tmp_path: Path) -> None:
-    weights = toy_weights(0)
+@pytest.mark.parametrize("dtype", ["float64", "int8"])
+def test_without_hashes_the_numbers_are_still_checked(tmp_path: Path, dtype: str) -> None:
+    config, _ = served_by(dtype)
+    weights = toy_weights(0, config)
     weights["model.norm.weight"][3] = torch.nan
-    step = publish_toy(tmp_path, "toy", 1, weights=weights)
+    step = publish_toy(tmp_path, "toy", 1, config=config, weights=weights)
     with pytest.raises(CheckpointRefused) as refused:
-        make_loader(verify_hashes=False).load(step)
+        make_loader(dtype=dtype, verify_hashes=False).load(step)
     assert refused.value.reason == "weights_not_finite"
 
 
+@pytest.mark.parametrize("dtype", ["float64", "int8"])
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_weights_that_do_not_fit_the_config_are_damage(tmp_path: Path, change: str) -> None:
-    weights = toy_weights(0)
+def test_weights_that_do_not_fit_the_config_are_damage(
+    tmp_path: Path, change: str, dtype: str
+) -> None:
+    config, loader = served_by(dtype)
+    weights = toy_weights(0, config)
     if change == "missing":
         del weights["model.layers.0.mlp.up_proj.weight"]
     elif change == "extra":
         weights["model.layers.7.mlp.up_proj.weight"] = torch.zeros(2)
     else:
-        weights["model.norm.weight"] = torch.ones(65)
-    step = publish_toy(tmp_path, "toy", 1, weights=weights)
+        weights["model.norm.weight"] = torch.ones(config.hidden_size + 1)
+    step = publish_toy(tmp_path, "toy", 1, config=config, weights=weights)
     with pytest.raises(StepDamaged, match=r"up_proj|norm"):
-        make_loader().load(step)
+        loader.load(step)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8"])
+def test_damaged_weights_are_damage_whatever_their_numbers(tmp_path: Path, dtype: str) -> None:
+    """Not a model whose numbers overflow: that would be refused for good."""
+    config, loader = served_by(dtype)
+    step = publish_toy(tmp_path, "toy", 1, config=config)
+    file = step.path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-4:] = b"\xff" * 4
+    file.write_bytes(content)
+    with pytest.raises(StepDamaged, match=r"model\.safetensors: SHA-256 differs"):
+        loader.load(step)
+    file.write_bytes(content[:-400])
+    with pytest.raises(StepDamaged, match="ends too early"):
+        loader.load(step)
+    file.write_bytes(content + b"x")
+    with pytest.raises(StepDamaged, match="goes on after its end"):
+        loader.load(step)
 
 
 def test_a_tokenizer_of_another_training_is_refused(tmp_path: Path) -> None:
@@ -212,11 +248,11 @@ def test_a_disk_that_fails_is_said_and_a_later_load_succeeds(tmp_path: Path) -> 
     step = publish_toy(tmp_path, "toy", 1)
     failures = ["config.json", "model.safetensors"]
 
-    def fail_once(path: Path) -> bytes:
+    def fail_once(path: Path) -> BinaryIO:
         if path.name in failures:
             failures.remove(path.name)
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-        return read_plain(path)
+        return open_plain(path)
 
     loader = Loader(make_loader()._options, fail_once)
     for name in ("config.json", "model.safetensors"):

@@ -1,3 +1,4 @@
+import io
 import json
 import random
 from typing import Any
@@ -7,9 +8,7 @@ import safetensors.torch
 import torch
 
 from service import weights
-from service.weights import served_weights
-
-CPU = torch.device("cpu")
+from service.weights import read_weights, whole
 
 
 def some_tensors(dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -22,21 +21,44 @@ def some_tensors(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     }
 
 
+def read(content: bytes, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    pieces = read_weights(io.BytesIO(content), len(content), dtype=dtype)
+    return whole(pieces, dtype=dtype, device=torch.device("cpu"))
+
+
 @pytest.mark.parametrize("stored", weights.DTYPES.values())
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("piece_bytes", [8, 64, 1 << 20])
+@pytest.mark.parametrize("piece_bytes", [8, 100, 1 << 20])
 def test_every_number_is_the_librarys(
     monkeypatch: pytest.MonkeyPatch, stored: torch.dtype, dtype: torch.dtype, piece_bytes: int
 ) -> None:
     monkeypatch.setattr(weights, "PIECE_BYTES", piece_bytes)
     content = safetensors.torch.save(some_tensors(stored), metadata={"format": "pt"})
     expected = safetensors.torch.load(content)
-    loaded = served_weights(content, dtype=dtype, device=CPU)
+    loaded = read(content, dtype)
     assert loaded.keys() == expected.keys()
     for name, tensor in expected.items():
         assert loaded[name].dtype is dtype
         assert loaded[name].shape == tensor.shape
         assert torch.equal(loaded[name], tensor.to(dtype)), name
+
+
+def test_pieces_are_small_whole_rows_and_every_byte_is_shown_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(weights, "PIECE_BYTES", 3 * 11 * 4)
+    content = safetensors.torch.save(some_tensors(torch.float32))
+    seen = bytearray()
+    rows = [
+        (piece.name, piece.first_row, len(piece.rows))
+        for piece in read_weights(
+            io.BytesIO(content), len(content), dtype=torch.float32, on_read=seen.extend
+        )
+    ]
+    assert [row for row in rows if row[0] == "matrix"] == [
+        ("matrix", first, min(3, 37 - first)) for first in range(0, 37, 3)
+    ]
+    assert bytes(seen) == content
 
 
 def with_header(header: Any) -> bytes:
@@ -65,7 +87,7 @@ def with_header(header: Any) -> bytes:
 )
 def test_what_is_no_safetensors_is_said(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"malformed|does not fit|Expecting|codec|unpack"):
-        served_weights(content, dtype=torch.float32, device=CPU)
+        read(content)
 
 
 def test_random_damage_is_a_value_error_or_other_numbers() -> None:
@@ -77,7 +99,7 @@ def test_random_damage_is_a_value_error_or_other_numbers() -> None:
             damaged[chance.randrange(len(damaged) - 1000)] = chance.randrange(256)
         cut = bytes(damaged[: chance.randint(0, len(damaged))])
         try:
-            loaded = served_weights(cut, dtype=torch.float32, device=CPU)
+            loaded = read(cut)
         except ValueError:
             continue
         assert all(isinstance(tensor, torch.Tensor) for tensor in loaded.values())

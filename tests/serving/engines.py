@@ -1,6 +1,7 @@
 """Engines and models over toy decoders, and decoders that a test holds or breaks."""
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from service.engine.engine import Engine
 from service.engine.request import GenerationRequest
 from service.engine.runner import Runner
 from service.engine.served import Checkpoint, ServedModel
+from service.weights import Piece
 
 
 class GatedDecoder(Decoder):
@@ -45,6 +47,12 @@ class GatedDecoder(Decoder):
     def open(self) -> None:
         """Let every step end from now on."""
         self.release(1_000_000)
+
+
+def pieces(decoder: Decoder, dtype: torch.dtype = torch.float32) -> Iterator[Piece]:
+    """Weights as the loader hands them over, each whole."""
+    for name, weight in decoder.state_dict().items():
+        yield Piece(name, tuple(weight.shape), 0, weight.to(dtype))
 
 
 def toy_runner(decoder: Decoder, *, num_slots: int = 4) -> Runner:

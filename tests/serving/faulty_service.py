@@ -1,7 +1,7 @@
 """``python faulty_service.py CONTROL ARGUMENTS…``: the service over a disk and a clock that fail.
 
 What fails is said by files in the directory CONTROL: while ``fail`` is there, weights cannot be
-read; while ``hold`` is there, their reading does not end, and ``held`` appears; ``clock`` has the
+opened; while ``hold`` is there, their opening does not end, and ``held`` appears; ``clock`` has the
 seconds by which the wall clock is wrong.
 """
 
@@ -11,8 +11,9 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
-from lm.volume import read_plain
+from lm.volume import open_plain
 from service.app import create_app
 from service.options import read_settings
 from service.server import serve
@@ -21,19 +22,15 @@ control = Path(sys.argv[1])
 right_time = time.time
 
 
-def read_with_faults(path: Path) -> bytes:
-    """Read a file, or fail as a disk would."""
-    content = read_plain(path)
-    if path.name != "model.safetensors":
-        return content
-    if (control / "fail").exists():
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-    if (control / "hold").exists():
-        (control / "held").touch()
+def open_with_faults(path: Path) -> BinaryIO:
+    """Open a file, or fail as a disk would."""
+    if path.name == "model.safetensors":
+        if (control / "fail").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         while (control / "hold").exists():
+            (control / "held").touch()
             time.sleep(0.005)
-        return read_plain(path)
-    return content
+    return open_plain(path)
 
 
 def wrong_time() -> float:
@@ -47,4 +44,4 @@ def wrong_time() -> float:
 time.time = wrong_time
 settings = read_settings(sys.argv[2:])
 logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-serve(create_app(settings, read_with_faults), settings)
+serve(create_app(settings, open_with_faults), settings)

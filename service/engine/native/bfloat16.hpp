@@ -80,18 +80,13 @@ struct Bf16Matrix {
     }
   }
 
-  // Packs a panel's rows of float32 weights; rows past `outputs` are zero.
-  static void pack(const float* weights, int outputs, int inputs, int panel, uint8_t* out) {
-    auto* pairs = reinterpret_cast<uint32_t*>(out + panel * panel_bytes(inputs));
-    for (int n = 0; n < kPanel; ++n) {
-      const int output = panel * kPanel + n;
-      for (int k = 0; k < inputs; k += kLanes) {
-        uint32_t rounded[kLanes / 2] = {};
-        if (output < outputs)
-          store_bf16(reinterpret_cast<uint16_t*>(rounded),
-                     load(weights + int64_t{1} * output * inputs + k));
-        for (int i = 0; i < kLanes / 2; ++i) pairs[(k / 2 + i) * kPanel + n] = rounded[i];
-      }
+  // Packs one output's float32 weights as row n of a panel that is zero so far.
+  static void pack_row(const float* x, int inputs, int n, uint8_t* panel) {
+    auto* pairs = reinterpret_cast<uint32_t*>(panel);
+    for (int k = 0; k < inputs; k += kLanes) {
+      uint32_t rounded[kLanes / 2];
+      store_bf16(reinterpret_cast<uint16_t*>(rounded), load(x + k));
+      for (int i = 0; i < kLanes / 2; ++i) pairs[(k / 2 + i) * kPanel + n] = rounded[i];
     }
   }
 

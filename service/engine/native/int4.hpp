@@ -41,12 +41,9 @@ struct Int4Matrix {
     }
   }
 
-  static void pack(const float* weights, int outputs, int inputs, int panel, uint8_t* out) {
-    uint8_t* block = out + panel * panel_bytes(inputs);
-    std::memset(block, 0, panel_bytes(inputs));
-    for (int k = 0; k < inputs; k += kGroup, block += kBlockBytes)
-      for (int n = 0; n < kPanel && panel * kPanel + n < outputs; ++n)
-        pack_group(weights + int64_t{1} * (panel * kPanel + n) * inputs + k, n, block);
+  // Packs one output's float32 weights as row n of a panel that is zero so far.
+  static void pack_row(const float* x, int inputs, int n, uint8_t* panel) {
+    for (int k = 0; k < inputs; k += kGroup, panel += kBlockBytes) pack_group(x + k, n, panel);
   }
 
   const uint8_t* data;

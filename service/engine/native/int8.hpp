@@ -136,24 +136,20 @@ struct Int8Matrix {
     }
   }
 
-  static void pack(const float* weights, int outputs, int inputs, int panel, uint8_t* out) {
-    uint8_t* quads = out + panel * panel_bytes(inputs);
-    auto* scales = reinterpret_cast<float*>(quads + int64_t{kPanel} * inputs);
-    for (int n = 0; n < kPanel; ++n) {
-      const int output = panel * kPanel + n;
-      const float* x = output < outputs ? weights + int64_t{1} * output * inputs : nullptr;
-      F16 largest = zero();
-      for (int k = 0; x != nullptr && k < inputs; k += kLanes)
-        largest = max(largest, max(load(x + k), zero() - load(x + k)));
-      const float peak = max_lanes(largest);
-      const F16 inverse = set1(peak > kTiny ? 127.0f / peak : 0.0f);
-      scales[n] = peak / 127.0f;
-      for (int k = 0; k < inputs; k += kLanes) {
-        int8_t packed[kLanes] = {};
-        if (x != nullptr) store_bytes(packed, to_int(load(x + k) * inverse));
-        for (int i = 0; i < kLanes; ++i)
-          quads[((k + i) / 4 * kPanel + n) * 4 + i % 4] = static_cast<uint8_t>(packed[i] + 128);
-      }
+  // Packs one output's float32 weights as row n of a panel that is zero so far.
+  static void pack_row(const float* x, int inputs, int n, uint8_t* panel) {
+    F16 largest = zero();
+    for (int k = 0; k < inputs; k += kLanes)
+      largest = max(largest, max(load(x + k), zero() - load(x + k)));
+    const float peak = max_lanes(largest);
+    const F16 inverse = set1(peak > kTiny ? 127.0f / peak : 0.0f);
+    reinterpret_cast<float*>(panel + int64_t{kPanel} * inputs)[n] = peak / 127.0f;
+    auto* quads = reinterpret_cast<uint32_t*>(panel);
+    for (int k = 0; k < inputs; k += kLanes) {
+      uint32_t packed[kLanes / 4];
+      store_bytes(reinterpret_cast<int8_t*>(packed), to_int(load(x + k) * inverse));
+      for (int i = 0; i < kLanes / 4; ++i)  // adding 128 to a byte flips its first bit
+        quads[(k / 4 + i) * kPanel + n] = packed[i] ^ 0x80808080u;
     }
   }
 

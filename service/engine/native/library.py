@@ -11,6 +11,19 @@ PARTS = ("embed", "norm", "qkv", "rotate", "attention", "output", "gate_up", "do
 """Parts of a step, as ``step.hpp`` numbers them."""
 
 
+class PackArguments(ctypes.Structure):
+    """Rows of a weight to pack; see ``step.hpp``."""
+
+    _fields_ = [
+        ("weights", ctypes.c_void_p),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("count", "inputs", "first_row", "first_output", "run", "stride")
+        ),
+        ("matrix", ctypes.c_void_p),
+    ]
+
+
 class LayerWeights(ctypes.Structure):
     """One block's packed weights; see ``step.hpp``."""
 
@@ -93,7 +106,7 @@ def _declare(functions: ctypes.CDLL) -> ctypes.CDLL:
         "nestling_pool_new": (pointer, [int32]),
         "nestling_pool_free": (None, [pointer]),
         "nestling_packed_bytes": (ctypes.c_int64, [int32, int32, int32]),
-        "nestling_pack": (None, [int32, pointer, int32, int32, pointer]),
+        "nestling_pack": (None, [int32, ctypes.POINTER(PackArguments)]),
         "nestling_multiply": (
             None,
             [pointer, int32, pointer, int32, int32, pointer, int32, pointer],

@@ -1,22 +1,32 @@
-"""Packs a decoder's weights as the kernels multiply by them.
+"""Packs a decoder's weights as the kernels multiply by them, some rows at a time.
 
 Queries, keys and values become one matrix, gate and up projection another whose rows alternate by
-16, so that the kernel has both halves of SwiGLU at hand.
+16, so that the kernel has both halves of SwiGLU at hand. An output is packed by itself, so weights
+may come in any order and in pieces, and never lie in memory whole beside the packed ones.
 """
 
 import ctypes
 import dataclasses
 import mmap
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
 from lm.rotary import rotary_table
-from service.engine.native.library import FORMATS, LayerWeights, Library, ModelWeights, Shape
+from service.engine.native.library import (
+    FORMATS,
+    LayerWeights,
+    Library,
+    ModelWeights,
+    PackArguments,
+    Shape,
+)
 
 LANES = 16
+PANEL = 2 * LANES
 LINE_BYTES = 64
 HUGE_PAGE = 1 << 21
 HEAD_PRECISION = {"bfloat16": "bfloat16", "int8": "int8", "int4": "int8"}
@@ -65,28 +75,143 @@ class PackedWeights:
         )
 
 
-class _Packer:
-    """Packs matrices one after the other into one stretch of memory."""
+class _Place(NamedTuple):
+    """Where the rows of a weight [outputs, inputs] go."""
 
-    def __init__(self, library: Library, num_bytes: int) -> None:
-        self._library = library
-        self._room = _huge_pages(num_bytes)
-        self.memory: list[object] = [self._room]
-        self.num_bytes = num_bytes
+    precision: str
+    matrix: int
+    """Address of the packed matrix, zero so far."""
+    outputs: int
+    inputs: int
+    first_output: int = 0
+    """Of the weight, in the matrix."""
+    run: int = PANEL
+    """Outputs that stay neighbours there."""
+    stride: int = PANEL
+    """From one run to the next."""
 
-    def matrix(self, weight: Tensor, precision: str) -> int:
-        """Address of a packed matrix [N, K]."""
-        size = packed_bytes(self._library, weight.shape, precision)
+
+class Packer:
+    """Takes a model's weights, then gives them packed.
+
+    Raises ``ValueError`` for a config that the kernels do not compute.
+    """
+
+    def __init__(self, config: ModelConfig, precision: str, library: Library) -> None:
+        if (reason := why_unsupported(config)) is not None:
+            raise ValueError(f"no native kernels for this model: {reason}")
+        self._config, self._precision, self._library = config, precision, library
+        self._room = _huge_pages(_total_bytes(config, precision, library))
+        self._memory = [self._room]
+        self._places: dict[str, _Place] = {}
+        self._vectors: dict[str, Tensor] = {}
+        blocks = [self._block(f"model.layers.{layer}") for layer in range(config.num_hidden_layers)]
+        self._layers = (LayerWeights * len(blocks))(*blocks)
+        embedding = self._head("model.embed_tokens.weight")
+        is_tied = config.tie_word_embeddings
+        self._structure = ModelWeights(
+            layers=ctypes.cast(self._layers, ctypes.POINTER(LayerWeights)),
+            final_norm=self._norm("model.norm.weight"),
+            embedding=embedding,
+            head=embedding if is_tied else self._head("lm_head.weight"),
+        )
+        self._rows_to_come = {name: place.outputs for name, place in self._places.items()}
+        self._rows_to_come |= {name: len(vector) for name, vector in self._vectors.items()}
+
+    def add(self, name: str, first_row: int, rows: Tensor) -> None:
+        """Pack rows [first_row, first_row + n) of a weight, float32 [n, inputs] or [n].
+
+        They are not needed afterwards. Raises ``ValueError`` for what does not fit the config.
+        """
+        if name == "lm_head.weight" and self._config.tie_word_embeddings:
+            return
+        place, vector = self._places.get(name), self._vectors.get(name)
+        outputs = len(vector) if vector is not None else place.outputs if place else 0
+        width = (place.inputs,) if place else ()
+        if first_row + len(rows) > outputs or rows.shape[1:] != width:
+            raise ValueError(f"weights do not fit the config: {name} is of another shape or none")
+        if vector is not None:
+            vector[first_row : first_row + len(rows)] = rows
+        elif place is not None:
+            _pack_rows(self._library, place, first_row, rows)
+        self._rows_to_come[name] -= len(rows)
+
+    def finish(self) -> PackedWeights:
+        """All that was added; raises ``ValueError`` if something is missing."""
+        missing = [name for name, count in self._rows_to_come.items() if count]
+        if missing:
+            raise ValueError(f"weights do not fit the config: {missing[0]} is missing")
+        config = self._config
+        half = config.head_dim // 2
+        tables = rotary_table(config.max_position_embeddings, config.head_dim, config.rope_theta)
+        cos, sin = (table[:, :half].contiguous() for table in tables)
+        self._structure.cos, self._structure.sin = cos.data_ptr(), sin.data_ptr()
+        tensors = (*self._memory, *self._vectors.values(), cos, sin)
+        return PackedWeights(
+            config,
+            self._precision,
+            self._structure,
+            (*tensors, self._layers),
+            sum(tensor.nbytes for tensor in tensors),
+        )
+
+    def _block(self, name: str) -> LayerWeights:
+        """Room for one block's weights."""
+        config = self._config
+        hidden, inner = config.hidden_size, config.intermediate_size
+        kv = config.num_key_value_heads * config.head_dim
+        attention, mlp = f"{name}.self_attn", f"{name}.mlp"
+        qkv = self._matrix(hidden + 2 * kv, hidden)
+        self._place(f"{attention}.q_proj", qkv, hidden, hidden)
+        self._place(f"{attention}.k_proj", qkv, kv, hidden, first_output=hidden)
+        self._place(f"{attention}.v_proj", qkv, kv, hidden, first_output=hidden + kv)
+        output = self._matrix(hidden, hidden)
+        self._place(f"{attention}.o_proj", output, hidden, hidden)
+        gate_up = self._matrix(2 * inner, hidden)
+        for part, half in enumerate(("gate", "up")):
+            self._place(f"{mlp}.{half}_proj", gate_up, inner, hidden, LANES * part, run=LANES)
+        down = self._matrix(hidden, inner)
+        self._place(f"{mlp}.down_proj", down, hidden, inner)
+        return LayerWeights(
+            attention_norm=self._norm(f"{name}.input_layernorm.weight"),
+            qkv=qkv,
+            output=output,
+            mlp_norm=self._norm(f"{name}.post_attention_layernorm.weight"),
+            gate_up=gate_up,
+            down=down,
+        )
+
+    def _head(self, name: str) -> int:
+        """Room for the embedding or the head."""
+        shape = (self._config.vocab_size, self._config.hidden_size)
+        precision = HEAD_PRECISION[self._precision]
+        matrix = self._matrix(*shape, precision)
+        self._places[name] = _Place(precision, matrix, *shape)
+        return matrix
+
+    def _matrix(self, outputs: int, inputs: int, precision: str | None = None) -> int:
+        """Address of room for a packed matrix."""
+        size = packed_bytes(self._library, (outputs, inputs), precision or self._precision)
         target, self._room = self._room[:size], self._room[size:]
-        pack_matrix(self._library, weight, precision, target)
         return target.data_ptr()
 
-    def vector(self, weight: Tensor) -> int:
-        """Address of a float32 copy."""
-        copy = weight.detach().to(torch.float32, copy=True).contiguous()
-        self.memory.append(copy)
-        self.num_bytes += copy.nbytes
-        return copy.data_ptr()
+    def _norm(self, name: str) -> int:
+        """Address of room for a norm's weight."""
+        self._vectors[name] = torch.empty(self._config.hidden_size)
+        return self._vectors[name].data_ptr()
+
+    def _place(
+        self,
+        name: str,
+        matrix: int,
+        outputs: int,
+        inputs: int,
+        first_output: int = 0,
+        run: int = PANEL,
+    ) -> None:
+        self._places[f"{name}.weight"] = _Place(
+            self._precision, matrix, outputs, inputs, first_output, run
+        )
 
 
 def packed_bytes(library: Library, shape: Sequence[int], precision: str) -> int:
@@ -95,12 +220,12 @@ def packed_bytes(library: Library, shape: Sequence[int], precision: str) -> int:
     return -(-size // LINE_BYTES) * LINE_BYTES
 
 
-def pack_matrix(library: Library, weight: Tensor, precision: str, out: Tensor) -> None:
-    """Pack a matrix [N, K] into bytes."""
-    source = weight.detach().to(torch.float32).contiguous()
-    library.functions.nestling_pack(
-        FORMATS[precision], source.data_ptr(), *source.shape, out.data_ptr()
-    )
+def pack_matrix(library: Library, weight: Tensor, precision: str) -> Tensor:
+    """Bytes of a matrix [N, K], packed by itself."""
+    packed = torch.zeros(packed_bytes(library, weight.shape, precision), dtype=torch.uint8)
+    place = _Place(precision, packed.data_ptr(), *weight.shape)
+    _pack_rows(library, place, 0, weight)
+    return packed
 
 
 def pack(
@@ -108,31 +233,27 @@ def pack(
 ) -> PackedWeights:
     """Pack weights by their published names, which are not needed any more afterwards.
 
-    Raises ``ValueError`` for a config that the kernels do not compute.
+    Raises ``ValueError`` for a config that the kernels do not compute, or weights of another.
     """
-    if (reason := why_unsupported(config)) is not None:
-        raise ValueError(f"no native kernels for this model: {reason}")
-    packer = _Packer(library, _total_bytes(config, precision, library))
-    blocks = [
-        _pack_block(packer, weights, f"model.layers.{layer}", precision)
-        for layer in range(config.num_hidden_layers)
-    ]
-    layers = (LayerWeights * len(blocks))(*blocks)
-    head_precision = HEAD_PRECISION[precision]
-    embedding = packer.matrix(weights["model.embed_tokens.weight"], head_precision)
-    cos, sin = rotary_table(config.max_position_embeddings, config.head_dim, config.rope_theta)
-    half = config.head_dim // 2
-    structure = ModelWeights(
-        layers=ctypes.cast(layers, ctypes.POINTER(LayerWeights)),
-        final_norm=packer.vector(weights["model.norm.weight"]),
-        embedding=embedding,
-        head=embedding
-        if config.tie_word_embeddings
-        else packer.matrix(weights["lm_head.weight"], head_precision),
-        cos=packer.vector(cos[:, :half]),
-        sin=packer.vector(sin[:, :half]),
+    packer = Packer(config, precision, library)
+    for name, weight in weights.items():
+        packer.add(name, 0, weight)
+    return packer.finish()
+
+
+def _pack_rows(library: Library, place: _Place, first_row: int, rows: Tensor) -> None:
+    source = rows.detach().to(torch.float32).contiguous()
+    arguments = PackArguments(
+        weights=source.data_ptr(),
+        count=len(source),
+        inputs=place.inputs,
+        first_row=first_row,
+        first_output=place.first_output,
+        run=place.run,
+        stride=place.stride,
+        matrix=place.matrix,
     )
-    return PackedWeights(config, precision, structure, (*packer.memory, layers), packer.num_bytes)
+    library.functions.nestling_pack(FORMATS[place.precision], arguments)
 
 
 def _total_bytes(config: ModelConfig, precision: str, library: Library) -> int:
@@ -146,24 +267,8 @@ def _total_bytes(config: ModelConfig, precision: str, library: Library) -> int:
     return config.num_hidden_layers * blocks + heads * head
 
 
-def _pack_block(
-    packer: _Packer, weights: Mapping[str, Tensor], block: str, precision: str
-) -> LayerWeights:
-    qkv = [weights[f"{block}.self_attn.{name}_proj.weight"] for name in "qkv"]
-    gate_up = torch.stack([weights[f"{block}.mlp.{name}_proj.weight"] for name in ("gate", "up")])
-    alternating = gate_up.view(2, -1, LANES, gate_up.shape[-1]).transpose(0, 1)
-    return LayerWeights(
-        attention_norm=packer.vector(weights[f"{block}.input_layernorm.weight"]),
-        qkv=packer.matrix(torch.cat(qkv), precision),
-        output=packer.matrix(weights[f"{block}.self_attn.o_proj.weight"], precision),
-        mlp_norm=packer.vector(weights[f"{block}.post_attention_layernorm.weight"]),
-        gate_up=packer.matrix(alternating.flatten(0, 2), precision),
-        down=packer.matrix(weights[f"{block}.mlp.down_proj.weight"], precision),
-    )
-
-
 def _huge_pages(num_bytes: int) -> Tensor:
-    """Uninitialised bytes, in huge pages where the kernel gives them: a step reads all of them."""
+    """Zero bytes, in huge pages where the kernel gives them: a step reads all of them."""
     pages = mmap.mmap(-1, num_bytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)

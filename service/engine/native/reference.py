@@ -13,7 +13,7 @@ from lm.config import ModelConfig
 from lm.rotary import rotary_table, rotate
 from service.engine.native.cache import PANEL
 from service.engine.native.library import Library
-from service.engine.native.packing import HEAD_PRECISION, pack_matrix, packed_bytes
+from service.engine.native.packing import HEAD_PRECISION, pack_matrix
 
 INT4_GROUP = 32
 
@@ -58,9 +58,7 @@ def served_weight(library: Library, weight: Tensor, precision: str) -> Tensor:
     if precision == "int8":
         q, scale = quantize_int8(weight)
         return q.double() * scale[:, None].double()
-    packed = torch.empty(packed_bytes(library, weight.shape, precision), dtype=torch.uint8)
-    pack_matrix(library, weight, precision, packed)
-    return unpack_int4(packed, *weight.shape)
+    return unpack_int4(pack_matrix(library, weight, precision), *weight.shape)
 
 
 def linear(library: Library, x: Tensor, weight: Tensor, precision: str) -> Tensor:

@@ -280,9 +280,13 @@ class Model {
 };
 
 template <class Matrix>
-void pack_panels(const float* weights, int outputs, int inputs, uint8_t* out) {
-  for (int panel = 0; panel < Matrix(nullptr, outputs, inputs).panels(); ++panel)
-    Matrix::pack(weights, outputs, inputs, panel, out);
+void pack_rows(const PackArguments& rows) {
+  for (int i = 0; i < rows.count; ++i) {
+    const int row = rows.first_row + i;
+    const int output = rows.first_output + row / rows.run * rows.stride + row % rows.run;
+    Matrix::pack_row(rows.weights + int64_t{1} * i * rows.inputs, rows.inputs, output % kPanel,
+                     rows.matrix + output / kPanel * Matrix::panel_bytes(rows.inputs));
+  }
 }
 
 template <class Matrix>
@@ -320,13 +324,12 @@ int64_t nestling_packed_bytes(int32_t format, int32_t outputs, int32_t inputs) {
   }
 }
 
-// Packs float32 weights [outputs, inputs]; runs on the calling thread alone.
-void nestling_pack(int32_t format, const float* weights, int32_t outputs, int32_t inputs,
-                   uint8_t* out) {
+// Packs some rows of a matrix whose memory was zero; runs on the calling thread alone.
+void nestling_pack(int32_t format, const nestling::PackArguments* rows) {
   using namespace nestling;
-  if (format == kBf16) pack_panels<Bf16Matrix>(weights, outputs, inputs, out);
-  if (format == kInt8) pack_panels<Int8Matrix>(weights, outputs, inputs, out);
-  if (format == kInt4) pack_panels<Int4Matrix>(weights, outputs, inputs, out);
+  if (format == kBf16) pack_rows<Bf16Matrix>(*rows);
+  if (format == kInt8) pack_rows<Int8Matrix>(*rows);
+  if (format == kInt4) pack_rows<Int4Matrix>(*rows);
 }
 
 // out [rows, outputs rounded up to 32] = x [rows, inputs] times a packed matrix: one product alone,

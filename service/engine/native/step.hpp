@@ -1,4 +1,4 @@
-// What Python hands over: a model's packed weights, and one step over them.
+// What Python hands over: weights to pack, a model's packed weights, and one step over them.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,17 @@
 namespace nestling {
 
 enum Format : int32_t { kBf16 = 0, kInt8 = 1, kInt4 = 2 };
+
+// Rows of a published weight, on their way into a packed matrix. A weight has runs of neighbouring
+// outputs there, `stride` apart: gate and up projection alternate by 16.
+struct PackArguments {
+  const float* weights;  // [count, inputs]
+  int32_t count, inputs;
+  int32_t first_row;  // of these rows, in the weight
+  int32_t first_output;  // of the weight, in the matrix
+  int32_t run, stride;
+  uint8_t* matrix;
+};
 
 // Plain memory of Python's (ctypes); pointers stay valid while the model lives.
 struct LayerWeights {

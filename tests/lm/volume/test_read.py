@@ -1,8 +1,10 @@
 import errno
+import io
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from toys import publish_toy
@@ -22,7 +24,6 @@ from lm.volume import (
     newest_step,
     open_step,
     prune,
-    read_plain,
     verify,
 )
 from lm.volume.read import read_step, step_paths
@@ -105,24 +106,24 @@ def test_a_step_that_is_not_there_has_vanished(tmp_path: Path) -> None:
 def test_a_step_that_is_pruned_while_its_manifest_is_read_has_vanished(tmp_path: Path) -> None:
     run_dir = publish_steps(tmp_path, 1)
 
-    def then_prune(path: Path) -> bytes:
-        content = read_plain(path)
+    def then_prune(path: Path) -> BinaryIO:
+        content = io.BytesIO(path.read_bytes())
         path.parent.rename(run_dir / ".trash-step-00000001-1")
         return content
 
     with pytest.raises(StepVanished):
-        read_step(run_dir / "step-00000001", read=then_prune)
+        read_step(run_dir / "step-00000001", open_file=then_prune)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
 def test_a_disk_that_fails_is_not_the_steps_fault(tmp_path: Path, number: int) -> None:
     run_dir = publish_steps(tmp_path, 1)
 
-    def fail(path: Path) -> bytes:
+    def fail(path: Path) -> BinaryIO:
         raise OSError(number, os.strerror(number), str(path))
 
     with pytest.raises(StepUnreadable, match=os.strerror(number)):
-        read_step(run_dir / "step-00000001", read=fail)
+        read_step(run_dir / "step-00000001", open_file=fail)
     assert read_step(run_dir / "step-00000001").number == 1
 
 

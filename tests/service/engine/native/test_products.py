@@ -6,15 +6,14 @@ from serving.native import ISAS, PRECISIONS, open_native
 from torch import Tensor
 
 from service.engine.native.library import FORMATS, Library
-from service.engine.native.packing import pack_matrix, packed_bytes
+from service.engine.native.packing import pack_matrix
 from service.engine.native.reference import linear, served_weight
 
 
 def native_linear(library: Library, x: Tensor, weight: Tensor, precision: str) -> Tensor:
     """x [M, K] times a packed weight [N, K]."""
     outputs, inputs = weight.shape
-    packed = torch.empty(packed_bytes(library, weight.shape, precision), dtype=torch.uint8)
-    pack_matrix(library, weight, precision, packed)
+    packed = pack_matrix(library, weight, precision)
     out = torch.empty(len(x), -(-outputs // 32) * 32)
     library.functions.nestling_multiply(
         library.pool,

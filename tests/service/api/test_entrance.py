@@ -7,7 +7,8 @@ import pytest
 from serving import LiveService, RawClient, stream_generate
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.arrival import Arrival, ArrivalMiddleware
+from service.api.arrival import Arrival
+from service.api.entrance import ArrivalMiddleware
 
 STANDING = {
     "x-content-type-options": "nosniff",

@@ -1,0 +1,65 @@
+"""Packed weights are the same however they came, and those of the config or none."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from serving.native import ISAS, PRECISIONS, native_config, open_native
+from toys import toy_config, toy_decoder
+
+from lm.config import ModelConfig
+from service.engine.native.packing import PackedWeights, Packer, pack
+
+
+def packed_bytes_of(packed: PackedWeights) -> list[bytes]:
+    tensors = [part for part in packed.memory if isinstance(part, torch.Tensor)]
+    assert len(tensors) > 3
+    return [tensor.view(torch.uint8).numpy().tobytes() for tensor in tensors]
+
+
+def untied() -> ModelConfig:
+    """Its vocabulary is no multiple of 32: the last panel is padded."""
+    return toy_config(
+        tie_word_embeddings=False, num_attention_heads=2, num_key_value_heads=1, vocab_size=301
+    )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("config", [native_config(), untied()], ids=["tied", "untied"])
+def test_order_and_pieces_do_not_matter(isa: str, precision: str, config: ModelConfig) -> None:
+    library = open_native(isa)
+    weights = toy_decoder(5, config).state_dict()
+    rng = random.Random(0)
+    pieces = []
+    for name, weight in weights.items():
+        cuts = sorted({0, len(weight), *(rng.randrange(len(weight)) for _ in range(3))})
+        pieces += [(name, start, weight[start:end]) for start, end in itertools.pairwise(cuts)]
+    rng.shuffle(pieces)
+    packer = Packer(config, precision, library)
+    for piece in pieces:
+        packer.add(*piece)
+    expected = packed_bytes_of(pack(config, weights, precision, library))
+    assert packed_bytes_of(packer.finish()) == expected
+
+
+@pytest.mark.parametrize("change", ["missing", "part", "extra", "long", "wide", "vector"])
+def test_weights_of_another_config_are_refused_by_name(change: str) -> None:
+    weights = toy_decoder(5, native_config()).state_dict()
+    name = "model.layers.1.mlp.up_proj.weight"
+    if change == "missing":
+        del weights[name]
+    elif change == "part":
+        weights[name] = weights[name][:-1]
+    elif change == "extra":
+        name = "model.layers.7.mlp.up_proj.weight"
+        weights[name] = torch.zeros(2)
+    elif change == "long":
+        weights[name] = torch.zeros(321, 96)
+    elif change == "wide":
+        weights[name] = torch.zeros(320, 97)
+    else:
+        weights[name] = torch.zeros(320)
+    with pytest.raises(ValueError, match=rf"do not fit the config: {name}"):
+        pack(native_config(), weights, "int8", open_native("avx512"))
