@@ -7,9 +7,11 @@ from typing import Self
 
 from service.api.arrival import Arrival
 from service.api.replies import Reply, ReplyEvent, Switchboard
-from service.engine.request import GenerationRequest
+from service.engine.request import Finished, FinishReason, GenerationRequest
 from service.engine.served import ServedModel
 from service.engine.worker import Worker
+
+FAILURES = {FinishReason.ABORT, FinishReason.TIMEOUT, FinishReason.ERROR}
 
 
 class Chorus:
@@ -41,9 +43,17 @@ class Chorus:
         return self.first.has_event
 
     async def next_event(self, timeout_s: float | None = None) -> tuple[int, ReplyEvent] | None:
-        """The next event and the index of its reply; ``None`` if none came in time."""
+        """The next event and the index of its reply; ``None`` if none came in time.
+
+        Where one answer fails, the request has failed: the others are ended.
+        """
         event = await self.first.next_event(timeout_s)
-        return None if event is None else (self._index[event.request_id], event)
+        if event is None:
+            return None
+        if isinstance(event, Finished) and event.reason in FAILURES:
+            for reply in self.replies:
+                reply.close()
+        return self._index[event.request_id], event
 
 
 def open_all(

@@ -57,6 +57,7 @@ class Reply:
         self.trace_id: str | None = None
         self.is_finished = False
         self.is_client_gone = False
+        self._is_closed = False
         self._abort = abort
         self._events = asyncio.Queue() if inbox is None else inbox
         """Of this request, and of others that share the inbox."""
@@ -82,7 +83,8 @@ class Reply:
 
     def close(self) -> None:
         """Stop listening; a request that has not ended is aborted before the next step."""
-        if not self.is_finished:
+        if not (self.is_finished or self._is_closed):
+            self._is_closed = True
             self._abort()
 
     def __enter__(self) -> Self:
@@ -95,8 +97,8 @@ class Reply:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """See ``close``."""
-        self.is_client_gone = not self.is_finished
+        """See ``close``; whom nobody had closed before, nobody listens to any more."""
+        self.is_client_gone = not (self.is_finished or self._is_closed)
         self.close()
 
 

@@ -120,9 +120,9 @@ def test_too_many_tokens_in_the_queue_are_429(tmp_path: Path, pool: ThreadPoolEx
 
 
 def test_a_key_has_a_share_of_the_service(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
-    def ask(key: str) -> httpx.Response:
+    def ask(key: str, n: int = 1) -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"}
-        body = {"prompt": "01", "max_new_tokens": 2}
+        body = {"prompt": "01", "max_new_tokens": 2, "n": n}
         return gated.client.post("/generate", json=body, headers=headers)
 
     keys = ["first-key", "second-key"]
@@ -133,11 +133,13 @@ def test_a_key_has_a_share_of_the_service(tmp_path: Path, pool: ThreadPoolExecut
         response = ask(keys[0])
         check(response, 429, "too_many_requests")
         assert int(response.headers["retry-after"]) >= 1
-        accepted.append(pool.submit(ask, keys[1]))
-        wait_until(lambda: gated.runtime.switchboard.num_open == 3, "the second is let in")
+        check(ask(keys[1], n=3), 422, "invalid_request")  # never so many: each counts
+        accepted.append(pool.submit(ask, keys[1], n=2))
+        wait_until(lambda: gated.runtime.switchboard.num_open == 4, "the second is let in")
+        check(ask(keys[1]), 429, "too_many_requests")
         gated.decoder.open()
         assert [future.result().status_code for future in accepted] == [200] * 3
-        assert ask(keys[0]).status_code == 200, "its share is free again"
+        assert ask(keys[0], n=2).status_code == 200, "its share is free again"
 
 
 def test_prompts_are_logged_only_if_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

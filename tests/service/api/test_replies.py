@@ -6,8 +6,9 @@ import pytest
 from serving import Exposition, generation_request, toy_served
 
 from service.api.arrival import Arrival
+from service.api.chorus import Chorus
 from service.api.limits import Admission, Limits
-from service.api.replies import Reply, Switchboard
+from service.api.replies import Reply, ReplyEvent, Switchboard
 from service.engine.request import (
     Event,
     Finished,
@@ -47,10 +48,15 @@ class Office:
         self.worker = RecordingWorker()
         self.model = toy_served()
 
-    def open(self, request_id: str, arrived: float = 0.0) -> Reply:
+    def open(
+        self,
+        request_id: str,
+        arrived: float = 0.0,
+        inbox: asyncio.Queue[ReplyEvent] | None = None,
+    ) -> Reply:
         request = generation_request(request_id)
         arrival = Arrival(arrived, "/generate", request_id)
-        return self.switchboard.open(self.worker, self.model, request, arrival)  # type: ignore[arg-type]
+        return self.switchboard.open(self.worker, self.model, request, arrival, inbox)  # type: ignore[arg-type]
 
     def turn(self, *events: Event, began_at: float, at: float) -> None:
         self.switchboard.on_turn(Turn(list(events), began_at, at, StepStats()))
@@ -142,6 +148,29 @@ def test_an_end_that_the_service_makes_leaves_the_client_where_it_is(
         office.turn(Finished("a", FinishReason.ABORT), began_at=1.0, at=2.0)
     (record,) = caplog.records
     assert record.fields["client_gone"] is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("reason", [FinishReason.ERROR, FinishReason.TIMEOUT])
+def test_where_one_answer_fails_the_service_ends_the_others(
+    caplog: pytest.LogCaptureFixture, reason: FinishReason
+) -> None:
+    office = Office()
+    caplog.set_level("INFO")
+
+    async def hear() -> None:
+        inbox: asyncio.Queue[ReplyEvent] = asyncio.Queue()
+        with Chorus([office.open(name, inbox=inbox) for name in "ab"], n=2) as chorus:
+            office.turn(Finished("b", reason, message="x"), began_at=1.0, at=2.0)
+            assert await chorus.next_event() == (1, Finished("b", reason, message="x"))
+        office.turn(Finished("a", FinishReason.ABORT), began_at=2.0, at=3.0)
+
+    asyncio.run(hear())
+    assert office.worker.aborted == ["a"]
+    ends = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+    assert [(end["outcome"], end["client_gone"]) for end in ends] == [
+        (reason.value, False),
+        ("abort", False),
+    ]
 
 
 def test_who_heard_the_end_aborts_nothing() -> None:

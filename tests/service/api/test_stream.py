@@ -123,6 +123,24 @@ def test_leaving_the_queue_takes_no_slot(gated: GatedService, how: str, stream: 
     running.close()
 
 
+@pytest.mark.parametrize("how", LEAVING)
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("steps", [1, 5], ids=["prefill", "decode"])
+def test_leaving_several_answers_ends_all_within_one_step(
+    tmp_path: Path, how: str, stream: bool, steps: int
+) -> None:
+    """Two of four run and two wait."""
+    with GatedService(tmp_path, num_slots=2, max_step_tokens=3) as gated:
+        client = RawClient.generate(gated.port, prompt="0123", stream=stream, n=4, seed=1)
+        for _ in range(steps - 1):
+            gated.decoder.release()
+        gated.wait_for_steps(steps)
+        assert gated.runtime.switchboard.num_open == 4
+        wait_and_leave(gated, client, how)
+        assert gated.decoder.num_begun == steps
+        check_aborted(gated, count=4)
+
+
 def test_a_client_that_leaves_before_its_body_is_whole_is_none(gated: GatedService) -> None:
     client = RawClient(gated.port)
     client.send(b"POST /generate HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n{")
