@@ -5,6 +5,7 @@ thread hands its turns to the loop.
 """
 
 import asyncio
+import sys
 import time
 
 import torch
@@ -96,6 +97,7 @@ class Runtime:
         """
         if self.settings.threads is not None:
             torch.set_num_threads(self.settings.threads)
+        sys.setswitchinterval(self.settings.switch_interval_s)
         self.watcher.start()
 
     def start(self) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import resource
 import signal
-import sys
 from collections.abc import Iterator
 
 import uvicorn
@@ -93,6 +92,5 @@ def allow_open_files(count: int) -> None:
 
 def serve(app: FastAPI, settings: Settings) -> None:
     """Serve until a signal; returns once everything has ended."""
-    sys.setswitchinterval(settings.switch_interval_s)
     allow_open_files(settings.max_connections + OTHER_FILES)
     DrainingServer(server_config(app, settings), app.state.runtime).run()

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from serving import GatedService, stream_generate, toy_engine, toy_served, toy_settings, wait_until
-from toys import toy_decoder
+from starlette.testclient import TestClient
+from toys import publish_toy, toy_decoder
 
+from service.app import app_over
 from service.errors import NotReady
 from service.runtime import Runtime
 
@@ -28,6 +31,24 @@ def test_without_a_model_the_reason_is_given(tmp_path: Path) -> None:
 def test_an_unknown_device_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown device 'abacus'"):
         Runtime(toy_settings(tmp_path, device="abacus"))
+
+
+def test_a_model_is_loaded_before_anybody_can_be_answered(tmp_path: Path) -> None:
+    """While the web framework is imported, and with the switch interval that was asked for."""
+    publish_toy(tmp_path, "toy", 1)
+    before = sys.getswitchinterval()
+    runtime = Runtime(toy_settings(tmp_path, switch_interval_s=0.002))
+    try:
+        runtime.load()
+        assert sys.getswitchinterval() == pytest.approx(0.002)
+        wait_until(lambda: runtime.worker.current is not None, "the model is loaded")
+    finally:
+        runtime.watcher.stop()
+        sys.setswitchinterval(before)
+    with TestClient(app_over(runtime)) as client:
+        assert client.get("/readyz").status_code == 200
+        answer = client.post("/generate", json={"prompt": "To be", "max_new_tokens": 2})
+        assert answer.status_code == 200
 
 
 def test_draining_waits_for_what_was_accepted(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from serving import ServiceProcess, stream_generate, toy_settings, wait_until
 from toys import publish_toy
 
 from service.app import create_app
-from service.server import DrainingServer, serve
+from service.server import serve
 
 STEP_DELAY_S = 0.02
 
@@ -87,17 +86,3 @@ def test_a_port_that_is_taken_is_an_exit_with_an_error(
             serve(create_app(settings), settings)
     assert exited.value.code not in (0, None)
     assert "address already in use" in caplog.text
-
-
-def test_the_switch_interval_is_set_before_anything_is_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[float] = []
-    monkeypatch.setattr(DrainingServer, "run", lambda _: seen.append(sys.getswitchinterval()))
-    before = sys.getswitchinterval()
-    settings = toy_settings(tmp_path, switch_interval_s=0.002)
-    try:
-        serve(create_app(settings), settings)
-    finally:
-        sys.setswitchinterval(before)
-    assert seen == [pytest.approx(0.002)]
