@@ -80,6 +80,7 @@ class Backend:
         Raises ``ValueError`` if they are asked for and there are none.
         """
         self._options = options
+        self._torch_threads = options.threads or torch.get_num_threads()
         self._auto_dtype: str | None = None
         self._library: Library | None = None
         must = options.backend == "native" or options.dtype in NATIVE_ALONE
@@ -138,7 +139,7 @@ class Backend:
             dtype=choice.load_dtype,
             device=options.device,
         )
-        return Runner(decoder, cache)
+        return Runner(decoder, cache, self._torch_threads)
 
     def _num_slots(self, config: ModelConfig, max_tokens: int, element_bytes: int) -> int:
         """The slots asked for, or as many as could all be filled with the memory there is.

@@ -64,10 +64,18 @@ class StepRunner(Protocol):
         ...
 
 
+def use_threads(count: int) -> None:
+    """Let PyTorch compute with so many threads where the calling thread asks it to."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
 class Runner:
     """A decoder and its cache."""
 
-    def __init__(self, decoder: Decoder, cache: SlotCache) -> None:
+    def __init__(self, decoder: Decoder, cache: SlotCache, threads: int | None = None) -> None:
+        """``threads`` of a step; by default as many as PyTorch takes here now."""
+        self._threads = threads or torch.get_num_threads()
         self._decoder = decoder.eval()
         self._device = decoder.lm_head.weight.device
         self.cache = cache
@@ -80,6 +88,7 @@ class Runner:
     @torch.inference_mode()
     def run(self, plan: Plan) -> StepOutput:
         """Compute a plan."""
+        use_threads(self._threads)  # a model of another kind may have had the turn before
         batch = build_batch(plan, self._device)
         attend = SlotAttention(self.cache, batch)
         hidden = self._decoder.hidden(batch.token_ids, batch.positions, attend)

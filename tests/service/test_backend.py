@@ -1,5 +1,6 @@
 """Kernels where they can serve, PyTorch elsewhere, and a clear word where neither may."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -7,13 +8,15 @@ import pytest
 import torch
 from serving import generation_request, pieces
 from serving.native import native_config, open_native
-from toys import publish_toy, toy_config, toy_decoder
+from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
 from service import backend, memory
 from service.backend import Backend, BackendOptions, Choice
 from service.engine.native.runner import NativeRunner
 from service.engine.request import TokenGenerated
-from service.engine.runner import Runner
+from service.engine.runner import Runner, StepRunner
+from service.engine.scheduler import Chunk, Plan
+from service.engine.sequence import Sequence
 from service.gate import CheckpointRefused
 from service.kernels import NoKernels
 from service.loader import Loader, LoaderOptions
@@ -64,6 +67,32 @@ def test_the_kernels_serve_what_they_can(
     assert isinstance(runner, NativeRunner if is_native else Runner)
     assert (runner.cache.num_slots, runner.cache.max_tokens) == (2, 64)
     assert runner.score([1, 2, 3]).shape == (3, 300)
+
+
+def test_models_of_both_kinds_take_turns_each_with_its_own_threads() -> None:
+    """In the engine's one thread, where the kernels want PyTorch to stay out of their way."""
+    open_native("avx2")
+    options = dataclasses.replace(backend_options("bfloat16"), threads=2)
+    made = Backend(options)
+    runners = []
+    for config in (toy_config(), native_config()):
+        choice = made.choose(config)
+        weights = pieces(toy_decoder(0, config), choice.load_dtype)
+        runners.append(made.runner(config, weights, choice, 64))
+    sequence = Sequence(generation_request("a", (1, 2, 3)), toy_tokenizer())
+    sequence.slot = 0
+    plan = Plan((Chunk(sequence, 0, 3),), ())
+
+    def threads_after(runner: StepRunner) -> int:
+        assert runner.run(plan).is_finite == (True,)
+        return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    try:
+        counts = [threads_after(runner) for runner in (*runners, *runners)]
+    finally:
+        torch.set_num_threads(before)
+    assert counts == [2, 1, 2, 1]
 
 
 def test_another_shape_is_left_to_torch() -> None:

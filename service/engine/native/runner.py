@@ -11,7 +11,7 @@ from lm.config import ModelConfig
 from service.engine.native.cache import PANEL, NativeCache
 from service.engine.native.library import PARTS, Library, StepArguments
 from service.engine.native.packing import PackedWeights
-from service.engine.runner import StepOutput
+from service.engine.runner import StepOutput, use_threads
 from service.engine.scheduler import Plan
 
 
@@ -44,9 +44,7 @@ class NativeRunner:
     @torch.inference_mode()
     def run(self, plan: Plan) -> StepOutput:
         """Compute a plan."""
-        if torch.get_num_threads() != 1:
-            # What else the thread computes is small; OpenMP's workers would spin beside ours.
-            torch.set_num_threads(1)
+        use_threads(1)  # what PyTorch has left to do is small; its threads would spin beside ours
         chunks = plan.chunks
         ends = list(itertools.accumulate(chunk.num_tokens for chunk in chunks))
         logits, finite = self.compute(
