@@ -41,12 +41,25 @@ def test_the_http_page_names_every_error_code() -> None:
     assert [error.code for error in leaves if f"`{error.code}`" not in page] == []
 
 
-def test_the_operations_page_names_only_metrics_that_exist_and_all_of_the_trainer_s() -> None:
+def test_the_operations_page_names_every_metric_and_no_other() -> None:
     service = Metrics(wall_clock=lambda: 0.0).exposition()
     trainer = generate_latest(TrainerMetrics().registry)
     named = re.findall(r"`(nestling_[a-z0-9_]+)", (DOCS / "operations.md").read_text("utf-8"))
-    assert sorted(set(named) - metric_names(service) - metric_names(trainer)) == []
-    assert sorted(metric_names(trainer) - set(named)) == []
+    assert sorted(set(named) ^ (metric_names(service) | metric_names(trainer))) == []
+
+
+def test_what_the_pages_say_to_make_can_be_made() -> None:
+    targets = re.findall(
+        r"^([a-z-]+):", (DOCS.parent / "Makefile").read_text("utf-8"), re.MULTILINE
+    )
+    pages = [*DOCS.glob("*.md"), DOCS.parent / "README.md"]
+    said = [
+        (page.name, one)
+        for page in pages
+        for one in re.findall(r"`make ([a-z-]+)", page.read_text("utf-8"))
+    ]
+    assert len(said) > 5
+    assert [one for one in said if one[1] not in targets] == []
 
 
 def metric_names(exposition: bytes) -> set[str]:

@@ -260,6 +260,8 @@ def build() -> dict[str, Any]:
         for panel in panels:
             dashboard = dashboard.with_panel(_built(panel).id(next(numbers)))
     built: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(dashboard.build()))
+    for annotation in built["annotations"]["list"]:  # newer Grafanas look here, older ones at expr
+        annotation["target"] = {"expr": annotation["expr"], "refId": "Anno"}
     return _without_nulls(built)
 
 

@@ -20,6 +20,9 @@ DASHBOARD = Path(__file__).parent / "dashboards" / "nestling.json"
 POINTS = 200
 RATE_INTERVAL = "20s"
 """Four scrapes, as Grafana takes it."""
+UNITS = {"s": "s", "reqps": "a second", "percentunit": "share", "bytes": "bytes"}
+TITLE_CELLS = 2
+"""Above Grafana's grid."""
 
 
 def expand(expression: str) -> str:
@@ -37,6 +40,7 @@ class Source:
 
     def __init__(self, url: str, minutes: float) -> None:
         self._url = url
+        self.minutes = minutes
         self._end = time.time()
         self._start = self._end - 60 * minutes
 
@@ -55,8 +59,9 @@ class Source:
 
 
 def draw(panel: dict[str, Any], axes: Any, source: Source) -> None:
-    """One panel: lines, a stack, a heatmap, or the last value in large."""
-    axes.set_title(panel["title"], fontsize=8)
+    """One panel: lines, a heatmap, or the last value in large."""
+    unit = UNITS.get(panel["fieldConfig"]["defaults"].get("unit"))
+    axes.set_title(panel["title"] + (f" ({unit})" if unit else ""), fontsize=8)
     axes.tick_params(labelsize=6)
     found = [
         (legend(target["legendFormat"], labels), moments, values)
@@ -66,13 +71,18 @@ def draw(panel: dict[str, Any], axes: Any, source: Source) -> None:
     if panel["type"] == "stat":
         axes.axis("off")
         last = [f"{values[-1]:.4g}" for _, _, values in found]
-        axes.text(0.5, 0.4, "  ".join(last), ha="center", va="center", fontsize=14)
-    elif panel["type"] == "heatmap":
+        if len(found) > 1:
+            last = [f"{name}: {value}" for (name, _, _), value in zip(found, last, strict=True)]
+        size = 15 if len(found) == 1 else 8
+        axes.text(0.5, 0.45, "\n".join(last), ha="center", va="center", fontsize=size)
+        return
+    if panel["type"] == "heatmap":
         draw_heatmap(found, axes)
     else:
         for name, moments, values in found:
             axes.plot(moments, values, linewidth=0.9, label=name)
         axes.legend(fontsize=5, loc="upper left")
+    axes.set_xlim(-source.minutes, 0)
 
 
 def draw_heatmap(found: list[tuple[str, np.ndarray, np.ndarray]], axes: Any) -> None:
@@ -92,8 +102,20 @@ def draw_heatmap(found: list[tuple[str, np.ndarray, np.ndarray]], axes: Any) -> 
     axes.set_yticks(np.arange(len(names)) + 0.5, [f"≤ {name} s" for name in names], fontsize=5)
 
 
+def place(panel: dict[str, Any], height: int) -> tuple[float, float, float, float]:
+    """Where a panel stands in the figure, as Grafana's grid of 24 columns says."""
+    grid = panel["gridPos"]
+    left, right, below, above = 0.7, 0.2, 1.1, 1.3  # for ticks and the title, in cells
+    return (
+        (grid["x"] + left) / 24,
+        (height - grid["y"] - grid["h"] + below) / height,
+        (grid["w"] - left - right) / 24,
+        max(grid["h"] - below - above, 0.1) / height,
+    )
+
+
 def main() -> None:
-    """Draw all panels below each other, three in a row."""
+    """Draw all panels where Grafana has them."""
     parser = argparse.ArgumentParser(description="Draw the dashboard from a running Prometheus.")
     parser.add_argument("url")
     parser.add_argument("output", type=Path)
@@ -103,19 +125,26 @@ def main() -> None:
     from matplotlib import pyplot as plt
 
     source = Source(call.url, call.minutes)
-    panels = [p for p in json.loads(DASHBOARD.read_text())["panels"] if p["type"] != "row"]
-    rows = -(-len(panels) // 3)
-    figure, grid = plt.subplots(rows, 3, figsize=(13, 1.75 * rows), layout="constrained")
-    for axes in grid.flat[len(panels) :]:
-        axes.axis("off")
-    for panel, axes in zip(panels, grid.flat, strict=False):
-        draw(panel, axes, source)
-    figure.suptitle(
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels) + TITLE_CELLS
+    figure = plt.figure(figsize=(14, height * 0.2))
+    figure.text(
+        0.5,
+        1 - 1 / height,
         "The dashboard's queries on real data, drawn by matplotlib (no Grafana); "
         "minutes before the end",
+        ha="center",
+        va="center",
         fontsize=10,
     )
-    figure.savefig(call.output, dpi=110)
+    for panel in panels:
+        panel["gridPos"]["y"] += TITLE_CELLS
+        if panel["type"] == "row":
+            middle = 1 - (panel["gridPos"]["y"] + 0.5) / height
+            figure.text(0.005, middle, panel["title"], fontsize=11, weight="bold", va="center")
+        else:
+            draw(panel, figure.add_axes(place(panel, height)), source)
+    figure.savefig(call.output, dpi=100)
 
 
 if __name__ == "__main__":

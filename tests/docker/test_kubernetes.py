@@ -1,11 +1,13 @@
 """The manifests: valid, and what they promise about security, probes and draining."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from tools import require_tool
 
 from service.server import CLOSE_CONNECTIONS_S
 from service.settings import Settings
@@ -39,6 +41,14 @@ def test_every_file_is_in_the_kustomization() -> None:
     assert set(kustomization["resources"]) == files
     images = {image["name"] for image in kustomization["images"]}
     assert {pod["spec"]["containers"][0]["image"] for pod in PODS.values()} == images
+
+
+def test_kustomize_builds_all_of_it() -> None:
+    program = require_tool("kubectl", package="kubernetes-client")
+    done = subprocess.run([program, "kustomize", FOLDER], capture_output=True, timeout=60)
+    built = list(yaml.safe_load_all(done.stdout))
+    assert {f"{one['kind']}/{one['metadata']['name']}" for one in built} == set(ALL)
+    assert {one["metadata"].get("namespace", "nestling") for one in built} == {"nestling"}
 
 
 @pytest.mark.parametrize("name", [n for n, d in ALL.items() if d["apiVersion"] != OPERATOR])
