@@ -133,9 +133,8 @@ def kept_logits(logits: Tensor, params: SamplingParams) -> Tensor:
         logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
     if params.top_p < 1.0:
         ordered, order = logits.sort(descending=True, stable=True)
-        before = ordered.softmax(-1).cumsum(-1).roll(1)
-        before[0] = 0.0
-        dropped = before >= params.top_p
+        cumulative = (ordered.double() - ordered[0]).exp().cumsum(-1)
+        dropped = cumulative.roll(1) >= params.top_p * cumulative[-1]
         dropped[0] = False  # the likeliest stays however small top_p is
         logits = logits.index_fill(0, order[dropped], -torch.inf)
     if params.min_p > 0.0:

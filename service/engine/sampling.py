@@ -1,11 +1,16 @@
-"""Chooses the next token of every row of a step at once.
+"""Chooses the next token of every row of a step, looking at no more than it must.
 
-The definition is ``lm.sampling``, row by row; a test holds the two together.
+The definition is ``lm.sampling``; a test holds the two together.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,6 +18,13 @@ from lm.sampling import SamplingParams, adjusted_logits, counter_uniform
 from service.engine.request import TokenScore
 from service.engine.scheduler import Plan
 from service.engine.sequence import Sequence
+
+EXACT_TOKENS = 4096
+"""Probabilities of more are in float32, whose exponential is ten times as fast."""
+BLOCK = 64
+
+Floats = npt.NDArray[np.floating[Any]]
+Places = npt.NDArray[np.intp]
 
 
 def draw(logits: Tensor, plan: Plan) -> list[int]:
@@ -26,13 +38,15 @@ def draw(logits: Tensor, plan: Plan) -> list[int]:
     draws = [(chunk, ahead) for chunk, ahead in rows if ahead >= 0]
     if len(draws) < len(rows):
         logits = logits[torch.tensor([ahead >= 0 for _, ahead in rows])]
-    params = [chunk.sequence.request.sampling for chunk, _ in draws]
-    indices = [len(chunk.sequence.output_ids) + ahead for chunk, ahead in draws]
-    token_ids = sample_rows(logits, params, indices)
+    token_ids: list[int] = _likeliest(logits).tolist()
     for row, (chunk, ahead) in enumerate(draws):
-        if _adjusts(chunk.sequence, indices[row]):
-            adjusted = _adjusted(logits[row], chunk.sequence, chunk.draft[:ahead])
-            (token_ids[row],) = sample_rows(adjusted[None], [params[row]], [indices[row]])
+        sequence, index = chunk.sequence, len(chunk.sequence.output_ids) + ahead
+        sampling = sequence.request.sampling
+        if _adjusts(sequence, index):
+            adjusted = _adjusted(logits[row], sequence, chunk.draft[:ahead])
+            token_ids[row] = sample_row(adjusted, sampling, index)
+        elif not sampling.is_greedy:
+            token_ids[row] = sample_row(logits[row], sampling, index)
     return token_ids
 
 
@@ -71,78 +85,112 @@ def score_rows(logits: Tensor, token_ids: Rows[int], num_top: int) -> list[Token
     ]
 
 
-def sample_rows(logits: Tensor, params: Rows[SamplingParams], indices: Rows[int]) -> list[int]:
-    """Choose a token a row.
+def sample_row(logits: Tensor, params: SamplingParams, index: int) -> int:
+    """Choose a token from logits [V] in any floating dtype.
 
-    Args:
-        logits: [R, V] in any floating dtype.
-        params: sampling parameters of each row.
-        indices: index of each row's token in its output; with the seed it decides the draw.
-
+    ``index`` is the token's in its output; with the seed it decides the draw. Rows are drawn one by
+    one: a row fits the processor's cache, a batch does not.
     """
-    chosen = _largest(logits)
-    rows = [row for row, row_params in enumerate(params) if not row_params.is_greedy]
-    if rows:
-        drawn = _draw(logits[rows], [params[row] for row in rows], [indices[row] for row in rows])
-        chosen[rows] = drawn
-    token_ids: list[int] = chosen.tolist()
-    return token_ids
+    if params.is_greedy:
+        return int(logits.argmax())
+    with np.errstate(all="ignore"):  # rows that are no numbers are found elsewhere
+        values = logits.float().cpu().numpy() / np.float32(params.temperature)
+        ids: Places | None = None  # of the values; all of them so far
+        for keep in _filters(params, len(values)):
+            kept = keep(values)
+            ids, values = kept if ids is None else ids[kept], values[kept]
+        if not len(values):  # nothing was a number: any token that the model knows
+            return 0
+        place = _invert(values, counter_uniform(params.seed, index))
+        return place if ids is None else int(ids[place])
 
 
-def _largest(logits: Tensor) -> Tensor:
+def _likeliest(logits: Tensor) -> Tensor:
     """Index of each row's largest logit, the first of equals; int64 [R]."""
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
         return torch.from_numpy(logits.numpy().argmax(-1))  # 13 times as fast as torch's here
     return logits.argmax(-1)
 
 
-def _draw(logits: Tensor, params: Rows[SamplingParams], indices: Rows[int]) -> Tensor:
-    """Invert each row's cumulative distribution at its counter-based uniform number."""
-    device = logits.device
-    temperature = torch.tensor([row.temperature for row in params], device=device)
-    scaled = _keep_top(logits.float() / temperature[:, None], params)
-    cumulative = scaled.double().softmax(-1).cumsum(-1)
-    uniform = torch.tensor(
-        [counter_uniform(row.seed, index) for row, index in zip(params, indices, strict=True)],
-        dtype=torch.float64,
-        device=device,
-    )
-    threshold = uniform[:, None] * cumulative[:, -1:]
-    drawn = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
-    return drawn.clamp(max=logits.shape[-1] - 1)  # NaN in a row must not become an unknown id
+def _filters(params: SamplingParams, vocab_size: int) -> list[Callable[[Floats], Places]]:
+    """What says which tokens stay, in order: top-k, then top-p, then min-p."""
+    filters: list[Callable[[Floats], Places]] = []
+    if 0 < params.top_k < vocab_size:
+        filters.append(functools.partial(_top, count=params.top_k))
+    if params.top_p < 1.0:
+        filters.append(functools.partial(_nucleus, top_p=params.top_p))
+    if params.min_p > 0.0:
+        filters.append(functools.partial(_near_the_likeliest, min_p=params.min_p))
+    return filters
 
 
-def _keep_top(logits: Tensor, params: Rows[SamplingParams]) -> Tensor:
-    """Put -inf where top-k, then top-p, then min-p drop a token; logits [R, V] are tempered."""
-    vocab_size = logits.shape[-1]
-    top_k = [row.top_k if 0 < row.top_k < vocab_size else vocab_size for row in params]
-    if min(top_k) < vocab_size:
-        largest = logits.topk(max(k for k in top_k if k < vocab_size)).values
-        smallest_kept = torch.tensor(
-            [
-                [-torch.inf if k == vocab_size else float(row[k - 1])]
-                for k, row in zip(top_k, largest, strict=True)
-            ],
-            device=logits.device,
-        )
-        logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
-    if min(row.top_p for row in params) < 1.0:
-        logits = _keep_nucleus(logits, params)
-    if max(row.min_p for row in params) > 0.0:
-        floor = [math.log(row.min_p) if row.min_p > 0.0 else -math.inf for row in params]
-        floors = logits.amax(-1) + torch.tensor(floor, device=logits.device)
-        logits = logits.masked_fill(logits < floors[:, None], -torch.inf)
-    return logits
+def _top(values: Floats, count: int) -> Places:
+    """Places of the largest values, ascending; all that equal the last one stay."""
+    columns = len(values) // BLOCK
+    candidates = np.arange(len(values))
+    if count <= columns:
+        # As many columns reach the count-th largest of their peaks, so as many values do.
+        peaks = values[: columns * BLOCK].reshape(BLOCK, columns).max(0)
+        candidates = np.flatnonzero(values >= np.partition(peaks, -count)[-count])
+    if len(candidates) < count:  # NaN among the peaks
+        return candidates
+    few = values[candidates]
+    kept: Places = candidates[few >= np.partition(few, -count)[-count]]
+    return kept
 
 
-def _keep_nucleus(logits: Tensor, params: Rows[SamplingParams]) -> Tensor:
-    """Put -inf outside the smallest set whose probability reaches each row's top-p."""
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    before = ordered.softmax(-1).cumsum(-1).roll(1, dims=-1)
-    before[:, 0] = 0.0
-    top_p = torch.tensor([row.top_p for row in params], device=logits.device)
-    # A row without top-p keeps everything, also where its cumulative sum rounds up to 1.
-    cuts = torch.tensor([row.top_p < 1.0 for row in params], device=logits.device)
-    dropped = (before >= top_p[:, None]) & cuts[:, None]
-    dropped[:, 0] = False  # the likeliest stays, also where top-p rounds down to 0
-    return logits.masked_fill(dropped.gather(-1, order.argsort(-1)), -torch.inf)
+def _nucleus(values: Floats, top_p: float) -> Places:
+    """Places, ascending, of the smallest set of likeliest tokens whose probability is top-p."""
+    weights = _weights(values)
+    total = float(weights.sum(dtype=np.float64))
+    # All tokens below an equal share of what may be dropped could be dropped together.
+    likely = np.flatnonzero(weights >= 0.5 * (1.0 - top_p) * total / len(values))
+    if not len(likely):
+        return likely
+    few = values[likely]
+    ordered = np.sort(few)[::-1]
+    cumulative = _weights(ordered).cumsum(dtype=np.float64)
+    count = 1 + int(np.searchsorted(cumulative[:-1], top_p * total))
+    edge = ordered[count - 1]
+    is_kept, at_edge = few > edge, np.flatnonzero(few == edge)
+    is_kept[at_edge[: count - np.count_nonzero(is_kept)]] = True  # of equals the first ones
+    kept: Places = likely[is_kept]
+    return kept
+
+
+def _near_the_likeliest(values: Floats, min_p: float) -> Places:
+    """Places of what has this share of the likeliest token's probability."""
+    return np.flatnonzero(values >= values.max() + np.float32(math.log(min_p)))
+
+
+def _weights(values: Floats) -> Floats:
+    """Probabilities before they are divided by their sum; in full where it costs nothing."""
+    if len(values) <= EXACT_TOKENS:
+        values = values.astype(np.float64)
+    weights: Floats = np.exp(values - values.max())
+    return weights
+
+
+def _invert(values: Floats, uniform: float) -> int:
+    """Place at which the cumulative distribution passes a uniform number.
+
+    Many tokens are summed up in blocks first: one in some millions of draws falls to the neighbour
+    of its token by definition, the same one whatever shares the batch.
+    """
+    weights = _weights(values)
+    if len(weights) <= EXACT_TOKENS:
+        cumulative = weights.cumsum()
+        return _first_beyond(cumulative, uniform * cumulative[-1])
+    sums = np.add.reduceat(weights, np.arange(0, len(weights), BLOCK))
+    cumulative = sums.cumsum(dtype=np.float64)
+    threshold = uniform * cumulative[-1]
+    block = _first_beyond(cumulative, threshold)
+    before = cumulative[block - 1] if block else 0.0
+    within = weights[block * BLOCK : (block + 1) * BLOCK].cumsum(dtype=np.float64)
+    return block * BLOCK + _first_beyond(within, threshold - before)
+
+
+def _first_beyond(cumulative: Floats, threshold: float) -> int:
+    """First place beyond a threshold, which is below the end but for rounding: it has weight."""
+    threshold = min(threshold, np.nextafter(cumulative[-1], 0.0))
+    return min(int(cumulative.searchsorted(threshold, side="right")), len(cumulative) - 1)
