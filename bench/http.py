@@ -47,6 +47,7 @@ from service.engine.request import (
     TokenGenerated,
 )
 from service.engine.served import Checkpoint, ServedModel
+from service.runtime import Runtime
 from service.server import server_config
 from service.settings import Settings
 
@@ -181,7 +182,9 @@ def plain_app(kind: str) -> tuple[FastAPI, Settings]:
             for _ in range(NEW_TOKENS):
                 yield TokenEvent(token_id=await queue.get(), text=TEXT)
 
-    return app, Settings(port=0, log_level="warning")
+    settings = Settings(port=0, log_level="warning")
+    app.state.runtime = Runtime(settings)  # connections count their refusals in it
+    return app, settings
 
 
 def serve(kind: str) -> None:

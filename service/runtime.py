@@ -7,6 +7,7 @@ thread hands its turns to the loop.
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -51,7 +52,7 @@ class Runtime:
         endpoint = settings.otlp_endpoint
         self.traces = None if endpoint is None else traces.connect(endpoint, self.clock)
         self.switchboard = Switchboard(self.metrics, self.admission, self.traces)
-        self.worker = Worker(self._on_turn, self.clock, let_loop_first)
+        self.worker = Worker(self._on_turn, self.clock, let_loop_first, self._on_death)
         self.catalog = Catalog(settings.volume, open_file)
         self.residency = Residency(
             ResidencyOptions(
@@ -172,9 +173,18 @@ class Runtime:
 
     def _on_turn(self, turn: Turn) -> None:
         """Hand a turn from the worker's thread to the event loop."""
+        self._tell_loop(lambda: self.switchboard.on_turn(turn))
+
+    def _on_death(self) -> None:
+        """Let nobody wait for an engine that has ended, and whoever watches the service know."""
+        self.admission.is_broken = True
+        self._tell_loop(lambda: self.switchboard.fail_all(self.clock()))
+
+    def _tell_loop(self, what: Callable[[], None]) -> None:
+        """Have something done in the event loop; from the worker's thread."""
         assert self._loop is not None, "the worker starts after the loop is known"
         try:
-            self._loop.call_soon_threadsafe(self.switchboard.on_turn, turn)
+            self._loop.call_soon_threadsafe(what)
         except RuntimeError:  # the loop is closed: the process is ending and nobody listens
             return
 

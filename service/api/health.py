@@ -8,16 +8,19 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 
 from service.api.dependencies import RuntimeDep
+from service.api.limits import BROKEN
 from service.api.schemas import CheckpointName, Health, Version
 from service.errors import NotReady
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/healthz")
-async def healthz() -> Health:
-    """Alive: 200 as long as the process answers, also while no model is served."""
-    return Health(status="ok")
+@router.get("/healthz", response_model=Health, responses={503: {"model": Health}})
+async def healthz(runtime: RuntimeDep) -> Response:
+    """Alive: 200 also while no model is served; 503 where only a restart helps."""
+    if runtime.admission.is_broken:
+        return JSONResponse(Health(status="broken", reason=BROKEN).model_dump(), 503)
+    return JSONResponse(Health(status="ok").model_dump())
 
 
 @router.get("/health", response_model=Health, responses={503: {"model": Health}})
@@ -35,6 +38,8 @@ async def readyz(runtime: RuntimeDep) -> Response:
         reason = runtime.catalog.from_inside(error.message)
     if runtime.admission.is_draining:
         reason = "the service is shutting down"
+    if runtime.admission.is_broken:
+        reason = BROKEN
     status = Health(
         status="ready" if reason is None else "not_ready", reason=reason, checkpoint=checkpoint
     )

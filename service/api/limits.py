@@ -4,7 +4,16 @@ import collections
 import dataclasses
 import math
 
-from service.errors import ContextExceeded, Draining, InvalidRequest, QueueFull, TooManyRequests
+from service.errors import (
+    ContextExceeded,
+    Draining,
+    InvalidRequest,
+    NotReady,
+    QueueFull,
+    TooManyRequests,
+)
+
+BROKEN = "the engine has ended by a bug; the service has to be restarted"
 
 LEARNING_RATE = 0.1
 """Weight of the newest request in what is known of recent ones."""
@@ -32,15 +41,21 @@ class Admission:
         self._mean_service_s = 1.0
         self._mean_tokens = 1.0
         self.is_draining = False
+        self.is_broken = False
+        """Whether the engine has ended by a bug, so that nobody can be answered any more."""
 
     def check(self, client: str, num_tokens: int = 0, num_requests: int = 1) -> None:
-        """Raise ``Draining``, ``QueueFull`` or ``TooManyRequests`` unless so many may come in.
+        """Raise ``Draining``, ``NotReady``, ``QueueFull`` or ``TooManyRequests`` if it must not.
+
+        ``NotReady`` is for good: the engine has ended.
 
         ``num_tokens`` is the prompts and output they ask for, where that is known already. Raises
         ``InvalidRequest`` for more at once than could ever be.
         """
         if self.is_draining:
             raise Draining("the service is shutting down")
+        if self.is_broken:
+            raise NotReady(BROKEN)
         limits = self._limits
         max_open = limits.num_slots + limits.max_waiting_requests
         most = min(max_open, limits.max_requests_per_client or max_open)

@@ -20,9 +20,11 @@ from service.api.limits import Admission
 from service.engine.request import (
     Event,
     Finished,
+    FinishReason,
     GenerationRequest,
     PromptScored,
     Started,
+    StepStats,
     TokenGenerated,
 )
 from service.engine.served import ServedModel
@@ -156,6 +158,14 @@ class Switchboard:
         """End every open request before the next step; their clients are told."""
         for reply in self._replies.values():
             reply.close()
+
+    def fail_all(self, now: float) -> None:
+        """End every open request here: nothing more comes from the engine."""
+        message = "the engine has ended"
+        ends: list[Event] = [
+            Finished(name, FinishReason.ERROR, message=message) for name in self._replies
+        ]
+        self.on_turn(Turn(ends, now, now, StepStats()))
 
     def on_turn(self, turn: Turn) -> None:
         """Deliver what one turn of the worker brought; called in the event loop."""

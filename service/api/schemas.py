@@ -156,7 +156,7 @@ class ErrorBody(Schema):
 class Health(Schema):
     """Answer of the health routes."""
 
-    status: Literal["ok", "ready", "not_ready"]
+    status: Literal["ok", "broken", "ready", "not_ready"]
     reason: str | None = None
     checkpoint: str | None = None
 

@@ -48,9 +48,11 @@ class Worker:
         on_turn: Callable[[Turn], None],
         clock: Callable[[], float],
         begin: Callable[[], None] = lambda: None,
+        on_death: Callable[[], None] = lambda: None,
     ) -> None:
-        """``begin`` is called first in the thread, to settle its manners."""
+        """``begin`` comes first in the thread, to settle its manners; ``on_death`` after a bug."""
         self._begin = begin
+        self._on_death = on_death
         self._on_turn = on_turn
         self._clock = clock
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
@@ -96,8 +98,12 @@ class Worker:
 
     def _run(self) -> None:
         self._begin()
-        while not self._stopping:
-            self._take_turn()
+        try:
+            while not self._stopping:
+                self._take_turn()
+        except Exception:  # in our own books, not in a model's step: they are not to be trusted
+            logger.exception("the engine's thread has ended; the service has to be restarted")
+            self._on_death()
 
     def _take_turn(self) -> None:
         """One step of every engine; a function of its own, so that no local outlives a model."""

@@ -19,6 +19,9 @@ from serving import (
 )
 from toys import publish_toy
 
+from service.engine.engine import Engine
+from service.engine.request import StepStats
+
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
@@ -241,6 +244,30 @@ def test_a_model_that_fails_in_the_middle_of_a_stream_is_its_last_event(
     assert metrics.by_label("requests_total", "outcome")["error"] == 1
     assert metrics.value("num_requests_running") == 0
     assert metrics.value("kv_cache_usage_ratio") == 0
+
+
+def test_an_engine_that_ends_by_a_bug_lets_nobody_wait_and_is_seen(
+    gated: GatedService, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streaming = pool.submit(stream_generate, gated.client, prompt="01", seed=1)
+    waiting = pool.submit(post, gated)
+    wait_until(lambda: gated.runtime.switchboard.num_open == 2, "one runs and one waits")
+    gated.decoder.release(2)
+    gated.wait_for_steps(3)
+
+    def lose_count(self: Engine) -> StepStats:
+        raise AssertionError("a slot too many")
+
+    monkeypatch.setattr(Engine, "stats", lose_count)
+    gated.decoder.open()
+    check_told(streaming.result(), "generation_failed")
+    check(waiting.result(), 500, "generation_failed")
+    check(post(gated), 503, "not_ready")
+    for path in ("/healthz", "/readyz", "/health"):
+        response = gated.client.get(path)
+        assert response.status_code == 503
+        assert "has to be restarted" in response.json()["reason"]
+    assert gated.metrics().by_label("requests_total", "outcome")["error"] == 2
 
 
 def test_shutting_down_in_the_middle_of_a_stream_is_its_last_event(
