@@ -27,6 +27,7 @@ from service.api.entrance import REQUEST_ID_HEADER, ArrivalMiddleware
 from service.api.errors import install_error_handlers
 from service.api.faults import FaultMiddleware
 from service.api.guard import HEALTH, METRICS, KeyMiddleware, say_keys_in_schema
+from service.api.page import complete_page
 from service.runtime import Runtime
 from service.settings import Settings
 from service.traces import QUIET_ROUTES
@@ -73,6 +74,7 @@ def app_over(runtime: Runtime) -> FastAPI:
     install_error_handlers(app)
     for room in (generate, openai, tgi, tokens, models, checkpoints, history, health, home):
         app.include_router(room.router)
+    complete_page(app)
     return app
 
 

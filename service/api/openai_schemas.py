@@ -6,7 +6,7 @@ vLLM's names. What we lack is refused by name unless it has the value that means
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.api.ask import Ask, Chat
@@ -98,12 +98,6 @@ def _as_prompts(value: object) -> object:
 class CompletionRequest(OpenAIFields):
     """Body of ``POST /v1/completions``."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"prompt": "First Citizen:", "max_tokens": 64, "temperature": 0.8}]
-        }
-    )
-
     prompt: Annotated[
         list[Text | list[TokenId]],
         BeforeValidator(
@@ -171,14 +165,6 @@ class Message(Schema):
 
 class ChatRequest(OpenAIFields):
     """Body of ``POST /v1/chat/completions``."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 64}
-            ]
-        }
-    )
 
     messages: list[Message] = Field(min_length=1, description="The chat so far.")
     max_tokens: int | None = Field(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from service.api.ask import Ask
 from service.api.fields import MAX_TOP_LOGPROBS, SamplingFields, Schema, Text
@@ -13,12 +13,6 @@ DEFAULT_NEW_TOKENS = 128
 
 class GenerateRequest(SamplingFields):
     """Body of ``POST /generate``."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"prompt": "First Citizen:", "max_new_tokens": 64, "temperature": 0.8}]
-        }
-    )
 
     prompt: Text = Field(description="Text to continue.")
     max_new_tokens: int = Field(

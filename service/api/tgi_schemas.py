@@ -6,7 +6,7 @@ Source: the OpenAPI document of huggingface/text-generation-inference, version 3
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from lm.sampling import MAX_SEED, MAX_TEMPERATURE, RANGES, SamplingParams
 from service.api.ask import Ask
@@ -97,12 +97,6 @@ class TGIParameters(Schema):
 
 class TGIRequest(Schema):
     """Body of TGI's routes; ``stream`` counts on ``POST /`` and ``POST /generate``."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"inputs": "First Citizen:", "parameters": {"max_new_tokens": 64}}]
-        }
-    )
 
     inputs: Text = Field(description="Text to continue.")
     parameters: TGIParameters = Field(default_factory=lambda: TGIParameters.model_validate({}))
