@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 KEY_VARIABLE = "NESTLING_PLAYGROUND_API_KEY"
 EPILOG = f"""\
@@ -12,7 +13,8 @@ examples:
       the page on http://127.0.0.1:7860, over a service on http://127.0.0.1:8000
   python -m playground --service http://service:8000 --host 0.0.0.0 --port 7860
 
-A service with keys is asked with the one in the environment variable {KEY_VARIABLE}.
+A service with keys is asked with the one in --api-key-file, else in the environment variable
+{KEY_VARIABLE}.
 """
 
 
@@ -29,6 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
         default="http://127.0.0.1:8000",
         metavar="URL",
         help="of the service (default: http://127.0.0.1:8000)",
+    )
+    parser.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="with a key of the service; of several, as its api_keys has them, the first is taken",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
@@ -48,12 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not call.service.startswith(("http://", "https://")):
         sys.stderr.write(f"playground: --service {call.service!r} is no http:// address\n")
         return 2
+    try:
+        api_key = read_key(call.api_key_file)
+    except ValueError as error:
+        sys.stderr.write(f"playground: --api-key-file {error}\n")
+        return 2
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from playground.actions import Actions
     from playground.client import Service
     from playground.page import CSS, THEME, build_page
 
-    service = Service(url=call.service, api_key=os.environ.get(KEY_VARIABLE))
+    service = Service(url=call.service, api_key=api_key)
     page = build_page(Actions(service)).queue(default_concurrency_limit=call.concurrency)
     page.launch(
         server_name=call.host,
@@ -64,6 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         footer_links=[],
     )
     return 0
+
+
+def read_key(path: Path | None) -> str | None:
+    """The first key of a file, else the environment's; ``ValueError`` for a file without one."""
+    if path is None:
+        return os.environ.get(KEY_VARIABLE)
+    try:
+        keys = path.read_text("utf-8").replace(",", " ").split()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    if not keys:
+        raise ValueError(f"{path}: it has no key")
+    return keys[0]
 
 
 if __name__ == "__main__":

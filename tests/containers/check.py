@@ -123,7 +123,6 @@ def engine() -> Iterator[tuple[dict[str, str], list[str]]]:
         "COMPOSE_FILE": "compose.yaml:compose.keys.yaml",
         "COMPOSE_PROFILES": "playground",
         "RECIPE": "tiny",
-        "NESTLING_PLAYGROUND_API_KEY": API_KEY,
         "NESTLING_PLAYGROUND_URL": PLAYGROUND,
     }
     if subprocess.run(["docker", "info"], capture_output=True).returncode == 0:

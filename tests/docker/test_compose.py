@@ -1,5 +1,6 @@
 """Dockerfile and compose files say what the pages promise; running them is for tests/containers."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from playground.__main__ import KEY_VARIABLE
+from playground.__main__ import build_parser
 from service.server import CLOSE_CONNECTIONS_S
 from service.settings import Settings
 
@@ -117,7 +118,18 @@ def test_only_the_playground_waits_for_a_checkpoint() -> None:
 def test_the_playground_is_there_when_it_is_asked_for() -> None:
     asked_for = {name for name, service in SERVICES.items() if "profiles" in service}
     assert asked_for == {"playground", "ready"}
-    assert SERVICES["playground"]["environment"] == [KEY_VARIABLE]
+    keys = yaml.safe_load((ROOT / "compose.keys.yaml").read_text())["services"]["playground"]
+    for command in (shipped_command("playground"), keys["command"]):
+        call = build_parser().parse_args(command)
+        assert (call.service, call.host, call.port) == ("http://service:8000", "0.0.0.0", 7860)
+    assert str(call.api_key_file) == f"/run/secrets/{keys['secrets'][0]}"
+
+
+def shipped_command(name: str) -> list[str]:
+    """Arguments that an image passes by default."""
+    found = re.search(r"^CMD (\[.+\])$", stage(name), re.M)
+    assert found is not None
+    return list(json.loads(found[1]))
 
 
 def test_variables_are_settings_and_keys_are_secrets() -> None:
