@@ -112,6 +112,21 @@ EXAMPLES: Mapping[str, Example] = {
     ),
     "/": Example(body=INPUTS, answer=[TGI_ANSWER], last_event=TGI_EVENT, ends_with_done=False),
     "/generate_stream": Example(body=INPUTS, last_event=TGI_EVENT, ends_with_done=False),
+    "/info": Example(
+        answer={
+            "model_id": NAME,
+            "model_sha": FINGERPRINT,
+            "model_dtype": "int8",
+            "model_device_type": "cpu",
+            "max_concurrent_requests": 288,
+            "max_best_of": 1,
+            "max_stop_sequences": 16,
+            "max_input_tokens": 2047,
+            "max_total_tokens": 2048,
+            "router": "nestling",
+            "version": "0.1.0",
+        }
+    ),
     "/tokenize": Example(
         body={"prompt": "To be"}, answer={"tokens": [51, 78], "count": 2, "max_model_len": 256}
     ),

@@ -46,8 +46,22 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "web_search_options": (),
     "prompt_cache_key": (),
     "safety_identifier": (),
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": ([],),
+    "bad_words": ([],),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "detokenize": (True,),
+    "documents": ([],),
+    "early_stopping": (False,),
+    "include_reasoning": (True,),
+    "priority": (0,),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "thinking_token_budget": (),
+    "truncate_prompt_tokens": (),
 }
-"""Known fields that we lack, with the values that ask for nothing; null never does."""
+"""Fields of OpenAI and vLLM that we lack, with the values that ask for nothing; null never does."""
 
 MESSAGE_NEUTRAL: dict[str, tuple[object, ...]] = dict.fromkeys(
     ("tool_calls", "function_call", "refusal", "audio", "annotations", "name", "tool_call_id"),

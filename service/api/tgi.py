@@ -1,5 +1,6 @@
 """TGI's routes: ``POST /``, where Hugging Face's client posts, and ``POST /generate_stream``."""
 
+import importlib.metadata
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,8 +11,10 @@ from service.api.answering import Said, VoiceOf, answer
 from service.api.chorus import Chorus
 from service.api.dependencies import RuntimeDep
 from service.api.dialects import tgi_error
+from service.api.fields import MAX_STOP_STRINGS
 from service.api.replies import ReplyEvent
-from service.api.tgi_schemas import TGIError, TGIRequest, TGIResponse
+from service.api.schemas import ErrorBody
+from service.api.tgi_schemas import TGIError, TGIInfo, TGIRequest, TGIResponse
 from service.api.token_text import token_text
 from service.engine.request import Finished, FinishReason, PromptScored, TokenGenerated, TokenScore
 from service.errors import ServiceError
@@ -34,6 +37,23 @@ async def root(body: TGIRequest, request: Request, runtime: RuntimeDep) -> Respo
 async def generate_stream(body: TGIRequest, request: Request, runtime: RuntimeDep) -> Response:
     """Continue a prompt as a stream of events `data:{"index", "token", …}`."""
     return await reply_to(body, request, runtime, stream=True)
+
+
+@router.get("/info", responses={503: {"model": ErrorBody}})
+async def info(runtime: RuntimeDep) -> TGIInfo:
+    """What serves, and its limits."""
+    model, settings = runtime.model(), runtime.settings
+    return TGIInfo(
+        model_id=model.checkpoint.name,
+        model_sha=model.checkpoint.fingerprint,
+        model_dtype=model.dtype,
+        model_device_type=model.device,
+        max_concurrent_requests=settings.num_slots + settings.max_waiting_requests,
+        max_stop_sequences=MAX_STOP_STRINGS,
+        max_input_tokens=model.max_model_tokens - 1,
+        max_total_tokens=model.max_model_tokens,
+        version=importlib.metadata.version("nestling"),
+    )
 
 
 async def reply_to(

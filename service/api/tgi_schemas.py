@@ -156,6 +156,22 @@ class TGIResponse(Schema):
     details: TGIDetails | None = None
 
 
+class TGIInfo(Schema):
+    """Answer of ``GET /info``."""
+
+    model_id: str = Field(description="The checkpoint that is served.")
+    model_sha: str = Field(description="SHA-256 that names every served byte.")
+    model_dtype: str
+    model_device_type: str
+    max_concurrent_requests: int
+    max_best_of: Literal[1] = 1
+    max_stop_sequences: int
+    max_input_tokens: int
+    max_total_tokens: int
+    router: Literal["nestling"] = "nestling"
+    version: str
+
+
 class TGIError(Schema):
     """Every error of TGI's routes."""
 

@@ -60,3 +60,12 @@ def test_chat_completion(service: LiveService, client: InferenceClient) -> None:
         for chunk in client.chat_completion(chat, max_tokens=8, seed=3, stream=True)
     ]
     assert "".join(pieces) == own(service, **body)
+
+
+def test_what_serves_and_whether_it_does(service: LiveService, address: str) -> None:
+    assert service.client.get("/health").status_code == 200
+    client = InferenceClient(model=address, provider="hf-inference")
+    assert client.health_check() is True
+    info = client.get_endpoint_info()
+    assert info["model_id"] == "toy@7"
+    assert info["max_total_tokens"] == info["max_input_tokens"] + 1 == 256

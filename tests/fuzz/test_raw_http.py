@@ -12,6 +12,14 @@ from serving import ServiceProcess
 
 BODY = b'{"prompt": "ab", "max_new_tokens": 2}'
 JSON = b"Host: test\r\nContent-Type: application/json\r\n"
+OTHER_BODIES = {
+    b"/v1/completions": b'{"prompt": ["ab", [5, 6]], "max_tokens": 2, "n": 2, "stream": true}',
+    b"/v1/chat/completions": b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 2}',
+    b"/": b'{"inputs": "ab", "parameters": {"max_new_tokens": 2}}',
+    b"/generate_stream": b'{"inputs": "ab", "parameters": {"max_new_tokens": 2}}',
+    b"/tokenize": b'{"prompt": "ab"}',
+    b"/detokenize": b'{"tokens": [5, 6]}',
+}
 GOOD = (
     b"POST /generate HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s" % (JSON, len(BODY), BODY),
     b"POST /generate HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
@@ -26,6 +34,10 @@ GOOD = (
     % JSON,
     b"OPTIONS * HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     b"HEAD /docs HTTP/1.1\r\nHost: test\r\n\r\n",
+    *(
+        b"POST %s HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s" % (path, JSON, len(body), body)
+        for path, body in OTHER_BODIES.items()
+    ),
 )
 SPLINTERS = (
     b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"\xff\xfe", b"%", b"%00", b"%2e%2e/", b"/../..",

@@ -48,6 +48,7 @@ def test_the_schema_knows_every_route_and_its_errors(service: LiveService) -> No
         "/healthz",
         "/readyz",
         "/health",
+        "/info",
         "/metrics",
         "/version",
     }

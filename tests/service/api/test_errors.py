@@ -159,6 +159,7 @@ ROUTES = {
     "/healthz": {"GET"},
     "/readyz": {"GET"},
     "/health": {"GET"},
+    "/info": {"GET"},
     "/metrics": {"GET"},
     "/version": {"GET"},
     "/": {"GET", "POST"},

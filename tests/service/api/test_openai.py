@@ -295,6 +295,8 @@ def test_json_schemas_and_regexes_hold_on_every_route(client: httpx.Client) -> N
         {"service_tier": "auto"},
         {"store": False},
         {"metadata": None},
+        {"skip_special_tokens": True, "early_stopping": False, "priority": 0, "bad_words": []},
+        {"add_generation_prompt": True, "chat_template_kwargs": {}, "return_token_ids": False},
         {"suffix": None, "temperature": None, "stop": None, "logit_bias": None, "seed": None},
         {"frequency_penalty": 0, "presence_penalty": 0.0, "n": 1, "top_p": 1},
     ],
@@ -313,6 +315,7 @@ def test_a_known_field_at_its_neutral_value_is_accepted(
     [
         ({"temprature": 1}, "temprature", "unknown field 'temprature'"),
         ({"tools": [{"type": "function"}]}, "tools", "tools is not supported here"),
+        ({"priority": 5}, "priority", "priority is not supported here"),
         ({"best_of": 2}, "best_of", "best_of is not supported here"),
         ({"service_tier": "flex"}, "service_tier", "not supported"),
         ({"temperature": 101}, "temperature", "less than or equal to 100"),
