@@ -9,6 +9,7 @@ import pytest
 import yaml
 from tools import require_tool
 
+from service.metrics import Metrics
 from service.server import CLOSE_CONNECTIONS_S
 from service.settings import Settings
 
@@ -101,6 +102,12 @@ def test_variables_are_settings() -> None:
     (container,) = PODS["Deployment/service"]["spec"]["containers"]
     names = {one["name"].removeprefix("NESTLING_").lower() for one in container["env"]}
     assert names <= set(Settings.model_fields)
+
+
+def test_the_autoscaler_asks_for_a_metric_that_exists() -> None:
+    (metric,) = ALL["HorizontalPodAutoscaler/service"]["spec"]["metrics"]
+    name = metric["pods"]["metric"]["name"]
+    assert f"# TYPE {name} gauge" in Metrics(lambda: 0.0).exposition().decode()
 
 
 def test_monitors_and_budgets_find_what_they_mean() -> None:
