@@ -23,6 +23,7 @@ from service import memory
 from service.backend import Backend, BackendOptions, Choice
 from service.catalog import checkpoint_of
 from service.engine.engine import Engine
+from service.engine.profile import Laps
 from service.engine.runner import StepRunner
 from service.engine.served import ServedModel
 from service.gate import CheckpointRefused, check_logits, check_tokenizer, check_weights
@@ -51,9 +52,12 @@ class Loader:
     Raises ``ValueError`` at construction if the options ask for kernels that there are not.
     """
 
-    def __init__(self, options: LoaderOptions, open_file: OpenFile = open_plain) -> None:
+    def __init__(
+        self, options: LoaderOptions, open_file: OpenFile = open_plain, laps: Laps | None = None
+    ) -> None:
         self._options = options
         self._open_file = open_file
+        self._laps = laps
         self._backend = Backend(options.backend)
         self._tokenizers: dict[tuple[str, ...], Tokenizer] = {}
         """The last one, by the hashes of its files."""
@@ -80,6 +84,7 @@ class Loader:
             max_step_tokens=options.backend.max_step_tokens,
             reuse_prefixes=options.reuse_prefixes,
             speculation=options.speculation,
+            laps=self._laps,
         )
         engine.warm_up()
         return ServedModel(

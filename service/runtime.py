@@ -5,6 +5,8 @@ thread hands its turns to the loop.
 """
 
 import asyncio
+import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from service.api.replies import Switchboard
 from service.backend import BackendOptions
 from service.background import let_loop_first
 from service.catalog import Catalog
+from service.engine.profile import Profile
 from service.engine.served import ServedModel
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, NotReady
@@ -32,6 +35,8 @@ from service.refusals import Refusals
 from service.residency import Residency, ResidencyOptions
 from service.settings import Settings
 from service.watcher import CheckpointWatcher, Listeners
+
+logger = logging.getLogger(__name__)
 
 
 class Runtime:
@@ -52,7 +57,13 @@ class Runtime:
         endpoint = settings.otlp_endpoint
         self.traces = None if endpoint is None else traces.connect(endpoint, self.clock)
         self.switchboard = Switchboard(self.metrics, self.admission, self.traces)
-        self.worker = Worker(self._on_turn, self.clock, let_loop_first, self._on_death)
+        self.profile = None if settings.profile is None else Profile(self.clock)
+        self._hand_out: Callable[[Turn], None] = self.switchboard.on_turn
+        if self.profile is not None:
+            self._hand_out = self.profile.watched(self._hand_out)
+        self.worker = Worker(
+            self._on_turn, self.clock, let_loop_first, self._on_death, self.profile
+        )
         self.catalog = Catalog(settings.volume, open_file)
         self.residency = Residency(
             ResidencyOptions(
@@ -64,7 +75,7 @@ class Runtime:
             clock=self.clock,
         )
         library = Library(
-            Loader(loader_options(settings), open_file).load,
+            Loader(loader_options(settings), open_file, self.profile).load,
             gate=Gate(
                 max_bpb_regression=settings.max_bpb_regression,
                 refuse_memorising=settings.refuse_memorising,
@@ -115,8 +126,21 @@ class Runtime:
             self._heartbeat.cancel()
         await asyncio.to_thread(self.watcher.stop)
         await asyncio.to_thread(self.worker.stop)
+        self.write_profile()
         if self.traces is not None:
             await asyncio.to_thread(self.traces.close)
+
+    def write_profile(self) -> None:
+        """Write where steps' time has gone, if that is measured; the file appears whole."""
+        path = self.settings.profile
+        if self.profile is None or path is None:
+            return
+        beside = path.with_name(f".{path.name}.part")
+        try:
+            beside.write_text(json.dumps(self.profile.report(), indent=2) + "\n", "utf-8")
+            beside.replace(path)
+        except OSError as error:
+            logger.warning("cannot write the profile: %s", error)
 
     async def drain(self) -> None:
         """Accept nothing more and wait for what was accepted; after so long, abort it."""
@@ -173,7 +197,7 @@ class Runtime:
 
     def _on_turn(self, turn: Turn) -> None:
         """Hand a turn from the worker's thread to the event loop."""
-        self._tell_loop(lambda: self.switchboard.on_turn(turn))
+        self._tell_loop(lambda: self._hand_out(turn))
 
     def _on_death(self) -> None:
         """Let nobody wait for an engine that has ended, and whoever watches the service know."""

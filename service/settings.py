@@ -191,6 +191,11 @@ class Settings(BaseSettings):
     log_prompts: bool = Field(
         default=False, description="Log what is asked; by default no text of a request is logged."
     )
+    profile: Path | None = Field(
+        None,
+        description="Write where the time of steps goes into this JSON file, at the end and at "
+        "each SIGUSR1; by default it is not measured.",
+    )
     playground_url: str | None = Field(
         None, description="Where the playground is, for the link on the first page."
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
+from service.engine.profile import Laps
 from service.engine.request import (
     Event,
     Finished,
@@ -37,6 +38,7 @@ class Engine:
         max_step_tokens: int,
         reuse_prefixes: bool = True,
         speculation: bool = True,
+        laps: Laps | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self.grammars = Grammars(tokenizer)
@@ -52,6 +54,7 @@ class Engine:
                 max_model_tokens=runner.cache.max_tokens, max_step_tokens=max_step_tokens
             )
         self._last_step = StepStats()
+        self._laps = laps or Laps()
 
     @property
     def is_idle(self) -> bool:
@@ -109,8 +112,11 @@ class Engine:
         events: list[Event] = [Started(s.request_id, s.num_computed) for s in plan.started]
         for target, source, num_tokens in plan.copies:
             self._runner.cache.copy(source, target, num_tokens)
+        self._laps.lap("scheduling")
         output = self._runner.run(plan)
+        self._laps.computed(self._runner)
         drawn = iter(draw(output.logits, plan))
+        self._laps.lap("drawing tokens")
         num_accepted, end = 0, 0
         for chunk, is_finite in zip(plan.chunks, output.is_finite, strict=True):
             row, end = end, end + chunk.num_logits
@@ -121,6 +127,7 @@ class Engine:
             else:
                 events += self._break_off(chunk)
             num_accepted += max(0, chunk.sequence.num_computed - chunk.end + len(chunk.draft))
+        self._laps.lap("making text and events")
         self._last_step = StepStats(
             batch_size=len(plan.chunks),
             num_tokens=sum(chunk.num_tokens for chunk in plan.chunks),

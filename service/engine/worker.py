@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 
 from service.engine.engine import Engine
+from service.engine.profile import WAITING, Laps
 from service.engine.request import (
     Event,
     Finished,
@@ -49,8 +50,10 @@ class Worker:
         clock: Callable[[], float],
         begin: Callable[[], None] = lambda: None,
         on_death: Callable[[], None] = lambda: None,
+        laps: Laps | None = None,
     ) -> None:
         """``begin`` comes first in the thread, to settle its manners; ``on_death`` after a bug."""
+        self._laps = laps or Laps()
         self._begin = begin
         self._on_death = on_death
         self._on_turn = on_turn
@@ -107,13 +110,18 @@ class Worker:
 
     def _take_turn(self) -> None:
         """One step of every engine; a function of its own, so that no local outlives a model."""
+        was_idle = not self._engines
         events = self._take_commands()
+        self._laps.lap(WAITING if was_idle else "commands")
         began_at = self._clock()
         for engine in self._engines:
             events.extend(self._step(engine))
         stats = _total([engine.stats() for engine in self._engines])
         self._engines = [engine for engine in self._engines if not engine.is_idle]
+        self._laps.lap("statistics")
         self._on_turn(Turn(events, began_at, self._clock(), stats))
+        self._laps.lap("telling the event loop")
+        self._laps.end(stats)
 
     def _take_commands(self) -> list[Event]:
         """Carry out what other threads asked for; waits for that while there is no work."""
