@@ -6,7 +6,7 @@ from bench.peers.verdict import ratios
 
 
 def row(peer: str, precision: str, scale: float, peak_gb: float) -> dict[str, object]:
-    rates = {name: 100 * scale for name in ("decode_1", "decode_8", "decode_32", "e2e_8", "e2e_32")}
+    rates = dict.fromkeys(("decode_1", "decode_8", "decode_32", "e2e_8", "e2e_32"), 100 * scale)
     times = {"ttft_512_ms": 100 / scale, "ttft_1024_ms": 200 / scale}
     return {"peer": peer, "precision": precision, **rates, **times, "peak_gb": peak_gb}
 
