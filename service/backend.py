@@ -16,6 +16,9 @@ from lm.decoder import decoder_from_weights
 from lm.device import bfloat16_speedup
 from service import memory
 from service.engine.cache import SlotCache
+from service.engine.graphs.cache import GraphCache
+from service.engine.graphs.cuda import CudaRecorder
+from service.engine.graphs.runner import GraphRunner
 from service.engine.native.cache import NativeCache
 from service.engine.native.library import FORMATS, Library
 from service.engine.native.packing import Packer, why_unsupported
@@ -132,13 +135,17 @@ class Backend:
         tensors = whole(weights, dtype=choice.load_dtype, device=options.device)
         decoder = decoder_from_weights(config, tensors).requires_grad_(requires_grad=False)
         decoder.to(device=options.device, dtype=choice.load_dtype)  # what is no parameter, too
-        cache = SlotCache(
+        num_slots = self._num_slots(config, max_tokens, choice.load_dtype.itemsize)
+        kind = GraphCache if options.device.type == "cuda" else SlotCache
+        cache = kind(
             config,
-            num_slots=self._num_slots(config, max_tokens, choice.load_dtype.itemsize),
+            num_slots=num_slots,
             max_tokens=max_tokens,
             dtype=choice.load_dtype,
             device=options.device,
         )
+        if isinstance(cache, GraphCache):
+            return GraphRunner(decoder, cache, CudaRecorder(options.device))
         return Runner(decoder, cache, self._torch_threads)
 
     def _num_slots(self, config: ModelConfig, max_tokens: int, element_bytes: int) -> int:

@@ -19,7 +19,7 @@ EXTRAS = {
         *("describe", "options", "__main__"),
     },
     "lm": {"chat", "foreign"},
-    "service/engine": {"native", "profile", "sampling", "speculation", "structured"},
+    "service/engine": {"graphs", "native", "profile", "sampling", "speculation", "structured"},
 }
 """Beside the core, by package: what people watch, texts and their tokenizers, imports and exports,
 scaling down, faster forms of what is plain elsewhere (the batched sampler is one
