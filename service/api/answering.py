@@ -20,7 +20,13 @@ from service.api.replies import Reply, ReplyEvent
 from service.api.stream import DONE, KEEP_ALIVE, ClientGone, EventStream, sse, until_gone
 from service.engine.request import Finished, FinishReason, PromptScored, TokenGenerated
 from service.engine.served import Checkpoint
-from service.errors import DeadlineExceeded, Draining, GenerationFailed, ServiceError
+from service.errors import (
+    DeadlineExceeded,
+    Draining,
+    GenerationFailed,
+    InvalidRequest,
+    ServiceError,
+)
 from service.runtime import Runtime
 
 CHECKPOINT_HEADER = "x-nestling-checkpoint"
@@ -168,6 +174,8 @@ def raise_for_reason(event: Finished) -> None:
             raise DeadlineExceeded(
                 event.message or "the request took longer than the service allows"
             )
+        case FinishReason.ERROR if event.is_refusal:
+            raise InvalidRequest(event.message)
         case FinishReason.ERROR:
             raise GenerationFailed(f"the model's step failed: {event.message}")
         case FinishReason.ABORT:

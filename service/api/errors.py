@@ -154,6 +154,8 @@ def _validation_message(kind: str, message: str, param: str | None) -> str:
         return f"unknown field {param!r}"
     if kind == "missing" and param is None:
         return "a JSON body is required"
+    if kind == "model_attributes_type" and param is None:
+        return "the body has to be a JSON object, with content-type: application/json"
     return f"{param}: {message}" if param else message
 
 

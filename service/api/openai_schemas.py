@@ -195,6 +195,18 @@ class ChatRequest(OpenAIFields):
         description="Score so many of the likeliest tokens beside each; needs `logprobs`.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_limit(cls, body: object) -> object:
+        if not isinstance(body, dict):
+            return body
+        old, new = body.get("max_tokens"), body.get("max_completion_tokens")
+        if old is None or new is None:
+            return body
+        if old != new:
+            raise refuse("max_completion_tokens", "max_tokens is its old name, and says otherwise")
+        return {name: value for name, value in body.items() if name != "max_tokens"}
+
     @model_validator(mode="after")
     def _top_needs_logprobs(self) -> Self:
         if self.top_logprobs and not self.logprobs:

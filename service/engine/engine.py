@@ -187,11 +187,12 @@ class Engine:
         score = None
         if request.logprobs is not None:
             (score,) = score_rows(logits[None], [token_id], request.logprobs)
+        if constraint is not None and not constraint.accept(token_id):
+            ended = self._end(sequence, FinishReason.ERROR, constraint.problem)
+            return [dataclasses.replace(ended, is_refusal=True)]
         ends = token_id in sequence.end_ids
         if ends and not (request.include_stop and token_id in request.stop_token_ids):
             return [dataclasses.replace(self._end(sequence, FinishReason.STOP), score=score)]
-        if constraint is not None and not constraint.accept(token_id):
-            return [self._end(sequence, FinishReason.ERROR, constraint.problem)]
         sequence.output_ids.append(token_id)
         is_late = len(sequence.output_ids) > request.min_new_tokens
         text, stopped = sequence.text.push(token_id, may_stop=is_late)

@@ -111,6 +111,8 @@ class Finished:
     """Whether a stop string ended it."""
     score: TokenScore | None = None
     """Of the end token that was chosen and is no part of the answer, where tokens are scored."""
+    is_refusal: bool = False
+    """Whether an ``ERROR`` is the request's own fault: its structure is too much."""
     is_final = True
 
 

@@ -9,13 +9,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 
 from lm.tokenizer import Tokenizer
 
 MAX_REASON = 300
 """Characters of the library's reason why a grammar is none."""
+NOTHING_FITS = "NoExtensionBias"
+"""How the library says that no token can begin a text."""
+MAX_KEPT = 8
+"""Grammars kept ready, for those that are asked for again and for the answers of one request."""
+MAX_STEP_FUEL = 50_000
+"""The library's measure of work for one token: some milliseconds, in which others wait."""
+MAX_STATES = 20_000
+"""Of a grammar's automaton, of up to two kilobytes each."""
 
 _COMPACT: Any = {
     "whitespace_flexible": False,
@@ -53,13 +61,16 @@ class Constraint:
         logits[len(allowed) :] = -torch.inf
 
     def accept(self, token_id: int) -> bool:
-        """Go on past the chosen token; false if the grammar was too much, see ``problem``."""
-        return self._matcher.consume_token(token_id)
+        """Go on past the chosen token, an end too; false if the grammar was too much.
+
+        ``problem`` says more. What is too much lets nothing but an end follow.
+        """
+        return not self._matcher.is_error() and self._matcher.consume_token(token_id)
 
     @property
     def problem(self) -> str:
         """Why it cannot go on."""
-        return f"the structure is too complex: {self._matcher.get_error()}"
+        return f"the structure is too complex: {_in_a_line(self._matcher.get_error())}"
 
 
 class Grammars:
@@ -67,19 +78,39 @@ class Grammars:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._begun = functools.lru_cache(MAX_KEPT)(self._begin)
 
     def check(self, grammar: str) -> None:
-        """Raise ``ValueError`` with the library's reason if a grammar is none."""
-        problem = LLMatcher.validate_grammar(grammar, self._trie)
-        if problem and not problem.startswith("WARNING"):
-            lines = [line.strip() for line in problem.splitlines() if line.strip(" ^|")]
-            raise ValueError(" ".join(lines)[:MAX_REASON])
+        """Raise ``ValueError`` if a grammar is none, allows no text or takes too much to begin.
+
+        What it takes to read it and to find its first tokens is spent here, in the caller's thread.
+        """
+        problem = self._begun(grammar).get_error()
+        if problem.startswith(NOTHING_FITS):
+            raise ValueError("no text has it")
+        if problem:
+            raise ValueError(_in_a_line(problem))
 
     def begin(self, grammar: str) -> Constraint:
         """Stand at the beginning of a grammar that was checked."""
-        return Constraint(LLMatcher(self._trie, grammar, log_level=0))
+        return Constraint(self._begun(grammar).deep_copy())
+
+    def _begin(self, grammar: str) -> LLMatcher:
+        limits = LLParserLimits(
+            step_lexer_fuel=MAX_STEP_FUEL, max_lexer_states=MAX_STATES, verbose_errors=False
+        )
+        matcher = LLMatcher(self._trie, grammar, log_level=0, limits=limits)
+        if not matcher.is_error():
+            matcher.compute_logit_bias()
+        return matcher
 
     @functools.cached_property
     def _trie(self) -> LLTokenizer:
         ends = list(self._tokenizer.eos_token_ids)
         return LLTokenizer(self._tokenizer.backend.to_str(), eos_token=ends or None)
+
+
+def _in_a_line(problem: str) -> str:
+    """A reason of the library's, without its drawings and all of it that few would read."""
+    lines = [line.strip() for line in problem.splitlines() if line.strip(" ^|")]
+    return " ".join(lines)[:MAX_REASON]

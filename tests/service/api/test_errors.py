@@ -106,7 +106,7 @@ def test_a_body_that_is_no_request_is_422(client: httpx.Client, content: bytes) 
 def test_a_form_instead_of_json_is_422(client: httpx.Client) -> None:
     response = client.post("/generate", data={"prompt": "a"})
     assert response.status_code == 422
-    check_shape(response)
+    assert "content-type: application/json" in check_shape(response)["message"]
 
 
 @pytest.mark.parametrize(

@@ -405,6 +405,25 @@ def test_chats_that_make_no_sense(client: httpx.Client, body: dict[str, Any], me
     assert message in refused(client, "chat/completions", **body)["message"]
 
 
+def test_both_names_of_a_chats_limit_have_to_say_the_same(client: httpx.Client) -> None:
+    assert chat(client, max_tokens=3, max_completion_tokens=3)["usage"]["completion_tokens"] == 3
+    error = refused(client, "chat/completions", max_tokens=3, max_completion_tokens=4)
+    assert error["param"] == "max_completion_tokens"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_structure_that_is_too_much_is_the_callers_fault(
+    client: httpx.Client, stream: bool
+) -> None:
+    """In a line, without what the library was about to do."""
+    error = refused(client, "completions", regex="(a{1000}){1000}", stream=stream)
+    assert "too complex" in error["message"]
+    assert len(error["message"]) < 400
+    assert "<state>" not in error["message"]
+    nothing = refused(client, "completions", regex=r"[^\s\S]", stream=stream)
+    assert "no text has it" in nothing["message"]
+
+
 def test_a_stop_string_reports_stop_and_may_be_included(client: httpx.Client) -> None:
     text = complete(client, max_tokens=60, seed=3)["choices"][0]["text"]
     stop = text[12:15]

@@ -256,11 +256,35 @@ def test_a_regex_holds(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "grammar", [regex_grammar("(a"), schema_grammar({"type": "nope"}), "start: nonsense["]
+    "grammar",
+    [
+        regex_grammar("(a"),
+        regex_grammar(r"[^\s\S]"),
+        schema_grammar({"type": "nope"}),
+        schema_grammar({"$ref": "#"}),
+        "start: nonsense[",
+    ],
 )
 def test_what_is_no_grammar_is_refused(grammar: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         Grammars(toy_tokenizer()).check(grammar)
+
+
+def test_a_structure_that_is_too_much_ends_its_request_and_says_whose_fault_it_is() -> None:
+    ended = end(alone(grammar=regex_grammar("(a{1000}){1000}")))
+    assert (ended.reason, ended.is_refusal) == (FinishReason.ERROR, True)
+    assert ended.message.startswith("the structure is too complex: ")
+
+
+def test_an_end_is_no_way_out_of_a_structure_that_failed() -> None:
+    """Where it is too much the library lets an end follow, and the text would pass for whole."""
+    grammars = Grammars(toy_tokenizer())
+    constraint = grammars.begin(regex_grammar("ab"))
+    assert not constraint.accept(toy_tokenizer().encode("x")[0])
+    assert not constraint.accept(0)
+    whole = grammars.begin(regex_grammar("a{1,3}"))
+    assert whole.accept(toy_tokenizer().encode("a")[0])
+    assert whole.accept(0)
 
 
 def test_what_is_one_is_not() -> None:
