@@ -103,7 +103,7 @@ class Library:
         return next((m for m in models if m.checkpoint.fingerprint == fingerprint), None)
 
     def _load_beside(self, step: Step) -> ServedModel:
-        self._residency.make_room(2 * weights_bytes(step))  # as read, and as served
+        self._residency.make_room(2 * weights_bytes(step))  # 16 bits may be served as 32
         try:
             model = self._load(step)
         except (MemoryError, torch.OutOfMemoryError) as error:
