@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm.attention import Attend, CausalAttention
@@ -82,7 +81,8 @@ class Decoder(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., C], in their dtype."""
-        return F.linear(hidden, self.lm_head.weight)
+        out: Tensor = self.lm_head(hidden)
+        return out
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Logits [B, T, V] of whole rows under plain causal attention."""

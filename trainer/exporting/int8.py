@@ -8,15 +8,16 @@ one whose files that notebook's readers (and our import) know.
 """
 
 import importlib.util
+import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from lm.decoder import Decoder, decoder_from_weights
-from lm.volume.content import WEIGHTS_FILE
+from lm.hf_config import to_hf
+from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
 from trainer.exporting.directory import write_directory
 from trainer.exporting.opened import Opened, in_nestling, in_transformers, quietly
 from trainer.exporting.source import Source
@@ -39,6 +40,8 @@ def write_int8(source: Source, directory: Path) -> None:
     with quietly():
         state = quantized(source).state_dict()
     torch.save({"state_dict": state}, directory / QUANTIZED_FILE)
+    (directory / CONFIG_FILE).write_text(json.dumps(to_hf(source.config), indent=2), "utf-8")
+    source.tokenizer.save(directory)
 
 
 def read_int8(source: Source, directory: Path) -> Opened:
@@ -46,10 +49,10 @@ def read_int8(source: Source, directory: Path) -> Opened:
     if source.config.is_llama:
         return in_transformers(directory)
     with quietly():
-        decoder: Any = quantized(source)
+        decoder = quantized(source)
         content = torch.load(directory / QUANTIZED_FILE, weights_only=True)
         decoder.load_state_dict(content["state_dict"])
-    return in_nestling(decoder, head=decoder.lm_head)
+    return in_nestling(decoder)
 
 
 def quantized(source: Source) -> Decoder:

@@ -29,20 +29,15 @@ class Opened:
     """Tokens made greedily after a prompt, at most so many; ``None`` where speed says nothing."""
 
 
-def in_nestling(decoder: Decoder, head: Callable[[Tensor], Tensor] | None = None) -> Opened:
-    """Our own decoder; its slow generator's speed would say nothing of the file."""
-    from lm.attention import CausalAttention
-
-    def logits(token_ids: Tensor) -> Tensor:
-        hidden = decoder.hidden(token_ids, torch.arange(token_ids.shape[1]), CausalAttention(0.0))
-        return (head or decoder.head)(hidden)
+def in_nestling(decoder: Decoder) -> Opened:
+    """Our own decoder, by its slow generator."""
 
     def made(prompt_ids: Sequence[int], limit: int) -> int:
         params = SamplingParams(temperature=0.0)
         return sum(1 for _ in generate(decoder, prompt_ids, params, max_new_tokens=limit))
 
     decoder.eval()
-    return Opened(tool="nestling", logits=logits, generate=None if head else made)
+    return Opened(tool="nestling", logits=decoder, generate=made)
 
 
 def in_transformers(directory: Path) -> Opened:

@@ -10,12 +10,21 @@ from pathlib import Path
 
 import yaml
 
+import lm
 from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
 from trainer.exporting.card import CARD_FILE
+from trainer.exporting.int8 import QUANTIZED_FILE
 
 APP = Path(__file__).with_name("space_app.py")
-MODEL_TYPES = ("llama", "gpt2")
-REQUIREMENTS = ("torch", "transformers", "safetensors", "gradio")
+OURS = "nestling"
+MODEL_TYPES = ("llama", "gpt2", OURS)
+WEIGHTS = (WEIGHTS_FILE, QUANTIZED_FILE)
+REQUIREMENTS = ("torch", "safetensors", "gradio")
+DECODER = (
+    *("__init__", "attention", "config", "decoder", "hf_config"),
+    *("incremental", "layers", "rotary", "sampling", "tokenizer"),
+)
+"""Modules of ``lm`` that the app imports where transformers has no class."""
 
 EXAMPLES = """\
 examples:
@@ -26,7 +35,8 @@ examples:
   hf upload me/tiny-space ./tiny-space --repo-type space
       publishes it
 
-EXPORT is what export wrote as hf, fp16, bf16 or int8, of an architecture that transformers has.
+EXPORT is what export wrote as hf, fp16, bf16 or int8. Where transformers has no class for its
+architecture, nestling's own decoder is copied into the Space.
 """
 
 
@@ -47,9 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def write_space(export: Path, output: Path, *, title: str) -> None:
-    """Write app, requirements, card and a copy of the model.
+    """Write app, requirements, card, a copy of the model and, where it is needed, the decoder.
 
-    Raises ``ValueError`` if the directory is no export that transformers opens.
+    Raises ``ValueError`` if the directory is no export that the app opens.
     """
     if output.exists():
         raise ValueError(f"--output {output} is there already; name another")
@@ -57,7 +67,13 @@ def write_space(export: Path, output: Path, *, title: str) -> None:
     output.mkdir(parents=True)
     shutil.copytree(export, output / "model")
     shutil.copyfile(APP, output / "app.py")
-    names = [*REQUIREMENTS, *(["torchao"] if "quantization_config" in config else [])]
+    names = [*REQUIREMENTS, "tokenizers" if config["model_type"] == OURS else "transformers"]
+    if config["model_type"] == OURS:
+        (output / "lm").mkdir()
+        for module in DECODER:
+            shutil.copyfile(Path(lm.__file__).with_name(f"{module}.py"), output / f"lm/{module}.py")
+    if "quantization_config" in config:
+        names.append("torchao")
     pins = [f"{name}=={_version(name)}\n" for name in names]
     (output / "requirements.txt").write_text("".join(pins), "utf-8")
     (output / CARD_FILE).write_text(_card(export, title), "utf-8")
@@ -65,15 +81,14 @@ def write_space(export: Path, output: Path, *, title: str) -> None:
 
 def _config(export: Path) -> dict[str, object]:
     path = export / CONFIG_FILE
-    if not path.is_file() or not (export / WEIGHTS_FILE).is_file():
+    if not path.is_file() or not any((export / name).is_file() for name in WEIGHTS):
         raise ValueError(
-            f"{export} has no {CONFIG_FILE} and {WEIGHTS_FILE}: export as hf, fp16, bf16 or int8"
+            f"{export} has no {CONFIG_FILE} and weights: export as hf, fp16, bf16 or int8"
         )
     config: dict[str, object] = json.loads(path.read_text("utf-8"))
     if config.get("model_type") not in MODEL_TYPES:
         raise ValueError(
-            f"{export}: transformers, which the Space's app uses, has no class for model_type "
-            f"{config.get('model_type')!r}"
+            f"{export}: model_type {config.get('model_type')!r} is none that export writes"
         )
     return config
 

@@ -1,5 +1,6 @@
 """``python -m trainer space``: what is written, and (slow) that it runs and answers by itself."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,15 +12,40 @@ from serving.waiting import wait_until
 from tools import free_port
 from toys import publish_toy, toy_config
 
+from lm.config import ModelConfig
+from lm.decoder import decoder_from_weights
+from lm.generate import generate
+from lm.sampling import SamplingParams
+from lm.volume import list_steps
 from trainer.__main__ import main
+from trainer.exporting.int8 import quantized
+from trainer.exporting.opened import quietly
+from trainer.exporting.source import read_source
+from trainer.recipes import load_recipe
 
 pytest.importorskip("gradio")
 pytest.importorskip("torchao")
 
+from trainer.exporting.space_app import load
 
-def write(directory: Path, form: str) -> Path:
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+SIZES += ("num_attention_heads", "max_position_embeddings")
+
+
+def scaled_down(recipe: str) -> ModelConfig:
+    """A recipe's architecture, its parts as they are and its sizes a toy's."""
+    toy = toy_config()
+    config = load_recipe(recipe).model
+    return dataclasses.replace(
+        config,
+        **{name: getattr(toy, name) for name in SIZES},
+        num_key_value_heads=4 if config.num_key_value_heads == config.num_attention_heads else 2,
+    )
+
+
+def write(directory: Path, form: str, config: ModelConfig | None = None) -> Path:
     """A Space around a toy in this format."""
-    publish_toy(directory / "volume", "toy", 7)
+    publish_toy(directory / "volume", "toy", 7, config=config or toy_config())
     export, space = directory / f"toy-{form}", directory / "space"
     where = ["--volume", str(directory / "volume"), "--output", str(export)]
     assert main(["export", "toy", "--format", form, "--measure-tokens", "0", *where]) == 0
@@ -41,25 +67,57 @@ def test_app_requirements_card_and_model_are_written(tmp_path: Path) -> None:
     assert text.lstrip().startswith("# toy@7")
 
 
-def test_what_is_no_export_for_transformers_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_export_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["space", str(tmp_path), "--output", str(tmp_path / "space")]) == 2
     assert "export as hf, fp16, bf16 or int8" in capsys.readouterr().err
-    config = toy_config(positions="learned", mlp="gelu", num_key_value_heads=4, residual_scale=0.5)
-    publish_toy(tmp_path / "volume", "toy", 7, config=config)
-    export = tmp_path / "export"
-    where = ["--volume", str(tmp_path / "volume"), "--output", str(export)]
-    assert main(["export", "toy", "--format", "fp16", "--measure-tokens", "0", *where]) == 0
-    assert main(["space", str(export), "--output", str(tmp_path / "space")]) == 2
-    assert "no class for model_type 'nestling'" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text('{"model_type": "mistral"}')
+    (tmp_path / "model.safetensors").touch()
+    assert main(["space", str(tmp_path), "--output", str(tmp_path / "space")]) == 2
+    assert "model_type 'mistral' is none that export writes" in capsys.readouterr().err
     assert not (tmp_path / "space").exists()
 
 
+@pytest.mark.parametrize("form", ["fp16", "int8"])
+def test_without_a_class_in_transformers_it_computes_what_our_generator_does(
+    tmp_path: Path, form: str
+) -> None:
+    config = scaled_down("smollm2-135m-learned")
+    space = write(tmp_path, form, config)
+    pins = (space / "requirements.txt").read_text()
+    assert "tokenizers==" in pins
+    assert "transformers" not in pins
+    with quietly():  # quantize_dynamic is deprecated
+        model = load(space / "model")
+    assert model.context == config.max_position_embeddings
+    (step,) = list_steps(tmp_path / "volume" / "toy")
+    source = read_source(step)
+    exact = decoder_from_weights(config, {n: w.half().float() for n, w in source.weights.items()})
+    with quietly():
+        decoder = quantized(source) if form == "int8" else exact
+    tokenizer = source.tokenizer
+    greedy = SamplingParams(temperature=0.0)
+    ends = tokenizer.eos_token_ids
+    prompt = tokenizer.encode("To be, or")
+    # Activations are rounded with one scale for all that is computed at once, so that int8 differs
+    # between a whole text and its last token: the first new token is what can be compared.
+    limit = 1 if form == "int8" else 20
+    ids = generate(decoder, prompt, greedy, max_new_tokens=limit, eos_token_ids=ends)
+    assert "".join(model.continued("To be, or", limit, 0.0)) == tokenizer.decode(list(ids))
+    assert len("".join(model.continued("", 8, 1.0))) > 0
+    assert len("".join(model.continued("To be " * 400, 8, 0.0))) > 0, "a prompt beyond the context"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["int8", "fp16"])
-def test_it_runs_and_answers_by_itself(tmp_path: Path, form: str) -> None:
-    space, port = write(tmp_path, form), free_port()
+@pytest.mark.parametrize(
+    ("recipe", "form"),
+    [
+        ("smollm2-135m-learned", "int8"),
+        ("smollm2-135m-curriculum", "fp16"),
+        ("smollm2-135m", "int8"),
+    ],
+)
+def test_it_runs_and_answers_by_itself(tmp_path: Path, recipe: str, form: str) -> None:
+    space, port = write(tmp_path, form, scaled_down(recipe)), free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         "GRADIO_SERVER_NAME": "127.0.0.1",
