@@ -250,6 +250,7 @@ def test_an_engine_that_ends_by_a_bug_lets_nobody_wait_and_is_seen(
     gated: GatedService, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streaming = pool.submit(stream_generate, gated.client, prompt="01", seed=1)
+    wait_until(lambda: gated.runtime.switchboard.num_open == 1, "the stream is the first")
     waiting = pool.submit(post, gated)
     wait_until(lambda: gated.runtime.switchboard.num_open == 2, "one runs and one waits")
     gated.decoder.release(2)
