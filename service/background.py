@@ -1,5 +1,6 @@
 """Manners of a thread that works beside one that answers clients."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -17,7 +18,8 @@ def give_way(threads: int) -> None:
 
     Both are properties of the thread alone: on Linux each has its own nice value, and PyTorch's
     ``set_num_threads`` binds the thread that calls it and those that start later, so that it is
-    set back for the latter, from a thread of its own.
+    set back for the latter, from a thread of its own. Where Linux has its idle policy the thread
+    also runs only while nobody else wants its core (``bench.swap``).
     """
     for_others = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -25,6 +27,10 @@ def give_way(threads: int) -> None:
     restore.start()
     restore.join()
     lower_priority(NICER_BY)
+    if hasattr(os, "SCHED_IDLE"):
+        with contextlib.suppress(OSError):  # a sandbox may not allow it
+            thread = threading.get_native_id()
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
 def let_loop_first() -> None:
