@@ -56,10 +56,7 @@ PEERS = (
 def main() -> None:
     """Measure everybody, print a table and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", help="RUN[@STEP] of the volume, e.g. an imported SmolLM2")
-    parser.add_argument("--volume", type=Path, default=Path("volume"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    add_options(parser)
     names = [peer.name for peer in PEERS]
     parser.add_argument("--peers", nargs="*", choices=names, default=names)
     options = parser.parse_args()
@@ -91,6 +88,14 @@ def main() -> None:
         print(f"{name}: {ratio}")
     result = {"benchmark": "peers", **machine(), "rows": rows, "ratios": verdict}
     print(json.dumps({**result, "not_installed": missing}))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What is measured, and how often."""
+    parser.add_argument("run", help="RUN[@STEP] of the volume, e.g. an imported SmolLM2")
+    parser.add_argument("--volume", type=Path, default=Path("volume"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
 
 
 def ours(weights: Path, precision: str, shared: list[str]) -> dict[str, object]:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from bench.engine import NEW_TOKENS, PROMPT_TOKENS, STREAMS, print_table
 from bench.machine import machine
-from bench.peers.__main__ import exported, held_out_windows, last_line
+from bench.peers.__main__ import add_options, exported, held_out_windows, last_line
 from lm.tokenizer import Tokenizer
 
 START_TIMEOUT_S = 300
@@ -49,10 +49,7 @@ class Server:
 def main() -> None:
     """Measure every server that is there, print a table and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", help="RUN[@STEP] of the volume, e.g. an imported SmolLM2")
-    parser.add_argument("--volume", type=Path, default=Path("volume"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    add_options(parser)
     options = parser.parse_args()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nestling" / "peers"
     weights = exported(options, cache, "hf")

@@ -17,6 +17,9 @@ from lm.config import ModelConfig
 class SlotCache:
     """Key and value tensors, each [layers, slots, Hkv, max_tokens, D]."""
 
+    spare_tokens = 0
+    """Of each slot, beside those that a sequence may fill."""
+
     def __init__(
         self,
         config: ModelConfig,
@@ -30,7 +33,7 @@ class SlotCache:
             config.num_hidden_layers,
             num_slots,
             config.num_key_value_heads,
-            max_tokens,
+            max_tokens + self.spare_tokens,
             config.head_dim,
         )
         self.key = zeros(shape, dtype, device)
@@ -44,7 +47,7 @@ class SlotCache:
     @property
     def max_tokens(self) -> int:
         """Tokens that one slot holds."""
-        return self.key.shape[3]
+        return self.key.shape[3] - self.spare_tokens
 
     @property
     def capacity(self) -> int:
