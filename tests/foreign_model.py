@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from lm.config import ModelConfig
 from lm.decoder import Decoder
+from lm.initialize import initialize
 from lm.tokenizer import Tokenizer
 from lm.volume import model_files
 from trainer.tokenizer_training import train_tokenizer
@@ -30,8 +30,9 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def decoder() -> Decoder:
-    torch.manual_seed(0)
-    return Decoder(CONFIG).eval()
+    decoder = Decoder(CONFIG).eval()
+    initialize(decoder, seed=0)
+    return decoder
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from toy_run import toy_recipe
 
 from lm.decoder import Decoder
 from lm.foreign import hub
+from lm.initialize import initialize
 from lm.tokenizer import Tokenizer
 from lm.volume import load_weights, newest_step
 from trainer.__main__ import main
@@ -34,8 +35,8 @@ class Files:
         tokenizer.save(self.tokenizer)
         recipe = toy_recipe("model.dropout=0.0")
         self.recipe.write_text(yaml.safe_dump(recipe.to_dict()))
-        torch.manual_seed(0)
         self.decoder = Decoder(recipe.model)
+        initialize(self.decoder, seed=0)
         self.save()
 
     def save(self, **extra: Any) -> None:
