@@ -1,9 +1,12 @@
 """What the OpenAPI page says beyond the routes' types: examples, streams, no errors but ours."""
 
+import asyncio
+import functools
 import json
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.routing import Route
 
 from service.api.examples import ERROR, EXAMPLES, PATH_EXAMPLES, TGI_ERROR, Example
 
@@ -12,9 +15,10 @@ FOREIGN = "HTTPValidationError"
 
 
 def complete_page(app: FastAPI) -> None:
-    """Have the page be the contract."""
+    """Have the page be the contract, and be made once: it takes as long as many tokens."""
     build = app.openapi
 
+    @functools.cache
     def openapi() -> dict[str, Any]:
         schema = build()
         for name in (FOREIGN, "ValidationError"):
@@ -25,6 +29,27 @@ def complete_page(app: FastAPI) -> None:
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+    _serve(app)
+
+
+def _serve(app: FastAPI) -> None:
+    """Answer with bytes that are made in another thread, when somebody first asks for them."""
+    made = asyncio.Lock()
+    page = b""
+
+    async def answer(_: Request) -> Response:
+        nonlocal page
+        async with made:
+            page = page or await asyncio.to_thread(lambda: json.dumps(app.openapi()).encode())
+        return Response(page, media_type="application/json")
+
+    assert app.openapi_url is not None
+    route = Route(app.openapi_url, answer, include_in_schema=False)
+    app.router.routes[:] = [
+        route if isinstance(old, Route) and old.path == route.path else old
+        for old in app.router.routes
+    ]
+    assert route in app.router.routes
 
 
 def _complete(operation: dict[str, Any], example: Example) -> None:

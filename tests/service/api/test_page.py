@@ -107,3 +107,10 @@ def test_examples_of_errors_are_what_is_answered(tiny: LiveService) -> None:
     assert own.json() == ERROR
     tgi = tiny.client.post("/", json={"inputs": "a", "parameters": {"best_of": 2}})
     assert tgi.json() == TGI_ERROR
+
+
+def test_the_page_is_made_once(tiny: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny.client.get("/openapi.json")
+    assert first.headers["content-type"] == "application/json"
+    monkeypatch.setattr("service.api.page._complete", None)
+    assert tiny.client.get("/openapi.json").content == first.content
