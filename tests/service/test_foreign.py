@@ -1,10 +1,14 @@
 """``--model``: a Hugging Face model, here or on the Hub, served with no trainer and no volume."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_stand_in import HubStandIn, point_at
-from serving.process import ServiceProcess
+from hub_stand_in import HubStandIn, Repo, point_at
+from serving.process import ROOT, ServiceProcess
 from toys import publish_toy, toy_config, toy_tokenizer, toy_weights
 
 from lm.volume import model_files, newest_step
@@ -12,6 +16,17 @@ from service.foreign import publish_model, with_volume
 from service.settings import Settings
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
+
+
+@pytest.fixture
+def hub() -> Iterator[HubStandIn]:
+    with HubStandIn() as stand_in:
+        yield stand_in
+
+
+def hub_at(url: str, home: Path) -> dict[str, str]:
+    """Environment of a process whose Hub is at this address, with nothing kept from before."""
+    return {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": ""}
 
 
 @pytest.fixture
@@ -81,3 +96,36 @@ def test_the_service_serves_it(model_dir: Path) -> None:
         service.wait_serving("Mine-135M@0")
         answer = service.client.post("/generate", json={"prompt": "To be", "max_new_tokens": 3})
         assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+def answer(service: ServiceProcess) -> str:
+    """The likeliest text, as far as a toy goes on."""
+    asked = {"prompt": "To be", "max_new_tokens": 40, "temperature": 0.0}
+    text: str = service.client.post("/generate", json=asked).raise_for_status().json()["text"]
+    return text
+
+
+def test_the_service_serves_the_hub_s_as_it_serves_the_same_directory(
+    hub: HubStandIn, model_dir: Path, tmp_path: Path
+) -> None:
+    hub.repos["me/toy"] = Repo(private=False)
+    hub.repos["me/toy"].commit({path.name: path.read_bytes() for path in model_dir.iterdir()})
+    environment = hub_at(hub.url, tmp_path / "home")
+    with ServiceProcess(None, model="hub:me/toy", environment=environment) as service:
+        service.wait_serving("toy@0")
+        from_hub = answer(service)
+    with ServiceProcess(None, model=model_dir) as service:
+        service.wait_serving("Mine-135M@0")
+        assert from_hub == answer(service)
+    assert len(from_hub) > 10
+
+
+def test_the_service_ends_with_one_line_where_the_hub_cannot_be_reached(tmp_path: Path) -> None:
+    environment = os.environ | hub_at("http://127.0.0.1:9", tmp_path / "home")
+    command = [sys.executable, "-m", "service", "--port=0", "--model=hub:me/toy"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("service: hub:me/toy cannot be had (")
+    assert ended.stderr.count("\n") == 1

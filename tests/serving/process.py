@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +26,8 @@ class ServiceProcess:
 
     ``step_delay_s`` makes every step of the engine take at least so long, by a wrapper around
     the runner: streams then last long enough to have things happen to them. ``control`` is a
-    directory by which a test breaks the disk and the clock; see ``faulty_service``.
+    directory by which a test breaks the disk and the clock; see ``faulty_service``. ``environment``
+    is added to this process's own.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class ServiceProcess:
         *,
         step_delay_s: float = 0.0,
         control: Path | None = None,
+        environment: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         defaults = {"port": 0, "dtype": "float64", "threads": 1, "poll_interval_s": 0.05}
@@ -43,12 +46,14 @@ class ServiceProcess:
         if control is not None:
             program = [str(FAULTY_SERVICE), str(control)]
         self._command = [sys.executable, *program, *arguments]
+        self._environment = dict(environment or {})
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         self._process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client()
 
     def __enter__(self) -> Self:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("NESTLING_")}
+        environment |= self._environment
         environment["PYTHONPATH"] = str(ROOT)  # this tree's code, whatever is installed
         self._process = subprocess.Popen(
             self._command, cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT
