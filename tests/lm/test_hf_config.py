@@ -161,6 +161,7 @@ def test_absent_fields_take_transformers_defaults() -> None:
     ("changes", "named"),
     [
         ({"model_type": "mistral"}, "model_type 'mistral'"),
+        ({"model_type": "mixtral", "num_local_experts": 8}, "model_type 'mixtral'"),
         ({"model_type": None}, "model_type None"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
         ({"attention_bias": True}, "attention_bias=True"),
