@@ -5,14 +5,21 @@ Every action yields or returns what is shown; what goes wrong is shown too, in w
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
 
 from playground import words
+from playground.asking import NEWEST, Asking, chosen
 from playground.client import Json, Problem, Service
 from playground.curves import curves
+from playground.reply import Reply
+from playground.stopwatch import Stopwatch
 
-NEWEST = "newest"
+T = TypeVar("T")
+Shown = tuple[T, str | None]
+"""What is shown and the line under it; None leaves the line as it is."""
+
 MAX_SIDE_BY_SIDE = 4
 SAMPLES_SHOWN = 12
 
@@ -23,64 +30,36 @@ class Actions:
 
     service: Service
 
-    async def generate(
-        self,
-        prompt: str,
-        model: str,
-        temperature: float,
-        top_p: float,
-        top_k: float,
-        max_new_tokens: float,
-        seed: float | None,
-        stop: str,
-    ) -> AsyncIterator[tuple[str, str]]:
-        """Text so far and what is said under it."""
-        body: Json = {
-            "prompt": prompt,
-            "max_new_tokens": int(max_new_tokens),
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": int(top_k),
-            "stop": [one for one in stop.split("\n") if one],
-            **_chosen(model, seed),
-        }
+    async def generate(self, prompt: str, asking: Asking) -> AsyncGenerator[Shown[str], None]:
+        """Text so far and, once it is known, what is said under it."""
         text = prompt
-        yield text, "…"
+        yield text, None
         try:
-            async for event in self.service.stream("/generate", body):
-                text += event["text"]
-                yield text, words.ending(event) if "finish_reason" in event else "…"
+            body = {"prompt": prompt, **asking.fields("max_new_tokens")}
+            async with aclosing(self.service.stream("/generate", body)) as events:
+                async for event in events:
+                    text += event["text"]
+                    yield text, words.answered(event) if "finish_reason" in event else None
         except Problem as error:
             yield text, words.problem(error)
 
     async def chat(
-        self,
-        messages: Sequence[Json],
-        model: str,
-        temperature: float,
-        top_p: float,
-        max_tokens: float,
-        seed: float | None,
-    ) -> AsyncIterator[tuple[list[Json], str]]:
-        """Messages with the answer so far, and what is said under them."""
+        self, messages: Sequence[Json], asking: Asking
+    ) -> AsyncGenerator[Shown[list[Json]], None]:
+        """Messages with the answer so far and, once it is known, what is said under them."""
         said = [{"role": one["role"], "content": _plain(one["content"])} for one in messages]
-        body: Json = {
-            "model": "latest",  # which OpenAI's protocol wants named
-            "messages": said,
-            "temperature": temperature,
-            "top_p": top_p,
-            "max_tokens": int(max_tokens),
-            **_chosen(model, seed),
-        }
-        answer = ""
+        shown = said
         try:
-            async for event in self.service.stream("/v1/chat/completions", body):
-                for choice in event["choices"]:
-                    answer += choice["delta"].get("content") or ""
-                yield [*said, {"role": "assistant", "content": answer}], "…"
-            yield [*said, {"role": "assistant", "content": answer}], ""
+            body = _chat(said, asking)
+            reply = Reply(Stopwatch())
+            async with aclosing(self.service.stream("/v1/chat/completions", body)) as events:
+                async for event in events:
+                    reply.hear(event)
+                    shown = [*said, {"role": "assistant", "content": reply.text}]
+                    yield shown, None
+            yield shown, reply.ending
         except Problem as error:
-            yield said, words.problem(error)
+            yield shown, words.problem(error)
 
     async def compare(
         self, prompt: str, models: Sequence[str], max_new_tokens: float, temperature: float
@@ -94,23 +73,23 @@ class Actions:
             "temperature": temperature,
             "seed": 0,
         }
-        chosen = models[:MAX_SIDE_BY_SIDE]
-        texts = await asyncio.gather(*(self._whole(body, model) for model in chosen))
-        return words.side_by_side(dict(zip(chosen, texts, strict=True)))
+        asked = models[:MAX_SIDE_BY_SIDE]
+        texts = await asyncio.gather(*(self._whole(body, model) for model in asked))
+        return words.side_by_side(dict(zip(asked, texts, strict=True)))
 
     async def _whole(self, body: Json, model: str) -> str:
         try:
-            answer = await self.service.post("/generate", body | _chosen(model, None))
+            answer = await self.service.post("/generate", body | chosen(model))
             return str(body["prompt"]) + str(answer["text"])
         except Problem as error:
             return words.problem(error)
 
-    async def models(self) -> list[str]:
-        """Names that can be asked, the newest first; none while the service is away."""
+    async def models(self) -> list[str] | None:
+        """Names that can be asked, the newest first; None while the service is away."""
         try:
             listed = (await self.service.get("/v1/models"))["data"]
         except Problem:
-            return [NEWEST]
+            return None
         steps = {one["checkpoint"]: one["created"] for one in listed}
         return [NEWEST, *sorted(steps, key=lambda name: -steps[name])]
 
@@ -137,12 +116,16 @@ def _served_line(served: Json) -> str:
     return f"Served now: `{served['name']}`{measured}{flags}"
 
 
-def _chosen(model: str, seed: float | None) -> Json:
-    """Fields that are left out where the service should choose."""
-    fields: Json = {} if model in ("", NEWEST) else {"model": model}
-    if seed is not None:
-        fields["seed"] = int(seed)
-    return fields
+def _chat(messages: list[Json], asking: Asking) -> Json:
+    """Body of a chat that waits for an answer; raises ``Problem``."""
+    if not messages or messages[-1]["role"] != "user":
+        raise Problem("type a message first")
+    return {
+        "model": "latest",  # which OpenAI's protocol wants named
+        "messages": messages,
+        "stream_options": {"include_usage": True},
+        **asking.fields("max_tokens"),
+    }
 
 
 def _plain(content: Any) -> str:

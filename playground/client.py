@@ -7,7 +7,7 @@ which the service frees the slot at once.
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import httpx
@@ -49,7 +49,7 @@ class Service:
                 answer: Json = response.json()
                 return answer
 
-    async def stream(self, path: str, body: Json) -> AsyncIterator[Json]:
+    async def stream(self, path: str, body: Json) -> AsyncGenerator[Json, None]:
         """Events of a streamed answer as they come; raises ``Problem``, also in its midst."""
         async with self._client() as client:
             with _said_in_words():

@@ -1,12 +1,20 @@
 """The page: what is where, and which action answers what."""
 
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
 
-from playground.actions import MAX_SIDE_BY_SIDE, NEWEST, Actions
+from playground.actions import MAX_SIDE_BY_SIDE, Actions, Shown
+from playground.asking import NEWEST, Asking
+from playground.controls import Controls, controls
 
 REFRESH_S, WATCH_S = 5.0, 3.0
+ANSWERS = "answers"
+"""The one queue of all that the model is asked: a place in it counts everyone before one."""
+CHATTY = Asking(temperature=0.2, top_p=0.9, max_tokens=256)
+QUESTIONS = ["Who are you?", "Write a line about the sea.", "What is two and two?"]
 EXAMPLES = ["First Citizen:\n", "ROMEO:\nO, ", "The quick brown fox", "def add(a, b):\n"]
 THEME = gr.themes.Default(
     font=["system-ui", "sans-serif"],  # nothing is fetched from elsewhere
@@ -37,25 +45,13 @@ def build_page(actions: Actions) -> gr.Blocks:
     with page:
         gr.Markdown("# nestling\nA small language model, served while it learns.")
         with gr.Tab("Prompt") as prompting:
-            pickers = [_prompt_tab(actions)]
+            pickers = [_prompt_tab(actions).model]
         with gr.Tab("Chat") as chatting:
-            pickers.append(_chat_tab(actions))
+            pickers.append(_chat_tab(actions).model)
         with gr.Tab("Watch it learn") as watching:
             compared, outputs = _watch_tab(actions)
-        clock = gr.Timer(REFRESH_S)
+        _keep_listed(page, actions, [*pickers, compared])
         watch = gr.Timer(WATCH_S, active=False)
-
-        async def refresh(*chosen: Any) -> list[Any]:
-            names = await actions.models()
-            kept = [
-                gr.Dropdown(choices=_with(names, value), value=value or NEWEST)
-                for value in chosen[:-1]
-            ]
-            several = list(chosen[-1] or [])
-            return [*kept, gr.Dropdown(choices=_with(names[1:], *several), value=several)]
-
-        for moment in (page.load, clock.tick):
-            moment(refresh, [*pickers, compared], [*pickers, compared], show_progress="hidden")
         for moment in (watching.select, watch.tick):
             moment(actions.watch, None, outputs, show_progress="hidden")
         watching.select(lambda: gr.Timer(active=True), None, watch)
@@ -64,62 +60,84 @@ def build_page(actions: Actions) -> gr.Blocks:
     return page
 
 
+def _keep_listed(page: gr.Blocks, actions: Actions, pickers: Sequence[gr.Dropdown]) -> None:
+    """Offer each new checkpoint while the page is open; what is chosen is never touched."""
+    offered: gr.State = gr.State([])
+
+    async def refresh(before: list[str], *chosen: str | list[str] | None) -> list[Any]:
+        names = await actions.models()
+        if names is None or names == before:
+            return [gr.skip()] * (1 + len(pickers))
+        several = [one if isinstance(one, list) else [one or NEWEST] for one in chosen]
+        return [names, *(gr.Dropdown(choices=_with(names, *these)) for these in several)]
+
+    for moment in (page.load, gr.Timer(REFRESH_S).tick):
+        moment(refresh, [offered, *pickers], [offered, *pickers], show_progress="hidden")
+
+
 def _with(names: list[str], *chosen: str) -> list[str]:
     """Names that can be chosen, those that are chosen among them though they may be gone."""
-    return names + [name for name in chosen if name and name not in names]
+    return names + [name for name in chosen if name not in names]
 
 
-def _picker() -> gr.Dropdown:
-    return gr.Dropdown([NEWEST], value=NEWEST, label="Checkpoint", filterable=True)
-
-
-def _prompt_tab(actions: Actions) -> gr.Dropdown:
+def _prompt_tab(actions: Actions) -> Controls:
     prompt = gr.Textbox(EXAMPLES[0], label="Prompt", lines=3, elem_id="prompt")
     with gr.Row():
         go = gr.Button("Continue", variant="primary", elem_id="go")
         stop = gr.Button("Stop", variant="stop", elem_id="stop")
     text = gr.Textbox(label="Text", lines=10, interactive=False, elem_id="text")
     said = gr.Markdown(elem_id="said")
-    picker = _picker()
-    with gr.Accordion("Sampling", open=False):
-        temperature = gr.Slider(0.0, 2.0, 0.8, step=0.05, label="Temperature")
-        top_p = gr.Slider(0.05, 1.0, 1.0, step=0.05, label="Top p")
-        top_k = gr.Slider(0, 200, 50, step=1, label="Top k (0: all)")
-        limit = gr.Slider(1, 1024, 100, step=1, label="Most tokens", elem_id="limit")
-        seed = gr.Number(None, label="Seed (empty: drawn)", precision=0, minimum=0)
-        stops = gr.Textbox("", label="Stop texts, one a line", lines=2)
+    set_to = controls("prompt", Asking())
     gr.Examples(EXAMPLES, prompt)
-    inputs = [prompt, picker, temperature, top_p, top_k, limit, seed, stops]
-    running = gr.on([go.click, prompt.submit], actions.generate, inputs, [text, said])
-    # Leaving the generator closes its connection, which frees the slot in the service.
-    stop.click(lambda: "stopped", None, said, cancels=[running], queue=False)
-    return picker
+    asked = gr.on([go.click, prompt.submit], lambda: "…", None, said, queue=False)
+    _answer(asked, stop, actions.generate, [prompt, *set_to.inputs], [text, said])
+    return set_to
 
 
-def _chat_tab(actions: Actions) -> gr.Dropdown:
+def _chat_tab(actions: Actions) -> Controls:
     messages = gr.Chatbot(label="Chat", height=420, elem_id="chat", buttons=["copy"])
     question = gr.Textbox(label="Message", lines=2, elem_id="question")
     with gr.Row():
         send = gr.Button("Send", variant="primary", elem_id="send")
-        stop = gr.Button("Stop", variant="stop")
-        clear = gr.Button("New chat")
+        stop = gr.Button("Stop", variant="stop", elem_id="chat-stop")
+        clear = gr.Button("New chat", elem_id="clear")
     said = gr.Markdown(elem_id="chat-said")
-    picker = _picker()
-    with gr.Accordion("Sampling", open=False):
-        temperature = gr.Slider(0.0, 2.0, 0.2, step=0.05, label="Temperature")
-        top_p = gr.Slider(0.05, 1.0, 0.9, step=0.05, label="Top p")
-        limit = gr.Slider(1, 1024, 256, step=1, label="Most tokens")
-        seed = gr.Number(None, label="Seed (empty: drawn)", precision=0, minimum=0)
+    set_to = controls("chat", CHATTY)
+    gr.Examples(QUESTIONS, question)
 
-    def ask(text: str, so_far: list[Any]) -> tuple[str, list[Any]]:
-        return "", [*so_far, {"role": "user", "content": text}]
+    def ask(text: str, so_far: list[Any]) -> tuple[str, list[Any], str]:
+        more = [{"role": "user", "content": text}] if text.strip() else []
+        return "", [*so_far, *more], "…"
 
-    asked = gr.on([send.click, question.submit], ask, [question, messages], [question, messages])
-    sampling = [picker, temperature, top_p, limit, seed]
-    running = asked.then(actions.chat, [messages, *sampling], [messages, said])
-    stop.click(lambda: "stopped", None, said, cancels=[running], queue=False)
-    clear.click(lambda: ([], ""), None, [messages, said])
-    return picker
+    starts, shown = [send.click, question.submit], [question, messages, said]
+    asked = gr.on(starts, ask, [question, messages], shown, queue=False)
+    inputs = [messages, *set_to.inputs]
+    running = _answer(asked, stop, actions.chat, inputs, [messages, said])
+    clear.click(lambda: ([], ""), None, [messages, said], cancels=[running], queue=False)
+    return set_to
+
+
+def _answer(asked: Any, stop: gr.Button, action: Any, inputs: list[Any], outputs: list[Any]) -> Any:
+    """After the event ``asked`` ask the model, in the queue, until it ends or is stopped."""
+    running = asked.then(
+        _spoken(action), inputs, outputs, concurrency_id=ANSWERS, api_name=action.__name__
+    )
+    # Leaving the generator closes its connection, which frees the slot in the service.
+    stop.click(lambda: "stopped", None, outputs[-1], cancels=[running], queue=False)
+    return running
+
+
+def _spoken(
+    action: Callable[[Any, Asking], AsyncGenerator[Shown[Any], None]],
+) -> Callable[..., AsyncGenerator[tuple[Any, Any], None]]:
+    """As the page calls it. A line that stays is not sent: it could come after "stopped"."""
+
+    async def speak(first: Any, *values: Any) -> AsyncGenerator[tuple[Any, Any], None]:
+        async with aclosing(action(first, Asking(*values))) as shown:
+            async for what, said in shown:
+                yield what, gr.skip() if said is None else said
+
+    return speak
 
 
 def _watch_tab(actions: Actions) -> tuple[gr.Dropdown, list[Any]]:
@@ -129,14 +147,18 @@ def _watch_tab(actions: Actions) -> tuple[gr.Dropdown, list[Any]]:
     with gr.Row():
         prompt = gr.Textbox(EXAMPLES[0], label="Prompt", lines=2)
         compared = gr.Dropdown(
-            [], multiselect=True, max_choices=MAX_SIDE_BY_SIDE, label="Checkpoints"
+            [],
+            multiselect=True,
+            max_choices=MAX_SIDE_BY_SIDE,
+            label="Checkpoints",
+            elem_id="compared",
         )
     with gr.Row():
         limit = gr.Slider(1, 256, 64, step=1, label="Most tokens")
         temperature = gr.Slider(0.0, 2.0, 0.0, step=0.05, label="Temperature")
     beside = gr.HTML(elem_id="beside")
     gr.Button("Compare", variant="primary", elem_id="compare").click(
-        actions.compare, [prompt, compared, limit, temperature], beside
+        actions.compare, [prompt, compared, limit, temperature], beside, concurrency_id=ANSWERS
     )
     gr.Markdown("### Samples while it trains")
     return compared, [served, drawn, gr.HTML(elem_id="samples")]

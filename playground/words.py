@@ -4,19 +4,27 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from playground.stopwatch import Pace
 
-def ending(event: Mapping[str, Any]) -> str:
-    """Speed, wait, length and provenance of an answer, from its last event, in one line."""
-    timings, usage = event["timings"], event["usage"]
-    ttft, total = timings["ttft_s"] or 0.0, timings["total_s"]
-    made = usage["completion_tokens"]
-    decoding = total - ttft
-    rate = f"{(made - 1) / decoding:,.0f} tokens/s · " if made > 1 and decoding > 0 else ""
-    return (
-        f"{rate}first token after {1000 * ttft:,.0f} ms · {made} tokens · "
-        f"waited {1000 * (timings['queue_s'] or 0.0):,.0f} ms · seed {event['seed']} · "
-        f"`{event['checkpoint']['name']}` · {event['finish_reason']}"
+
+def answered(event: Mapping[str, Any]) -> str:
+    """The line under an answer of ``POST /generate``, from its last event."""
+    timings = event["timings"]
+    pace = Pace(
+        num_tokens=event["usage"]["completion_tokens"],
+        ttft_s=timings["ttft_s"],
+        total_s=timings["total_s"],
     )
+    waited = f"waited {1000 * (timings['queue_s'] or 0.0):,.0f} ms"
+    facts = (waited, f"seed {event['seed']}", f"`{event['checkpoint']['name']}`")
+    return ending(pace, *facts, event["finish_reason"])
+
+
+def ending(pace: Pace, *facts: str) -> str:
+    """Speed, time to the first token and length of an answer, and what else is known of it."""
+    speed = [] if pace.tokens_per_s is None else [f"{pace.tokens_per_s:,.0f} tokens/s"]
+    first = [] if pace.ttft_s is None else [f"first token after {1000 * pace.ttft_s:,.0f} ms"]
+    return " · ".join([*speed, *first, f"{pace.num_tokens} tokens", *facts])
 
 
 def problem(error: Exception) -> str:

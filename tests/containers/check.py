@@ -216,7 +216,7 @@ def the_playground_answers(stack: Stack) -> None:
     assert PLAYGROUND.encode() in get(SERVICE, key=API_KEY)[1]
     names = get_json(f"{PLAYGROUND}/gradio_api/info")["named_endpoints"]["/generate"]["parameters"]
     newest = names[1]["parameter_default"]
-    asked = {"data": ["First Citizen:", newest, 0.8, 1.0, 50, 8, 1, ""]}
+    asked = {"data": ["First Citizen:", newest, 0.8, 1.0, 50, 8, "1", ""]}
     call = f"{PLAYGROUND}/gradio_api/call/generate"
     event = json.loads(post(call, asked)[1])["event_id"]
     said = get(f"{call}/{event}")[1].decode()

@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import httpx
 
-from playground.actions import NEWEST, Actions
+from playground.actions import Actions
+from playground.asking import NEWEST, Asking
 from playground.client import Service
 
 T = TypeVar("T")
+ASKING = Asking("tiny@5", 0.5, 0.9, 40, 16, "7", "x\n\ny")
 ENDING = {
     "text": "!",
     "finish_reason": "stop",
@@ -52,9 +55,10 @@ def all_of(shown: AsyncIterator[T]) -> list[T]:
 
 def test_a_prompt_is_asked_as_it_is_set_and_shown_as_it_grows() -> None:
     desk = Desk({"/generate": [{"token_id": 1, "text": " b"}, ENDING]})
-    shown = all_of(desk.actions().generate("a", "tiny@5", 0.5, 0.9, 40, 16, 7, "x\n\ny"))
+    shown = all_of(desk.actions().generate("a", ASKING))
     assert [text for text, _ in shown] == ["a", "a b", "a b!"]
-    assert "100 tokens/s" in shown[-1][1]
+    assert [said for _, said in shown[:-1]] == [None, None], "the line under it stays as it is"
+    assert "100 tokens/s" in (shown[-1][1] or "")
     assert desk.asked == [
         {
             "prompt": "a",
@@ -72,25 +76,80 @@ def test_a_prompt_is_asked_as_it_is_set_and_shown_as_it_grows() -> None:
 
 def test_the_newest_checkpoint_and_a_drawn_seed_are_the_service_s_choice() -> None:
     desk = Desk({"/generate": [ENDING]})
-    all_of(desk.actions().generate("a", NEWEST, 0.5, 0.9, 40, 16, None, ""))
+    all_of(desk.actions().generate("a", Asking()))
     assert not {"model", "seed"} & desk.asked[0].keys()
 
 
 def test_a_refusal_stands_under_the_text() -> None:
-    shown = all_of(Desk({}).actions().generate("a", NEWEST, 0.5, 0.9, 40, 16, None, ""))
+    shown = all_of(Desk({}).actions().generate("a", Asking()))
     assert shown[-1] == ("a", "⚠️ no such route")
 
 
+def test_a_seed_that_is_no_number_is_refused_unasked() -> None:
+    desk = Desk({"/generate": [ENDING]})
+    shown = all_of(desk.actions().generate("a", Asking(seed="lucky")))
+    assert shown[-1] == ("a", "⚠️ the seed is to be a whole number, and 'lucky' is none")
+    assert desk.asked == []
+
+
+def chunk(content: str | None, reason: str | None = None) -> dict[str, Any]:
+    delta = {} if content is None else {"content": content}
+    return {"model": "tiny@5", "choices": [{"delta": delta, "finish_reason": reason}]}
+
+
+USAGE = {"model": "tiny@5", "choices": [], "usage": {"completion_tokens": 2}}
+
+
 def test_a_chat_goes_on_with_all_its_messages() -> None:
-    chunks = [{"choices": [{"delta": {"content": text}}]} for text in ("Hel", "lo")]
-    desk = Desk({"/v1/chat/completions": [*chunks, {"choices": []}]})
+    chunks = [chunk(""), chunk("Hel"), chunk("lo"), chunk(None, "stop"), USAGE]
+    desk = Desk({"/v1/chat/completions": chunks})
     so_far = [{"role": "user", "content": [{"type": "text", "text": "Hi"}], "metadata": None}]
-    shown = all_of(desk.actions().chat(so_far, NEWEST, 0.2, 0.9, 32, None))
+    shown = all_of(desk.actions().chat(so_far, ASKING))
     asked = [{"role": "user", "content": "Hi"}]
-    assert shown[-1] == ([*asked, {"role": "assistant", "content": "Hello"}], "")
-    assert desk.asked[0]["messages"] == asked
+    messages, said = shown[-1]
+    assert messages == [*asked, {"role": "assistant", "content": "Hello"}]
+    assert re.fullmatch(
+        r"[\d,]+ tokens/s · first token after \d+ ms · 2 tokens · `tiny@5` · stop", said or ""
+    )
+    assert {said for _, said in shown[:-1]} == {None}
+    assert desk.asked == [
+        {
+            "model": "tiny@5",
+            "messages": asked,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "top_k": 40,
+            "max_tokens": 16,
+            "seed": 7,
+            "stop": ["x", "y"],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ]
+
+
+def test_a_chat_with_the_newest_names_the_alias_that_the_protocol_wants() -> None:
+    desk = Desk({"/v1/chat/completions": [chunk("a", "stop"), USAGE]})
+    all_of(desk.actions().chat([{"role": "user", "content": "Hi"}], Asking()))
     assert desk.asked[0]["model"] == "latest"
-    assert desk.asked[0]["max_tokens"] == 32
+
+
+def test_a_chat_that_breaks_off_keeps_what_was_said() -> None:
+    desk = Desk({"/v1/chat/completions": [chunk("Hel"), {"error": {"message": "it broke"}}]})
+    *_, (messages, said) = all_of(
+        desk.actions().chat([{"role": "user", "content": "Hi"}], Asking())
+    )
+    assert messages[-1] == {"role": "assistant", "content": "Hel"}
+    assert said == "⚠️ it broke"
+
+
+def test_a_chat_without_a_question_asks_nothing() -> None:
+    answered = [{"role": role, "content": "a"} for role in ("user", "assistant")]
+    for messages in ([], answered):
+        desk = Desk({})
+        shown = all_of(desk.actions().chat(messages, Asking()))
+        assert shown == [(messages, "⚠️ type a message first")]
+        assert desk.asked == []
 
 
 def test_one_prompt_is_compared_with_one_seed() -> None:
@@ -116,7 +175,7 @@ def test_checkpoints_are_listed_newest_first() -> None:
         "tiny@9",
         "tiny@5",
     ]
-    assert asyncio.run(Desk({}).actions().models()) == [NEWEST]
+    assert asyncio.run(Desk({}).actions().models()) is None, "what was listed stays"
 
 
 def test_watching_says_what_is_served_draws_it_and_shows_samples() -> None:

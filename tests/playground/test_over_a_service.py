@@ -8,7 +8,8 @@ import pytest
 from serving import LiveService, toy_settings
 from toys import publish_toy
 
-from playground.actions import NEWEST, Actions
+from playground.actions import Actions
+from playground.asking import NEWEST, Asking
 from playground.client import Service
 
 T = TypeVar("T")
@@ -23,6 +24,10 @@ def actions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Actions]:
         yield Actions(Service(url=str(service.client.base_url)))
 
 
+def asking(model: str) -> Asking:
+    return Asking(model, temperature=0.8, top_p=0.9, top_k=40, max_tokens=8, seed="3")
+
+
 def last_of(shown: AsyncIterator[T]) -> T:
     async def collect() -> list[T]:
         return [one async for one in shown]
@@ -31,28 +36,30 @@ def last_of(shown: AsyncIterator[T]) -> T:
 
 
 def test_a_prompt_is_continued(actions: Actions) -> None:
-    text, said = last_of(actions.generate("To be", "toy@7", 0.8, 0.9, 40, 8, 3, ""))
+    text, said = last_of(actions.generate("To be", asking("toy@7")))
     assert text.startswith("To be")
     assert len(text) > len("To be")
-    assert "seed 3" in said
-    assert "`toy@7`" in said
+    assert "seed 3 · `toy@7`" in (said or "")
 
 
 @pytest.mark.parametrize("model", [NEWEST, "toy@7"])
 def test_a_chat_is_answered(actions: Actions, model: str) -> None:
     so_far = [{"role": "user", "content": "To be"}]
-    messages, said = last_of(actions.chat(so_far, model, 0.8, 0.9, 8, 3))
-    assert said == ""
+    messages, said = last_of(actions.chat(so_far, asking(model)))
+    assert "first token after" in (said or "")
+    assert "8 tokens · `toy@7` · length" in (said or "")
     assert [one["role"] for one in messages] == ["user", "assistant"]
     assert messages[1]["content"]
 
 
 def test_a_refused_value_is_said_in_the_service_s_words(actions: Actions) -> None:
-    text, said = last_of(actions.generate("To be", "toy@8", 0.8, 0.9, 40, 8, 3, ""))
+    text, said = last_of(actions.generate("To be", asking("toy@8")))
     assert text == "To be"
+    assert said is not None
     assert said.startswith("⚠️")
     assert "toy@7" in said, "it names what there is"
-    _, said = last_of(actions.chat([{"role": "user", "content": "a"}], "toy@8", 0, 1, 8, 3))
+    _, said = last_of(actions.chat([{"role": "user", "content": "a"}], asking("toy@8")))
+    assert said is not None
     assert said.startswith("⚠️")
 
 

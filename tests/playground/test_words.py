@@ -9,7 +9,7 @@ def test_an_ending_says_speed_wait_and_provenance() -> None:
         "checkpoint": {"name": "tiny@500"},
         "seed": 7,
     }
-    assert words.ending(event) == (
+    assert words.answered(event) == (
         "200 tokens/s · first token after 10 ms · 101 tokens · waited 2 ms · seed 7 · "
         "`tiny@500` · length"
     )
@@ -23,7 +23,7 @@ def test_an_answer_without_tokens_has_no_speed() -> None:
         "checkpoint": {"name": "tiny@5"},
         "seed": 1,
     }
-    assert "tokens/s" not in words.ending(event)
+    assert words.answered(event) == "0 tokens · waited 0 ms · seed 1 · `tiny@5` · stop"
 
 
 def test_texts_of_models_are_only_text() -> None:
