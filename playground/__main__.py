@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 KEY_VARIABLE = "NESTLING_PLAYGROUND_API_KEY"
+PLACES_EVERY_S = 1.0
+"""People who wait hear their place so often; by default only when an answer begins, so that one
+who leaves the queue would shorten it unseen."""
 EPILOG = f"""\
 examples:
   python -m playground
@@ -67,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from playground.page import CSS, THEME, build_page
 
     service = Service(url=call.service, api_key=api_key)
-    page = build_page(Actions(service)).queue(default_concurrency_limit=call.concurrency)
+    page = build_page(Actions(service)).queue(
+        status_update_rate=PLACES_EVERY_S, default_concurrency_limit=call.concurrency
+    )
     page.launch(
         server_name=call.host,
         server_port=call.port,

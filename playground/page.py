@@ -13,7 +13,7 @@ from playground.controls import Controls, controls
 REFRESH_S, WATCH_S = 5.0, 3.0
 ANSWERS = "answers"
 """The one queue of all that the model is asked: a place in it counts everyone before one."""
-CHATTY = Asking(temperature=0.2, top_p=0.9, max_tokens=256)
+CHATTY = Asking(temperature=0.2, top_p=0.9)
 QUESTIONS = ["Who are you?", "Write a line about the sea.", "What is two and two?"]
 EXAMPLES = ["First Citizen:\n", "ROMEO:\nO, ", "The quick brown fox", "def add(a, b):\n"]
 THEME = gr.themes.Default(
@@ -145,7 +145,7 @@ def _watch_tab(actions: Actions) -> tuple[gr.Dropdown, list[Any]]:
     drawn = gr.HTML(elem_id="curves")
     gr.Markdown(f"### One prompt, up to {MAX_SIDE_BY_SIDE} checkpoints")
     with gr.Row():
-        prompt = gr.Textbox(EXAMPLES[0], label="Prompt", lines=2)
+        prompt = gr.Textbox(EXAMPLES[0], label="Prompt", lines=2, elem_id="beside-prompt")
         compared = gr.Dropdown(
             [],
             multiselect=True,

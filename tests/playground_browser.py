@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 from serving.waiting import wait_until
 from tools import free_port
 
@@ -23,6 +23,8 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 TIMEOUT_MS = 60_000
+DRAWN_MS = 500
+"""A control that was drawn just now may be set to its first value once more."""
 
 
 @contextlib.contextmanager
@@ -73,16 +75,57 @@ def ask(page: Page, prompt: str) -> None:
     page.click("#go")
 
 
-def wait_said(page: Page, words: str) -> str:
-    """Wait until the line under the text has these words; returns it."""
+def ask_in_chat(page: Page, question: str) -> None:
+    """Type a message and send it."""
+    page.fill("#question textarea", question)
+    page.click("#send")
+
+
+def open_tab(page: Page, name: str) -> None:
+    """Go to a tab by its name."""
+    page.get_by_role("tab", name=name).click()
+
+
+def set_sampling(page: Page, tab: str, **values: str) -> None:
+    """Open the controls of a tab and type into those of these labels, ``_`` for a space."""
+    sampling = page.locator(f"#{tab}-sampling")
+    sampling.get_by_role("button", name="Sampling").click()
+    page.wait_for_timeout(DRAWN_MS)
+    for label, value in values.items():
+        control = sampling.get_by_label(re.compile(label.replace("_", " "), re.IGNORECASE))
+        control.first.fill(value)  # a slider's first is its number, the second what is dragged
+        control.first.press("Tab")
+
+
+def offered(page: Page, tab: str, name: str) -> Locator:
+    """A checkpoint in the opened picker of a tab, once the page offers it."""
+    page.locator(f"#{tab}-model input").click()
+    option = page.locator(f"#{tab}-model").get_by_role("option", name=name)
+    option.wait_for()
+    return option
+
+
+def wait_said(page: Page, words: str, *, where: str = "#said", timeout_s: float = 60) -> str:
+    """Wait until the line under an answer has these words; returns it."""
     page.wait_for_function(
-        "words => document.querySelector('#said')?.innerText.includes(words)",
-        arg=words,
+        "([where, words]) => document.querySelector(where)?.innerText.includes(words)",
+        arg=[where, words],
         polling=250,  # frames, the default, are not drawn in tabs behind others
+        timeout=1000 * timeout_s,
     )
-    return page.inner_text("#said")
+    return page.inner_text(where)
 
 
 def text_of(page: Page) -> str:
     """The text so far."""
     return page.input_value("#text textarea")
+
+
+def wait_text(page: Page, *, longer_than: int) -> str:
+    """Wait until the text has more characters than these; returns it."""
+    page.wait_for_function(
+        "length => document.querySelector('#text textarea').value.length > length",
+        arg=longer_than,
+        polling=50,
+    )
+    return text_of(page)
