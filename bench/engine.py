@@ -27,6 +27,7 @@ from tokenizers import decoders, models
 from bench.machine import machine
 from lm.config import ModelConfig
 from lm.decoder import Decoder, decoder_from_weights
+from lm.device import pick_device
 from lm.foreign.directory import WEIGHTS_FILE, read_directory
 from lm.foreign.model import read_json
 from lm.hf_config import from_hf
@@ -63,12 +64,13 @@ def main() -> None:
     parser.add_argument(
         "--rows", nargs="+", default=ROWS, help="precisions; torch: before one leaves kernels out"
     )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(options.weights, options.one, options.threads, options.repeats)))
+        print(json.dumps(measure(options)))
         return
     rows = [in_process(options, row) for row in options.rows]
     print_table(rows)
@@ -78,7 +80,8 @@ def main() -> None:
 def in_process(options: argparse.Namespace, row: str) -> dict[str, object]:
     """One precision's row, measured by a process of its own."""
     command = [sys.executable, "-m", "bench.engine", "--one", row]
-    command += ["--repeats", str(1 if row.startswith("torch:") else options.repeats)]
+    is_slow = row.startswith("torch:") and options.device == "cpu"
+    command += ["--repeats", str(1 if is_slow else options.repeats), "--device", options.device]
     if options.threads is not None:
         command += ["--threads", str(options.threads)]
     if options.weights is not None:
@@ -88,10 +91,10 @@ def in_process(options: argparse.Namespace, row: str) -> dict[str, object]:
     return measured
 
 
-def measure(weights: Path | None, row: str, threads: int | None, repeats: int) -> dict[str, object]:
+def measure(options: argparse.Namespace) -> dict[str, object]:
     """One precision's row."""
-    began = time.perf_counter()
-    runner, choice = make_runner(weights, row, threads)
+    weights, repeats, began = options.weights, options.repeats, time.perf_counter()
+    runner, choice = make_runner(weights, options.one, options.threads, options.device)
     values: dict[str, object] = {
         "precision": choice.precision,
         "backend": choice.name,
@@ -112,6 +115,7 @@ def measure(weights: Path | None, row: str, threads: int | None, repeats: int) -
         values[f"ttft_{length}_ms"] = median(times)
     trim()
     values["rss_gb"] = round(psutil.Process().memory_info().rss / 1e9, 2)
+    values["gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)  # 0 on a CPU
     values["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
     values["perplexity"] = None if weights is None else perplexity(runner, weights)
     values["profile_ms"] = profiles
@@ -129,11 +133,13 @@ def load(weights: Path | None, dtype: torch.dtype) -> Decoder:
     return decoder.requires_grad_(requires_grad=False).to(dtype)
 
 
-def make_runner(weights: Path | None, row: str, threads: int | None) -> tuple[StepRunner, Choice]:
+def make_runner(
+    weights: Path | None, row: str, threads: int | None, device: str = "cpu"
+) -> tuple[StepRunner, Choice]:
     """A runner as the service would make it for these settings."""
     name, dtype = row.split(":") if ":" in row else ("native", row)
     options = BackendOptions(
-        device=torch.device("cpu"),
+        device=pick_device(device),
         dtype=dtype,
         backend=name,
         threads=threads,
@@ -236,7 +242,7 @@ def perplexity(runner: StepRunner, weights: Path) -> float:
     nats, count = 0.0, 0
     for start in range(0, len(token_ids) - 1, WINDOW):
         window = token_ids[start : start + WINDOW]
-        logits = runner.score(window)[:-1].float()
+        logits = runner.score(window)[:-1].float().cpu()
         nats += F.cross_entropy(logits, torch.tensor(window[1:]), reduction="sum").item()
         count += len(window) - 1
     return round(math.exp(nats / count), 3)

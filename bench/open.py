@@ -6,8 +6,13 @@ from pathlib import Path
 import torch
 
 from bench.engine import load, silent_tokenizer
+from lm.device import pick_device
 from lm.tokenizer import Tokenizer
 from service.engine.cache import SlotCache
+from service.engine.graphs.cache import GraphCache
+from service.engine.graphs.cuda import CudaRecorder
+from service.engine.graphs.fused import FusedDecoder
+from service.engine.graphs.runner import GraphRunner
 from service.engine.native.cache import NativeCache
 from service.engine.native.packing import pack
 from service.engine.native.runner import NativeRunner
@@ -22,19 +27,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, help="Hugging Face directory; else random weights")
     parser.add_argument("--backend", choices=("native", "torch"), default="native")
     parser.add_argument("--precision", choices=PRECISIONS, default="int8")
+    parser.add_argument(
+        "--device", default="cpu", help="cuda: PyTorch, as the service has it there"
+    )
 
 
 class Opener:
     """Makes runners of one model, each with a cache of its own."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.name = f"{options.backend} {options.precision}"
+        self._device = pick_device(options.device)
+        is_native = options.backend == "native" and self._device.type == "cpu"
+        self.name = f"{'native' if is_native else self._device.type} {options.precision}"
         self.tokenizer = (
             silent_tokenizer() if options.weights is None else Tokenizer.load(options.weights)
         )
-        is_native = options.backend == "native"
         dtype = torch.float32 if is_native else getattr(torch, options.precision)
-        self._decoder = load(options.weights, dtype)
+        self._decoder = load(options.weights, dtype).to(self._device)
+        if self._device.type == "cuda":
+            self._decoder = FusedDecoder(self._decoder)
         if is_native:
             torch.set_num_threads(1)  # or its waiting threads take the cores from the kernels'
             self._library = open_library()
@@ -51,12 +62,9 @@ class Opener:
             return NativeRunner(
                 self._library, self._packed, native, max_step_tokens=max_step_tokens
             )
-        weight = self._decoder.lm_head.weight
-        cache = SlotCache(
-            config,
-            num_slots=num_slots,
-            max_tokens=max_tokens,
-            dtype=weight.dtype,
-            device=weight.device,
-        )
-        return Runner(self._decoder, cache)
+        dtype, device = self._decoder.lm_head.weight.dtype, self._device
+        sizes = {"num_slots": num_slots, "max_tokens": max_tokens}
+        if device.type == "cuda":
+            recorded = GraphCache(config, **sizes, dtype=dtype, device=device)
+            return GraphRunner(self._decoder, recorded, CudaRecorder(device))
+        return Runner(self._decoder, SlotCache(config, **sizes, dtype=dtype, device=device))

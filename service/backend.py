@@ -18,6 +18,7 @@ from service import memory
 from service.engine.cache import SlotCache
 from service.engine.graphs.cache import GraphCache
 from service.engine.graphs.cuda import CudaRecorder
+from service.engine.graphs.fused import FusedDecoder
 from service.engine.graphs.runner import GraphRunner
 from service.engine.native.cache import NativeCache
 from service.engine.native.library import FORMATS, Library
@@ -135,6 +136,8 @@ class Backend:
         tensors = whole(weights, dtype=choice.load_dtype, device=options.device)
         decoder = decoder_from_weights(config, tensors).requires_grad_(requires_grad=False)
         decoder.to(device=options.device, dtype=choice.load_dtype)  # what is no parameter, too
+        if options.device.type == "cuda" and config.is_llama:
+            decoder = FusedDecoder(decoder)
         num_slots = self._num_slots(config, max_tokens, choice.load_dtype.itemsize)
         kind = GraphCache if options.device.type == "cuda" else SlotCache
         cache = kind(

@@ -215,18 +215,20 @@ class Runtime:
 
 def loader_options(settings: Settings) -> LoaderOptions:
     """How these settings have models put into memory."""
+    device = pick_device(settings.device)
+    usual_step, usual_speculation = (256, True) if device.type == "cpu" else (2048, False)
     return LoaderOptions(
         backend=BackendOptions(
-            device=pick_device(settings.device),
+            device=device,
             dtype=settings.dtype,
             backend=settings.backend,
             threads=settings.threads,
             num_slots=settings.num_slots,
-            max_step_tokens=settings.max_step_tokens,
+            max_step_tokens=settings.max_step_tokens or max(usual_step, 2 * settings.num_slots),
         ),
         max_model_tokens=settings.max_model_tokens,
         reuse_prefixes=settings.reuse_prefixes,
-        speculation=settings.speculation,
+        speculation=usual_speculation if settings.speculation is None else settings.speculation,
         verify_hashes=settings.verify_hashes,
         measure_bits_per_byte=settings.max_bpb_regression is not None,
         look_for_loops=settings.refuse_degenerate,

@@ -78,17 +78,20 @@ class Settings(BaseSettings):
         "short, so that tokens leave while a step is prepared.",
     )
     num_slots: int = Field(32, ge=1, description="Requests that run at once; others wait.")
-    max_step_tokens: int = Field(
-        256, ge=2, description="Tokens one step computes: what a newcomer's prompt may delay."
+    max_step_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="Tokens one step computes: what a newcomer's prompt may delay; by default 256 "
+        "on a CPU and 2048 on a GPU.",
     )
     reuse_prefixes: bool = Field(
         default=True,
         description="Keep what finished requests computed, for prompts that begin alike.",
     )
-    speculation: bool = Field(
-        default=True,
+    speculation: bool | None = Field(
+        None,
         description="Guess tokens that a text repeats and verify several in one step; what is "
-        "answered stays the same.",
+        "answered stays the same. By default on a CPU alone: a GPU's recorded steps are faster.",
     )
     max_model_tokens: int | None = Field(
         None,
@@ -236,7 +239,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _leave_room_for_prompts(self) -> Self:
-        if self.max_step_tokens <= self.num_slots:
+        if self.max_step_tokens is not None and self.max_step_tokens <= self.num_slots:
             raise ValueError(
                 f"max_step_tokens {self.max_step_tokens} must exceed num_slots {self.num_slots}, "
                 "else prompts could starve"

@@ -19,10 +19,13 @@ EXTRAS = {
         *("describe", "options", "__main__"),
     },
     "lm": {"chat", "foreign"},
-    "service/engine": {"graphs", "native", "profile", "sampling", "speculation", "structured"},
+    "service/engine": {
+        *("graphs", "native", "profile", "speculation", "structured"),
+        *("sampling", "device_sampling"),
+    },
 }
 """Beside the core, by package: what people watch, texts and their tokenizers, imports and exports,
-scaling down, faster forms of what is plain elsewhere (the batched sampler is one
+scaling down, faster forms of what is plain elsewhere (the batched samplers are two
 of ``lm.sampling``), adapters of libraries, command lines."""
 
 SILENT = {

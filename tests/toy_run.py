@@ -82,6 +82,7 @@ def train_toy(
     amendment: Amendment | None = None,
     interrupt: Interrupt | None = None,
     threads: int = 1,
+    device: str = "cpu",
 ) -> Ending:
     """Train a run named ``toy`` from where it stands, on one thread."""
     # On a busy machine two threads wait for each other, many times longer than they compute.
@@ -91,7 +92,7 @@ def train_toy(
         return run.train(
             recipe or toy_recipe(),
             volume / "toy",
-            device="cpu",
+            device=device,
             last_step=last_step,
             amendment=amendment,
             interrupt=interrupt or Interrupt(),

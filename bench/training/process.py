@@ -35,11 +35,14 @@ class Process:
 
 
 @contextmanager
-def start(side: str, recipe: Recipe, volume: Path, rounds: Sequence[int]) -> Iterator[Process]:
+def start(
+    side: str, recipe: Recipe, volume: Path, rounds: Sequence[int], device: str = "cpu"
+) -> Iterator[Process]:
     """A side over a volume that ``workload.begin`` has filled; it is ended with the context."""
     path = volume / f"{side}.yaml"
     path.write_text(yaml.safe_dump(recipe.to_dict()), "utf-8")
     command = [sys.executable, "-m", "bench.training.side", side, str(path), str(volume)]
+    command += ["--device", device]
     child = subprocess.Popen(
         [*command, *map(str, rounds)],
         stdin=subprocess.PIPE,

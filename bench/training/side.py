@@ -43,14 +43,16 @@ def main() -> None:
     parser.add_argument("recipe", type=Path, help="a recipe as YAML")
     parser.add_argument("volume", type=Path)
     parser.add_argument("rounds", nargs="+", type=int, help="steps of each round")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     recipe = Recipe.from_yaml(options.recipe.read_text("utf-8"))
     pace = Pace(options.rounds)
     with contextlib.suppress(Enough):
         if options.side.startswith("ours"):
-            ours(recipe, options.volume, pace, options.side)
+            ours(recipe, options.volume, pace, options.side, options.device)
         else:
-            huggingface(recipe, options.volume, pace, options.side, steps=sum(options.rounds))
+            steps, is_cpu = sum(options.rounds), options.device == "cpu"
+            huggingface(recipe, options.volume, pace, options.side, steps=steps, use_cpu=is_cpu)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Follow:
             self.pace.step(event.loss)
 
 
-def ours(recipe: Recipe, volume: Path, pace: Pace, side: str = "ours") -> None:
+def ours(recipe: Recipe, volume: Path, pace: Pace, side: str = "ours", device: str = "cpu") -> None:
     """Train with this project's trainer, in a run of each side's own."""
     run_dir = volume / side
     shutil.copytree(volume / RUN, run_dir)
@@ -73,14 +75,16 @@ def ours(recipe: Recipe, volume: Path, pace: Pace, side: str = "ours") -> None:
     train(
         recipe.model_copy(update={"compile": side == "ours-compiled"}),
         run_dir,
-        device="cpu",
+        device=device,
         interrupt=Interrupt(),
         console=Console(file=io.StringIO()),
         listeners=(Follow(pace),),
     )
 
 
-def huggingface(recipe: Recipe, volume: Path, pace: Pace, side: str, *, steps: int) -> None:
+def huggingface(
+    recipe: Recipe, volume: Path, pace: Pace, side: str, *, steps: int, use_cpu: bool = True
+) -> None:
     """Train with Hugging Face's ``Trainer``."""
     from transformers import AutoModelForCausalLM
 
@@ -92,12 +96,20 @@ def huggingface(recipe: Recipe, volume: Path, pace: Pace, side: str, *, steps: i
         directory, dtype=torch.float32, attn_implementation=attention
     )
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = their_trainer(model, recipe, open_batches(recipe, volume), pace, steps, scratch)
+        batches = open_batches(recipe, volume)
+        trainer = their_trainer(model, recipe, batches, pace, steps, scratch, use_cpu=use_cpu)
         trainer.train()
 
 
 def their_trainer(
-    model: Any, recipe: Recipe, batches: Any, pace: Pace, steps: int, scratch: str
+    model: Any,
+    recipe: Recipe,
+    batches: Any,
+    pace: Pace,
+    steps: int,
+    scratch: str,
+    *,
+    use_cpu: bool = True,
 ) -> Any:
     """Their trainer on our batches: its fastest settings that change nothing that is learnt."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -125,7 +137,7 @@ def their_trainer(
         per_device_train_batch_size=recipe.batch.micro_batch,
         max_steps=steps,
         bf16=True,
-        use_cpu=True,
+        use_cpu=use_cpu,
         optim="adamw_torch_fused",
         learning_rate=optimizer.lr,
         adam_beta1=optimizer.betas[0],

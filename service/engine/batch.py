@@ -37,7 +37,7 @@ class DecodeRows:
     length: int
     """Longest sequence, its new token included."""
     mask: Tensor
-    """Bool [count, 1, 1, length], true where a token may look."""
+    """[count, 1, 1, length]: bool, true where a token may look, or what is added to its scores."""
 
 
 @dataclasses.dataclass(frozen=True)

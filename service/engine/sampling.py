@@ -5,7 +5,7 @@ The definition is ``lm.sampling``; a test holds the two together.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lm.sampling import SamplingParams, adjusted_logits, counter_uniform
+from service.engine.device_sampling import sample_rows
 from service.engine.request import TokenScore
 from service.engine.scheduler import Plan
 from service.engine.sequence import Sequence
@@ -39,15 +40,26 @@ def draw(logits: Tensor, plan: Plan) -> list[int]:
     if len(draws) < len(rows):
         logits = logits[torch.tensor([ahead >= 0 for _, ahead in rows])]
     token_ids: list[int] = _likeliest(logits).tolist()
+    drawn: dict[int, tuple[SamplingParams, int]] = {}
     for row, (chunk, ahead) in enumerate(draws):
         sequence, index = chunk.sequence, len(chunk.sequence.output_ids) + ahead
         sampling = sequence.request.sampling
         if _adjusts(sequence, index):
-            adjusted = _adjusted(logits[row], sequence, chunk.draft[:ahead])
+            adjusted = _adjusted(logits[row].cpu(), sequence, chunk.draft[:ahead])
             token_ids[row] = sample_row(adjusted, sampling, index)
         elif not sampling.is_greedy:
-            token_ids[row] = sample_row(logits[row], sampling, index)
+            drawn[row] = sampling, index
+    for row, token_id in zip(drawn, _sample(logits, drawn), strict=True):
+        token_ids[row] = token_id
     return token_ids
+
+
+def _sample(logits: Tensor, drawn: Mapping[int, tuple[SamplingParams, int]]) -> list[int]:
+    """Tokens of some rows of logits [R, V], each by its parameters and index."""
+    if logits.device.type == "cpu" or not drawn:
+        return [sample_row(logits[row], *how) for row, how in drawn.items()]
+    params, indices = zip(*drawn.values(), strict=True)
+    return sample_rows(logits[list(drawn)], params, indices)
 
 
 def _adjusts(sequence: Sequence, index: int) -> bool:

@@ -1,5 +1,6 @@
 """A stopped and resumed run is, bit for bit, the run that was never stopped."""
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,18 @@ def test_every_kind_of_recipe_resumes_bit_for_bit(
         train_toy(tmp_path / "pieces", recipe, interrupt=StopAtPoll(polls)) is not Ending.COMPLETE
     ):
         polls += 7  # the last evaluation takes more polls than there are in one piece
+    assert_equal_runs(tmp_path / "pieces", tmp_path / "whole")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="trains on a GPU")
+@pytest.mark.parametrize("overrides", [MICRO, ("precision=bfloat16",), ("precision=float16",)])
+def test_a_run_on_a_gpu_resumes_bit_for_bit(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    recipe = toy_recipe(*overrides)
+    train_toy(tmp_path / "whole", recipe, device="cuda")
+    for polls in itertools.count(17, 7):
+        stop = StopAtPoll(polls)
+        if train_toy(tmp_path / "pieces", recipe, interrupt=stop, device="cuda") is Ending.COMPLETE:
+            break
     assert_equal_runs(tmp_path / "pieces", tmp_path / "whole")
 
 

@@ -34,6 +34,7 @@ class StaticDecode:
         self._input = self._idle.to(weight.device, copy=True)
         self._slots = torch.arange(bucket.rows, device=weight.device)
         self._places = torch.arange(bucket.length, device=weight.device)
+        self._unmasked = weight.new_zeros(bucket.rows, bucket.length)
         rows = bucket.rows
         self.logits = weight.new_empty(rows, decoder.config.vocab_size)
         """[rows, V], of slot i in row i."""
@@ -56,11 +57,13 @@ class StaticDecode:
 
     def compute(self) -> None:
         """The step; nothing in it waits for the device or depends on a value on the host."""
+        hidden_keys = self._places >= self._input[LENGTH, :, None]
         rows = DecodeRows(
             count=self._bucket.rows,
             slots=slice(0, self._bucket.rows),
             length=self._bucket.length,
-            mask=(self._places < self._input[LENGTH, :, None])[:, None, None],
+            # What attention would make of a mask of bools, in every layer again.
+            mask=self._unmasked.masked_fill(hidden_keys, -torch.inf)[:, None, None],
         )
         batch = Batch(
             token_ids=self._input[TOKEN : TOKEN + 1],
