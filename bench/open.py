@@ -27,9 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, help="Hugging Face directory; else random weights")
     parser.add_argument("--backend", choices=("native", "torch"), default="native")
     parser.add_argument("--precision", choices=PRECISIONS, default="int8")
-    parser.add_argument(
-        "--device", default="cpu", help="cuda: PyTorch, as the service has it there"
-    )
+    parser.add_argument("--device", default="cpu", help="cuda: PyTorch, as in service")
 
 
 class Opener:
