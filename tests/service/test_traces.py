@@ -120,7 +120,7 @@ def test_who_leaves_in_the_queue_has_that_span_alone(
             first = RawClient.generate(service.port, prompt="To be", max_new_tokens=2)
             service.wait_for_steps(1)
             second = RawClient.generate(service.port, prompt="Or not", max_new_tokens=2)
-            service.wait_for_command()
+            service.wait_for_commands(2)
             second.close()
             service.decoder.open()
             first.read_until(b"finish_reason")

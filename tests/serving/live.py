@@ -1,5 +1,6 @@
 """A service inside this process: uvicorn in a thread behind a real socket, no start-up cost."""
 
+import queue
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +96,17 @@ class LiveService:
         )
 
 
+class CountingQueue(queue.SimpleQueue[Any]):
+    """Knows how many items it was ever given, read or not."""
+
+    def __init__(self) -> None:
+        self.num_put = 0
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        self.num_put += 1
+
+
 class GatedService(LiveService):
     """Serves a model that computes only as many steps as the test lets it."""
 
@@ -105,6 +117,8 @@ class GatedService(LiveService):
             num_slots=options.num_slots, max_step_tokens=options.max_step_tokens
         )
         self._model = toy_served(engine)
+        self._commands = CountingQueue()
+        self.runtime.worker._commands = self._commands
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -125,9 +139,12 @@ class GatedService(LiveService):
         """Wait until step number ``count`` has begun."""
         wait_until(lambda: self.decoder.num_begun >= count, f"step {count} begins")
 
-    def wait_for_command(self) -> None:
-        """Wait until the worker has been told something that it has not read yet."""
-        wait_until(lambda: not self.runtime.worker._commands.empty(), "the worker is told")
+    def wait_for_commands(self, count: int) -> None:
+        """Wait until the worker has been told ``count`` things in all, read or not.
+
+        One to submit each answer of a request, one to abort each.
+        """
+        wait_until(lambda: self._commands.num_put >= count, f"command {count} is given")
 
     def forget_model(self) -> None:
         """Let go of the model, so that the service alone holds it."""

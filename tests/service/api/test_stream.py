@@ -50,10 +50,10 @@ def test_a_silent_stream_sends_comments(tmp_path: Path) -> None:
         assert after_one.count(b"data: ") == 1
 
 
-def wait_and_leave(gated: GatedService, client: RawClient, how: str) -> None:
-    """Leave during a step, and let this step alone end."""
+def wait_and_leave(gated: GatedService, client: RawClient, how: str, count: int = 1) -> None:
+    """Leave ``count`` answers during a step, and let this step alone end."""
     getattr(client, how)()
-    gated.wait_for_command()
+    gated.wait_for_commands(2 * count)
     gated.decoder.release()
     wait_until(lambda: gated.runtime.switchboard.num_open == 0, "the request is given up")
     client.close()
@@ -107,12 +107,12 @@ def test_leaving_the_queue_takes_no_slot(gated: GatedService, how: str, stream: 
     running = RawClient.generate(gated.port, prompt="01", max_new_tokens=5, seed=1)
     gated.wait_for_steps(1)
     waiting = RawClient.generate(gated.port, prompt="01", stream=stream)
-    gated.wait_for_command()
+    gated.wait_for_commands(2)
     gated.decoder.release(2)  # the worker reads the submission and reports the step after it
     wait_until(lambda: gated.metrics().value("num_requests_waiting") == 1, "the second waits")
     gated.wait_for_steps(3)
     getattr(waiting, how)()
-    gated.wait_for_command()
+    gated.wait_for_commands(3)
     gated.decoder.release(2)  # the step under way, and the one that the abort is reported with
     wait_until(lambda: gated.runtime.switchboard.num_open == 1, "the waiting one is given up")
     waiting.close()
@@ -136,7 +136,7 @@ def test_leaving_several_answers_ends_all_within_one_step(
             gated.decoder.release()
         gated.wait_for_steps(steps)
         assert gated.runtime.switchboard.num_open == 4
-        wait_and_leave(gated, client, how)
+        wait_and_leave(gated, client, how, count=4)
         assert gated.decoder.num_begun == steps
         check_aborted(gated, count=4)
 
