@@ -4,8 +4,8 @@ Both sides train the same weights on the same batches at the same rates in bfloa
 float32 weights (``bench.training.workload``), each in a process of its own. They take turns in
 rounds after a warm-up; medians over all steps of all rounds, with quartiles. The share of the
 peak counts 6 FLOPs a parameter and token and 12 · layers · width · context for whole attention
-(``ModelConfig.flops_per_token``), over what a bfloat16 product of 2,048 x 2,048 x 2,048 reaches
-between the rounds. Prints a table and one JSON line.
+(``ModelConfig.flops_per_token``), over what a product of 2,048 x 2,048 x 2,048 reaches between the
+rounds, in bfloat16 or, where that is faster, in float32. Prints a table and one JSON line.
 """
 
 import argparse
@@ -36,6 +36,7 @@ SHAPES = {
 WARM_UP = 2
 DEFAULT_SIDES = ("ours", "huggingface", "huggingface-allocator")
 PEAK_SIZE = 2048
+PEAK_DTYPES = (torch.bfloat16, torch.float32)
 GPU_IS_LARGER = 4
 """Side of the product that keeps a GPU busy, in that of a CPU."""
 
@@ -125,9 +126,18 @@ def row_of(
 
 
 def peak_flops(device: str, size: int = PEAK_SIZE, repeats: int = 5) -> float:
-    """FLOPs a second of a large square product in bfloat16 on all of a device."""
+    """FLOPs a second of a large square product on all of a device, in its faster type.
+
+    bfloat16 where a processor has it; where one has not, a small product takes seconds.
+    """
     size *= 1 if device == "cpu" else GPU_IS_LARGER
-    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    rates = {dtype: product_flops(device, dtype, size // 8, 3) for dtype in PEAK_DTYPES}
+    return product_flops(device, max(rates, key=lambda dtype: rates[dtype]), size, repeats)
+
+
+def product_flops(device: str, dtype: torch.dtype, size: int, repeats: int) -> float:
+    """FLOPs a second of a product of two square matrices; the median, after one warm-up."""
+    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     durations = []
     for _ in range(repeats + 1):
         began = time.perf_counter()

@@ -16,7 +16,8 @@ HEADERS = {"authorization": f"Bearer {ADMIN_KEY}"}
 
 
 @pytest.mark.parametrize(
-    ("total", "at_least"), [(60, 40), pytest.param(6000, 5000, marks=pytest.mark.slow)]
+    ("total", "at_least"),
+    [(60, 40), pytest.param(6000, 5000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
 )
 def test_what_the_schema_can_say_is_answered(
     service: ServiceProcess, total: int, at_least: int
