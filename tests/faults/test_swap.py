@@ -91,6 +91,7 @@ def test_a_run_that_is_wiped_and_begun_again_is_served(service: LiveService, vol
     assert service.metrics().by_label("checkpoint_info", "step") == {"3": 1}
 
 
+@pytest.mark.slow
 def test_a_trainer_that_publishes_and_prunes_in_a_hurry_loses_nobody(
     service: LiveService, volume: Path
 ) -> None:

@@ -23,6 +23,8 @@ from toys import publish_toy
 from lm.volume import RunLock, sweep
 from lm.volume.publish import PHASES
 
+pytestmark = pytest.mark.slow  # tests/faults/test_swap.py is the short dose of it
+
 YEAR_S = 365 * 24 * 3600
 
 

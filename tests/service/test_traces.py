@@ -122,6 +122,7 @@ def test_who_leaves_in_the_queue_has_that_span_alone(
             second = RawClient.generate(service.port, prompt="Or not", max_new_tokens=2)
             service.wait_for_commands(2)
             second.close()
+            service.wait_for_commands(3)
             service.decoder.open()
             first.read_until(b"finish_reason")
             first.close()

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
 import uvicorn
 
 from service.app import create_app
@@ -15,6 +14,7 @@ from service.server import server_config
 from service.settings import Settings
 from serving.engines import gated_engine, toy_served
 from serving.exposition import Exposition
+from serving.http_client import http_client
 from serving.waiting import wait_until
 
 
@@ -43,13 +43,13 @@ class LiveService:
         self._server = uvicorn.Server(server_config(app, settings))
         self._thread = threading.Thread(target=self._server.run, name="uvicorn")
         self.port = 0
-        self.client = httpx.Client()
+        self.client = http_client()
 
     def __enter__(self) -> Self:
         self._thread.start()
         wait_until(lambda: self._server.started, "the server starts")
         self.port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.client = http_client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
         return self
 
     def __exit__(

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
 from serving.exposition import Exposition
+from serving.http_client import http_client
 from serving.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +48,7 @@ class ServiceProcess:
         self._environment = dict(environment or {})
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = httpx.Client()
+        self.client = http_client()
 
     def __enter__(self) -> Self:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("NESTLING_")}
@@ -59,7 +58,7 @@ class ServiceProcess:
             self._command, cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT
         )
         wait_until(self._is_listening, "the service listens", timeout_s=180)
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+        self.client = http_client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
         return self
 
     def __exit__(

@@ -160,6 +160,7 @@ def test_a_request_behind_another_does_not_hide_that_the_client_leaves(
         client.read_until(b"data: ")
         client.send(second)
         client.reset()
+        gated.wait_for_commands(2)
         gated.decoder.open()
         wait_until(lambda: gated.is_quiet, "it is given up")
         outcomes = gated.metrics().by_label("requests_total", "outcome")
