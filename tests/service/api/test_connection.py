@@ -155,7 +155,7 @@ def test_a_request_behind_another_does_not_hide_that_the_client_leaves(
     tmp_path: Path, second: bytes
 ) -> None:
     with GatedService(tmp_path) as gated:
-        client = RawClient.generate(gated.port, prompt="01", stream=True)
+        client = RawClient.generate(gated.port, prompt="01", stream=True, seed=1)
         gated.decoder.release(3)
         client.read_until(b"data: ")
         client.send(second)
