@@ -74,7 +74,7 @@ class Loop:
         if parts.subject.precision == "float16" and counters.loss_scale is None:
             counters = dataclasses.replace(counters, loss_scale=INITIAL_SCALE)
         self.counters = counters
-        self._saved_at = self.step
+        self._saved_at = self._taken_at = self.step
         self._saved_time = time.monotonic()
         self._weights_change = threading.Lock()
         self._is_reserved = False
@@ -243,9 +243,13 @@ class Loop:
 
     def _snapshot(self) -> Snapshot:
         with self._weights_change:
+            self._taken_at = self.step
             return self.parts.subject.snapshot(self.counters)
 
     def _rescue(self) -> None:
         """Save from another thread, while the loop's own is deep in a long computation."""
         self.parts.checkpointer.save(self._snapshot)
         self.parts.checkpointer.finish()
+        self.parts.report.note(
+            f"interrupted in a long step; it is saved at step {self._taken_at:,}"
+        )

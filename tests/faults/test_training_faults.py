@@ -80,6 +80,7 @@ def test_a_micro_batch_that_takes_long_is_not_waited_for(
     trainer, started = TrainerProcess(trainers, tmp_path, EDGES), time.monotonic()
     assert trainer.run_until_in("_backward", call=10, number=signal.SIGTERM, hang_s=120.0) == 0
     assert time.monotonic() - started < 100
+    assert "it is saved at step 9" in trainer.log
     assert trainer.steps[-1] == 9
     assert trainer.run() == 0
     assert_equal_runs(trainer.volume, uninterrupted)
