@@ -74,7 +74,7 @@ class Loop:
         if parts.subject.precision == "float16" and counters.loss_scale is None:
             counters = dataclasses.replace(counters, loss_scale=INITIAL_SCALE)
         self.counters = counters
-        self._saved_at = self._taken_at = self.step
+        self._saved_at = self.step
         self._saved_time = time.monotonic()
         self._weights_change = threading.Lock()
         self._is_reserved = False
@@ -238,12 +238,12 @@ class Loop:
             return
         started = time.perf_counter()
         self.parts.checkpointer.save(self._snapshot)
-        self._saved_at, self._saved_time = self.step, time.monotonic()
+        self._saved_time = time.monotonic()
         self.parts.report.saving(self.step, time.perf_counter() - started)
 
     def _snapshot(self) -> Snapshot:
         with self._weights_change:
-            self._taken_at = self.step
+            self._saved_at = self.step
             return self.parts.subject.snapshot(self.counters)
 
     def _rescue(self) -> None:
@@ -251,5 +251,5 @@ class Loop:
         self.parts.checkpointer.save(self._snapshot)
         self.parts.checkpointer.finish()
         self.parts.report.note(
-            f"interrupted in a long step; it is saved at step {self._taken_at:,}"
+            f"interrupted in a long step; it is saved at step {self._saved_at:,}"
         )

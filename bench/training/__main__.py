@@ -24,6 +24,7 @@ from bench.machine import machine
 from bench.training.process import start
 from bench.training.side import SIDES
 from bench.training.workload import begin, comparable
+from lm.device import bfloat16_speedup
 from trainer.config import Recipe
 
 SHAPES = {
@@ -36,7 +37,6 @@ SHAPES = {
 WARM_UP = 2
 DEFAULT_SIDES = ("ours", "huggingface", "huggingface-allocator")
 PEAK_SIZE = 2048
-PEAK_DTYPES = (torch.bfloat16, torch.float32)
 GPU_IS_LARGER = 4
 """Side of the product that keeps a GPU busy, in that of a CPU."""
 
@@ -128,15 +128,12 @@ def row_of(
 def peak_flops(device: str, size: int = PEAK_SIZE, repeats: int = 5) -> float:
     """FLOPs a second of a large square product on all of a device, in its faster type.
 
-    bfloat16 where a processor has it; where one has not, a small product takes seconds.
+    A processor without bfloat16 units would take minutes for the whole in it.
     """
     size *= 1 if device == "cpu" else GPU_IS_LARGER
-    rates = {dtype: product_flops(device, dtype, size // 8, 3) for dtype in PEAK_DTYPES}
-    return product_flops(device, max(rates, key=lambda dtype: rates[dtype]), size, repeats)
-
-
-def product_flops(device: str, dtype: torch.dtype, size: int, repeats: int) -> float:
-    """FLOPs a second of a product of two square matrices; the median, after one warm-up."""
+    probe = dict.fromkeys(("rows", "width", "inner"), size // 8)
+    is_native = bfloat16_speedup(torch.device(device), **probe) > 1
+    dtype = torch.bfloat16 if is_native else torch.float32
     a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     durations = []
     for _ in range(repeats + 1):

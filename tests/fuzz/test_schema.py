@@ -17,7 +17,7 @@ HEADERS = {"authorization": f"Bearer {ADMIN_KEY}"}
 
 @pytest.mark.parametrize(
     ("total", "at_least"),
-    [(60, 40), pytest.param(6000, 5000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])],
+    [(60, 40), pytest.param(6000, 5000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
 )
 def test_what_the_schema_can_say_is_answered(
     service: ServiceProcess, total: int, at_least: int

@@ -8,7 +8,6 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_quick_run_prints_a_table_and_last_a_json_line() -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "bench.training", "--quick", "--shapes", "tiny 8 x 256",
