@@ -4,9 +4,15 @@
 // Work is taken in small pieces: a thread that the kernel takes off its core holds the others up
 // by one piece only. Waiting spins for a while, then sleeps: within a step for some tens of
 // microseconds, between steps for what Python does there, since waking up costs a tenth of a step.
+//
+// Threads as many as the process has cores keep to a core each while they compute. Else one that
+// has slept is put beside the other wherever a client or the event loop holds its core for a
+// moment, and stays there while that core is idle: a tenth of the rate with 32 streams.
 #pragma once
 
 #include <immintrin.h>
+#include <pthread.h>
+#include <sched.h>
 
 #include <atomic>
 #include <cstdint>
@@ -18,10 +24,48 @@ namespace nestling {
 
 class Team;
 
+// Keeps the calling thread to one core for as long as it lives. A thread of the idle policy stays
+// free: whoever works on that core would leave it no time, and the others wait for it.
+class Stay {
+ public:
+  explicit Stay(int core) {
+    if (core < 0 || sched_getscheduler(0) == SCHED_IDLE) return;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    is_kept_ = pthread_getaffinity_np(pthread_self(), sizeof before_, &before_) == 0 &&
+               pthread_setaffinity_np(pthread_self(), sizeof one, &one) == 0;
+  }
+
+  ~Stay() {
+    if (is_kept_) pthread_setaffinity_np(pthread_self(), sizeof before_, &before_);
+  }
+
+  Stay(const Stay&) = delete;
+  Stay& operator=(const Stay&) = delete;
+
+ private:
+  cpu_set_t before_;
+  bool is_kept_ = false;
+};
+
+// The core of each of so many threads, if there are as many cores; else -1: anywhere.
+inline std::vector<int> cores_of(int num_threads) {
+  std::vector<int> cores;
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) == num_threads) {
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+      if (CPU_ISSET(core, &allowed)) cores.push_back(core);
+    }
+  }
+  cores.resize(num_threads, -1);
+  return cores;
+}
+
 class Pool {
  public:
-  explicit Pool(int num_threads) : size_(num_threads) {
-    for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { work(); });
+  explicit Pool(int num_threads) : size_(num_threads), cores_(cores_of(num_threads)) {
+    for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this, i] { work(cores_[i]); });
   }
 
   ~Pool() {
@@ -59,9 +103,10 @@ class Pool {
     epoch_.notify_all();
   }
 
-  void work();
+  void work(int core);
 
   const int size_;
+  const std::vector<int> cores_;
   std::vector<std::thread> workers_;
   std::mutex busy_;
   Job job_ = nullptr;
@@ -127,6 +172,7 @@ void Pool::run(const Function& function) {
     function(alone);
     return;
   }
+  const Stay stay(cores_[0]);
   job_ = [](const void* argument, Team& team) { (*static_cast<const Function*>(argument))(team); };
   argument_ = &function;
   publish();
@@ -135,7 +181,8 @@ void Pool::run(const Function& function) {
   team.barrier();
 }
 
-inline void Pool::work() {
+inline void Pool::work(int core) {
+  const Stay stay(core);
   uint32_t seen = 0;
   while (true) {
     wait(epoch_, seen, kSpinsBetween);
