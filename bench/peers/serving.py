@@ -1,8 +1,10 @@
 """The same table through HTTP: this service and others' servers, one client for all, in turns.
 
 Texts of about 128 tokens are sent at once by 1, 8 and 32 clients to ``/v1/completions``, greedy,
-128 new tokens, streamed. Prefix reuse and speculation are off, as in ``bench.peers``, whose
-environments and files are used: run that first. The last line is JSON.
+128 new tokens, streamed; ``ready_s`` is from the start of a server until it is ready. Prefix
+reuse and speculation are off, as in ``bench.peers``, whose environments and files are used: run
+that first.
+The last line is JSON.
 """
 
 import argparse
@@ -62,9 +64,11 @@ def main() -> None:
         if not Path(server.command[0]).exists():
             print(f"{server.name} is not installed: run bench.peers first", file=sys.stderr)
             continue
+        began = time.perf_counter()
         try:
             with running(server) as port:
-                rows.append(measure(server, port, texts, options.repeats))
+                ready = {"ready_s": round(time.perf_counter() - began, 1)}
+                rows.append(ready | measure(server, port, texts, options.repeats))
         except RuntimeError as error:
             print(error, file=sys.stderr)
             continue
@@ -152,7 +156,7 @@ def wait_until_ready(child: "subprocess.Popen[bytes]", url: str) -> None:
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
             urllib.request.urlopen(url, timeout=5).close()
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     message = f"{child.args!r} did not become ready"
     raise RuntimeError(message)
 
