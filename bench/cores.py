@@ -51,10 +51,7 @@ def main() -> None:
 
 @contextmanager
 def confined_to_one_core() -> Iterator[None]:
-    """What starts within sees one core; in the end all threads of the process get all cores.
-
-    Those that keep to a core already, keep to it.
-    """
+    """What starts within sees one core; in the end its threads, and the caller, get them all."""
     cores, before = os.sched_getaffinity(0), thread_ids()
     os.sched_setaffinity(0, {min(cores)})
     try:
@@ -66,7 +63,7 @@ def confined_to_one_core() -> Iterator[None]:
 
 
 def thread_ids() -> set[int]:
-    """Of this process."""
+    """Of this process, as Linux numbers them."""
     return {int(task.name) for task in Path("/proc/self/task").iterdir()}
 
 

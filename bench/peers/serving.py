@@ -3,8 +3,7 @@
 Texts of about 128 tokens are sent at once by 1, 8 and 32 clients to ``/v1/completions``, greedy,
 128 new tokens, streamed; ``ready_s`` is from the start of a server until it is ready. Prefix
 reuse and speculation are off, as in ``bench.peers``, whose environments and files are used: run
-that first.
-The last line is JSON.
+that first. The last line is JSON.
 """
 
 import argparse

@@ -5,9 +5,9 @@
 // by one piece only. Waiting spins for a while, then sleeps: within a step for some tens of
 // microseconds, between steps for what Python does there, since waking up costs a tenth of a step.
 //
-// Threads as many as the process has cores keep to a core each while they compute. Else one that
-// has slept is put beside the other wherever a client or the event loop holds its core for a
-// moment, and stays there while that core is idle: a tenth of the rate with 32 streams.
+// As many threads as the process has cores keep to a core each while they compute. Left free, one
+// that slept at a barrier while a client or the event loop had its core is woken on the other
+// thread's core, and both share that one beside an idle one: a tenth of the rate with 32 streams.
 #pragma once
 
 #include <immintrin.h>
