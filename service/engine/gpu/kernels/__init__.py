@@ -1,0 +1,1 @@
+"""Triton kernels of a step, one concept a module; each is tested against PyTorch's operators."""
