@@ -6,11 +6,14 @@ arithmetic on arrays: no loop over tokens. Shapes: N rows, M tiles.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 Ints = NDArray[np.int32]
+Array = TypeVar("Array", Ints, Tensor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Bucket:
         A chunk of n rows has 1 + ⌊(n - 1) / tile_rows⌋ tiles.
         """
         return self.chunks + (self.rows - self.chunks) // self.tile_rows
+
+    @property
+    def packed_size(self) -> int:
+        """Numbers of a whole step in one array."""
+        return 3 * self.rows + 2 * self.tiles
 
 
 BUCKETS = tuple(
@@ -65,8 +73,10 @@ class FlatChunk:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FlatLayout:
-    """A step as arrays of int32."""
+    """A step as arrays of int32; all but ``yielding`` are parts of ``packed``."""
 
+    packed: Ints
+    """[packed_size]: what goes to the device in one copy; ``unpack`` finds its parts there."""
     token_ids: Ints
     """[N]; 0 in dead rows."""
     positions: Ints
@@ -77,6 +87,17 @@ class FlatLayout:
     """[M, 2]: first row and number of rows; no rows behind the last tile."""
     yielding: Ints
     """[rows that yield], in the order of the chunks."""
+
+
+def unpack(packed: Array, bucket: Bucket) -> tuple[Array, Array, Array, Array]:
+    """Token ids, positions and slots, each [N], and tiles [M, 2]: views of one array."""
+    count = bucket.rows
+    return (
+        packed[:count],
+        packed[count : 2 * count],
+        packed[2 * count : 3 * count],
+        packed[3 * count :].reshape(-1, 2),
+    )
 
 
 def bucket_for(num_rows: int, num_chunks: int, buckets: Sequence[Bucket] = BUCKETS) -> Bucket:
@@ -120,28 +141,27 @@ def lay_out(chunks: Sequence[FlatChunk], bucket: Bucket) -> FlatLayout:
     if np.any(lengths < 1) or np.any(num_logits < 0) or np.any(num_logits > lengths):
         raise ValueError("a chunk has at least one token and yields at most one row a token")
     ends = np.cumsum(lengths, dtype=np.int32)
-    token_ids = np.zeros(bucket.rows, np.int32)
-    positions = np.zeros(bucket.rows, np.int32)
-    slots = np.full(bucket.rows, -1, np.int32)
+    packed = np.zeros(bucket.packed_size, np.int32)
+    token_ids, positions, slots, tiles = unpack(packed, bucket)
+    slots[total:] = -1
     if chunks:
         token_ids[:total] = np.concatenate([chunk.token_ids for chunk in chunks])
         starts = np.array([chunk.start for chunk in chunks], dtype=np.int32)
         positions[:total] = np.repeat(starts, lengths) + _counting(lengths)
         slots[:total] = np.repeat(np.array([c.slot for c in chunks], dtype=np.int32), lengths)
+    _fill_tiles(tiles, lengths, ends, bucket.tile_rows)
     yielding = np.repeat(ends - num_logits, num_logits) + _counting(num_logits)
-    return FlatLayout(token_ids, positions, slots, _tiles(lengths, ends, bucket), yielding)
+    return FlatLayout(packed, token_ids, positions, slots, tiles, yielding)
 
 
-def _tiles(lengths: Ints, ends: Ints, bucket: Bucket) -> Ints:
-    """Tiles [M, 2] of chunks of these lengths that end at these rows."""
-    counts = -(-lengths // bucket.tile_rows)
+def _fill_tiles(tiles: Ints, lengths: Ints, ends: Ints, tile_rows: int) -> None:
+    """Write the tiles of chunks of these lengths that end at these rows into zeros [M, 2]."""
+    counts = -(-lengths // tile_rows)
     total = int(counts.sum())
-    assert total <= bucket.tiles, "the bucket counts its worst case"
-    tiles = np.zeros((bucket.tiles, 2), np.int32)
-    first = np.repeat(ends - lengths, counts) + _counting(counts) * bucket.tile_rows
+    assert total <= len(tiles), "the bucket counts its worst case"
+    first = np.repeat(ends - lengths, counts) + _counting(counts) * tile_rows
     tiles[:total, 0] = first
-    tiles[:total, 1] = np.minimum(bucket.tile_rows, np.repeat(ends, counts) - first)
-    return tiles
+    tiles[:total, 1] = np.minimum(tile_rows, np.repeat(ends, counts) - first)
 
 
 def _counting(lengths: Ints) -> Ints:

@@ -9,7 +9,9 @@ Shapes: N rows of a step, M tiles, Hq and Hkv heads of D numbers, G = Hq / Hkv, 
 slot.
 """
 
+import dataclasses
 import math
+from typing import Self
 
 import triton
 import triton.language as tl
@@ -17,8 +19,31 @@ from torch import Tensor
 
 from service.engine.gpu.tensors import StepRows
 
-KEYS = 64
 LOG2_E = math.log2(math.e)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramShape:
+    """How much a program computes, and with what."""
+
+    rows: int
+    """Pairs of token and head; a power of two from 16 up."""
+    keys: int
+    """Of a block; a power of two from 16 up."""
+    warps: int
+    stages: int
+    """Blocks of keys and values on their way from memory, the one at work included."""
+
+    @classmethod
+    def of(cls, tile_rows: int, group: int) -> Self:
+        """For tiles of so many rows and G heads a key head.
+
+        Short tiles take a tensor core's least rows: their steps are small, and more programs
+        fill the card.
+        """
+        most = 16 if tile_rows <= 16 else 64
+        pairs = triton.next_power_of_2(tile_rows * group)
+        return cls(rows=max(16, min(most, pairs)), keys=64, warps=4, stages=2)
 
 
 @triton.jit
@@ -105,6 +130,7 @@ def tile_attention(
     value_cache: Tensor,
     out: Tensor,
     tile_rows: int,
+    shape: ProgramShape,
 ) -> None:
     """Let each token of the tiles see its sequence up to itself; its keys are in the cache already.
 
@@ -117,24 +143,16 @@ def tile_attention(
         value_cache: the same for values.
         out: [N, Hq D]; rows in no tile stay as they are.
         tile_rows: the most rows that a tile has.
+        shape: of the programs; results are those of any other but for rounding.
 
     """
     _, shared, max_tokens, head_dim = key_cache.shape
     heads = out.shape[1] // head_dim
-    block = block_rows(tile_rows, heads // shared)
-    parts = triton.cdiv(tile_rows * (heads // shared), block)
+    parts = triton.cdiv(tile_rows * (heads // shared), shape.rows)
     _tile_attention[(tiles.shape[0], parts, shared)](
         qkv, tiles, rows.positions, rows.slots, key_cache, value_cache, out, max_tokens,
         LOG2_E / head_dim**0.5,
         HQ=heads, HKV=shared, D=head_dim,
-        ROWS=block, WIDTH=triton.next_power_of_2(head_dim), KEYS=KEYS,
-        num_warps=4, num_stages=2,
+        ROWS=shape.rows, WIDTH=triton.next_power_of_2(head_dim), KEYS=shape.keys,
+        num_warps=shape.warps, num_stages=shape.stages,
     )  # fmt: skip
-
-
-def block_rows(tile_rows: int, group: int) -> int:
-    """Pairs of token and head a program takes: 16 to 64, a tensor core's least and what 4 warps do.
-
-    Short tiles take the least: their steps are small, and more programs fill the card.
-    """
-    return 16 if tile_rows <= 16 else min(64, triton.next_power_of_2(tile_rows * group))

@@ -31,7 +31,7 @@ SHARED_BYTES = 99 * 1024
 """Of one program, on the smallest of the cards from compute capability 8.0 on (8.6, 8.9)."""
 
 
-def report(kernel: Any, arch: int, constants: dict[str, Any], warps: int) -> None:
+def report(kernel: Any, arch: int, constants: dict[str, Any], warps: int, stages: int = 2) -> None:
     names = [parameter.name for parameter in kernel.params]
     constants = {name: constants[name] for name in names if name not in TYPES}
     signature = {name: TYPES.get(name, "constexpr") for name in names}
@@ -43,7 +43,7 @@ def report(kernel: Any, arch: int, constants: dict[str, Any], warps: int) -> Non
     built = triton.compile(
         ASTSource(kernel, signature, constants, attributes),
         target=GPUTarget("cuda", arch, 32),
-        options={"num_warps": warps, "num_stages": 2},
+        options={"num_warps": warps, "num_stages": stages},
     )
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(built.asm["cubin"])
@@ -87,8 +87,9 @@ def compile_all(width: int, heads: int, shared: int, head_dim: int, inner: int) 
         report(rowwise._silu_mul, arch, {**shape, "BLOCK": rowwise.SILU_COLUMNS}, 4)
         report(rotate_write._rotate_write, arch, shape, 4)
         for tile_rows in (16, 64):
-            rows = prefill_attention.block_rows(tile_rows, heads // shared)
-            report(prefill_attention._tile_attention, arch, {**shape, "ROWS": rows}, 4)
+            of = prefill_attention.ProgramShape.of(tile_rows, heads // shared)
+            sizes = {"ROWS": of.rows, "KEYS": of.keys}
+            report(prefill_attention._tile_attention, arch, {**shape, **sizes}, of.warps, of.stages)
 
 
 if __name__ == "__main__":

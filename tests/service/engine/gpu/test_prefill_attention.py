@@ -7,7 +7,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
-from service.engine.gpu.kernels.prefill_attention import tile_attention
+from service.engine.gpu.kernels.prefill_attention import ProgramShape, tile_attention
 from service.engine.gpu.layout import Bucket, FlatChunk, lay_out
 
 Case = list[tuple[int, int, int]]
@@ -32,6 +32,7 @@ def check(
     heads: int = 3,
     shared: int = 1,
     dtype: torch.dtype = torch.float32,
+    shape: ProgramShape | None = None,
 ) -> None:
     torch.manual_seed(0)
     layout = lay_out([FlatChunk(s, start, [1] * n, 0) for s, start, n in case], bucket)
@@ -42,7 +43,8 @@ def check(
             cached[slot, :, : start + count] = torch.randn(shared, start + count, head_dim)
     qkv = torch.randn(bucket.rows, (heads + 2 * shared) * head_dim).to(dtype)
     out = torch.full((bucket.rows, heads * head_dim), 7.0, dtype=dtype)
-    tile_attention(qkv, tiles, rows, key, value, out, bucket.tile_rows)
+    shape = shape or ProgramShape.of(bucket.tile_rows, heads // shared)
+    tile_attention(qkv, tiles, rows, key, value, out, bucket.tile_rows, shape)
     expected = torch.full_like(out, 7.0)
     for row, slot in enumerate(layout.slots):
         if slot >= 0:
@@ -78,6 +80,12 @@ def test_guesses_of_several_streams(width: int) -> None:
 def test_numbers_of_half_the_width() -> None:
     """In float16: the interpreter of Triton 3.6 multiplies bfloat16 as the integers it holds."""
     check([(1, 0, 33), (2, 100, 20)], Bucket(64, 16, 64), dtype=torch.float16)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 4, 2), (32, 128, 4, 3), (128, 32, 8, 2)])
+def test_any_shape_of_program(shape: tuple[int, int, int, int]) -> None:
+    case = [(1, 0, 37), (2, 150, 21)]
+    check(case, Bucket(64, 64, 64), shape=ProgramShape(*shape))
 
 
 def test_no_tile_at_all() -> None:

@@ -1,0 +1,256 @@
+"""How long a step of flat rows takes on a GPU, bucket by bucket, and how far it is from float32.
+
+Random weights of SmolLM2-135M's shape in bfloat16; one prompt that fills the bucket, and guesses
+of streams in the middle of their text. Steps are recorded as CUDA graphs and replayed; medians.
+``--shapes`` tries shapes of the programs of attention, ``--profile`` lists kernels. On a CPU
+(``TRITON_INTERPRET=1``, ``--toy --device cpu``) it only shows that it runs. Prints JSON lines.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lm.attention import CausalAttention
+from lm.config import ModelConfig
+from lm.decoder import Decoder, decoder_from_weights
+from lm.rotary import rotary_table
+from service.engine.gpu.head_step import HeadStep
+from service.engine.gpu.kernels.prefill_attention import ProgramShape
+from service.engine.gpu.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out, unpack
+from service.engine.gpu.prefill_step import PrefillStep
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows, empty_weights
+
+SLOTS = 64
+SMOLLM2 = ModelConfig(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    max_position_embeddings=8192,
+    rope_theta=100_000.0,
+)
+TOY = dataclasses.replace(
+    SMOLLM2, vocab_size=300, hidden_size=96, intermediate_size=64, num_hidden_layers=1,
+    num_attention_heads=3, num_key_value_heads=1, max_position_embeddings=256,
+)  # fmt: skip
+GUESSES = ((1, 2), (1, 4), (1, 8), (8, 4), (8, 8), (32, 2), (32, 4))
+"""(streams, width) of steps that verify guesses."""
+
+
+def main() -> None:
+    """Compare, then measure; one JSON line each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--context", type=int, default=192, help="tokens before the guesses")
+    parser.add_argument("--toy", action="store_true", help="a toy and the two smallest buckets")
+    parser.add_argument("--shapes", action="store_true", help="try shapes of programs")
+    parser.add_argument("--profile", action="store_true", help="list the kernels of 512 rows")
+    options = parser.parse_args()
+    buckets = BUCKETS[:2] if options.toy else BUCKETS
+    bench = Bench(TOY if options.toy else SMOLLM2, torch.device(options.device))
+    show(benchmark="gpu prefill", card=bench.card, **bench.errors(50))
+    for bucket in buckets:
+        show(rows=bucket.rows, prompts=1, **bench.measure(bucket, [prompt(0, 0, bucket.rows)]))
+    for streams, width in GUESSES:
+        bucket = next((b for b in buckets if b.rows >= streams * width), None)
+        if bucket is not None:
+            chunks = [prompt(slot, options.context, width) for slot in range(streams)]
+            figures = bench.measure(bucket, chunks)
+            show(rows=bucket.rows, streams=streams, width=width, **figures)
+    if options.shapes:
+        for bucket in buckets:
+            try_shapes(bench, bucket)
+    if options.profile:
+        bench.profile(buckets[-1] if options.toy else BUCKETS[5])
+
+
+def show(**fields: object) -> None:
+    """Print one line."""
+    print(json.dumps(fields), flush=True)
+
+
+def prompt(slot: int, start: int, count: int) -> FlatChunk:
+    """Tokens that are all different, their last one yielding."""
+    return FlatChunk(slot, start, [(7 * index + slot) % 299 for index in range(count)], 1)
+
+
+def try_shapes(bench: "Bench", bucket: Bucket) -> None:
+    """One prompt under every shape of program that could be best."""
+    for rows, keys, warps, stages in itertools.product(
+        (16, 32, 64, 128), (32, 64, 128), (4, 8), (2, 3)
+    ):
+        if rows <= 4 * bucket.tile_rows and rows >= 4 * warps:
+            shape = ProgramShape(rows, keys, warps, stages)
+            try:
+                figures = bench.measure(bucket, [prompt(0, 0, bucket.rows)], shape)
+            except Exception as error:  # noqa: BLE001 - a shape may not fit the card
+                print(f"{shape}: {error}", file=sys.stderr)
+                continue
+            show(rows=bucket.rows, shape=dataclasses.astuple(shape), **figures)
+
+
+class Bench:
+    """Weights and a cache on a device."""
+
+    def __init__(self, config: ModelConfig, device: torch.device) -> None:
+        """Draw weights."""
+        self.config, self.device = config, device
+        self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+        self.weights = drawn(config, self.dtype, device)
+        shape = (config.num_hidden_layers, SLOTS, config.num_key_value_heads)
+        length = min(config.max_position_embeddings, 2048)
+        self.cache = KeyValues(
+            key=torch.zeros(*shape, length, config.head_dim, dtype=self.dtype, device=device),
+            value=torch.zeros(*shape, length, config.head_dim, dtype=self.dtype, device=device),
+        )
+
+    def step(
+        self, layout: FlatLayout, bucket: Bucket, shape: ProgramShape | None = None
+    ) -> tuple[Callable[[], None], Tensor, Tensor]:
+        """What computes a step, its hidden states and its logits."""
+        token_ids, positions, slots, tiles = unpack(
+            torch.from_numpy(layout.packed).to(self.device), bucket
+        )
+        last_tokens = torch.zeros(SLOTS, dtype=torch.int32, device=self.device)
+        rows = StepRows(
+            token_ids=token_ids, positions=positions, slots=slots, last_tokens=last_tokens
+        )
+        hidden = torch.empty(
+            bucket.rows, self.config.hidden_size, dtype=self.dtype, device=self.device
+        )
+        yielding = torch.from_numpy(layout.yielding).to(self.device)
+        logits = torch.empty(len(yielding), self.config.vocab_size, device=self.device)
+        is_finite = torch.empty(len(yielding), dtype=torch.bool, device=self.device)
+        step = PrefillStep(
+            self.config, self.weights, self.cache, rows, tiles, hidden, bucket.tile_rows, shape
+        )
+        head = HeadStep(self.config, self.weights, hidden, yielding, logits, is_finite)
+
+        def compute() -> None:
+            step.compute()
+            head.compute()
+
+        return compute, hidden, logits
+
+    def errors(self, length: int) -> dict[str, float]:
+        """Relative to float32: of a prompt in two chunks, and of the plain decoder in our dtype."""
+        token_ids = [(11 * index) % 299 for index in range(length)]
+        bucket, parts = BUCKETS[1], []
+        for start, end in ((0, 29), (29, length)):
+            chunk = FlatChunk(3, start, token_ids[start:end], end - start)
+            compute, hidden, logits = self.step(lay_out([chunk], bucket), bucket)
+            compute()
+            parts.append((hidden[: end - start].float(), logits.clone()))
+        ours, our_logits = (torch.cat(part) for part in zip(*parts, strict=True))
+        batch = torch.tensor([token_ids], device=self.device)
+        places = torch.arange(length, device=self.device)
+        with torch.inference_mode():
+            exact = plain(self.config, self.weights, torch.float32)
+            hidden = exact.hidden(batch, places, CausalAttention(0.0))[0]
+            logits = exact.head(hidden)
+            rounded = plain(self.config, self.weights, self.dtype)
+            theirs = rounded.hidden(batch, places, CausalAttention(0.0))[0].float()
+        agree = (our_logits.argmax(-1) == logits.argmax(-1)).float().mean()
+        return {
+            "hidden_error": round(float((ours - hidden).norm() / hidden.norm()), 6),
+            "logits_error": round(float((our_logits - logits).norm() / logits.norm()), 6),
+            "plain_hidden_error": round(float((theirs - hidden).norm() / hidden.norm()), 6),
+            "same_argmax": round(float(agree), 3),
+        }
+
+    def measure(
+        self, bucket: Bucket, chunks: list[FlatChunk], shape: ProgramShape | None = None
+    ) -> dict[str, float]:
+        """Milliseconds of a replayed step with its head, and of its layout on the host."""
+        began = time.perf_counter()
+        layout = lay_out(chunks, bucket)
+        layout_ms = 1000 * (time.perf_counter() - began)
+        compute, _, _ = self.step(layout, bucket, shape)
+        compute()  # compiles
+        if self.device.type != "cuda":
+            return {"layout_ms": round(layout_ms, 3)}
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            compute()
+        times = []
+        for _ in range(12):
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            events[0].record()
+            for _ in range(5):
+                graph.replay()
+            events[1].record()
+            torch.cuda.synchronize()
+            times.append(events[0].elapsed_time(events[1]) / 5)
+        return {"step_ms": round(statistics.median(times[2:]), 4), "layout_ms": round(layout_ms, 3)}
+
+    def profile(self, bucket: Bucket) -> None:
+        """Print a step's kernels by time."""
+        compute, _, _ = self.step(lay_out([prompt(0, 0, bucket.rows)], bucket), bucket)
+        compute()
+        with torch.profiler.profile() as profile:
+            compute()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+        by = "cuda_time_total" if self.device.type == "cuda" else "cpu_time_total"
+        print(profile.key_averages().table(sort_by=by, row_limit=16))
+
+
+def drawn(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> DecoderWeights:
+    """Weights from a fixed seed: norms around one, the rest as fresh weights are."""
+    torch.manual_seed(0)
+    weights = empty_weights(config, dtype, device)
+    matrices = [weights.embedding]
+    norms = [weights.norm]
+    for layer in weights.layers:
+        matrices += [layer.qkv, layer.out, layer.gate_up, layer.down]
+        norms += [layer.attention_norm, layer.mlp_norm]
+    for matrix in matrices:
+        matrix.normal_(std=matrix.shape[1] ** -0.5)
+    for norm in norms:
+        norm.uniform_(0.5, 1.5)
+    half = config.head_dim // 2
+    tables = rotary_table(config.max_position_embeddings, config.head_dim, config.rope_theta)
+    for ours, table in zip((weights.cos, weights.sin), tables, strict=True):
+        ours.copy_(table[:, :half])
+    return weights
+
+
+def plain(config: ModelConfig, weights: DecoderWeights, dtype: torch.dtype) -> Decoder:
+    """The decoder as it is defined, over the same numbers."""
+    shared = config.num_key_value_heads * config.head_dim
+    named = {"model.embed_tokens.weight": weights.embedding, "model.norm.weight": weights.norm}
+    for index, layer in enumerate(weights.layers):
+        query, key, value = layer.qkv.split((config.hidden_size, shared, shared))
+        gate, up = layer.gate_up.chunk(2)
+        parts = {
+            "input_layernorm": layer.attention_norm,
+            "self_attn.q_proj": query,
+            "self_attn.k_proj": key,
+            "self_attn.v_proj": value,
+            "self_attn.o_proj": layer.out,
+            "post_attention_layernorm": layer.mlp_norm,
+            "mlp.gate_proj": gate,
+            "mlp.up_proj": up,
+            "mlp.down_proj": layer.down,
+        }
+        named |= {f"model.layers.{index}.{name}.weight": part for name, part in parts.items()}
+    decoder = decoder_from_weights(config, {name: t.to(dtype) for name, t in named.items()})
+    return decoder.to(weights.embedding.device).eval()
+
+
+if __name__ == "__main__":
+    main()
