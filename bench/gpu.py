@@ -1,10 +1,10 @@
-"""How fast the engine is on a GPU, beside transformers' ``generate`` over the same weights.
+"""How fast the engine is on a GPU, and whether what it computes there is right.
 
-The protocol of ``bench.engine``: greedy, random distinct prompts of 128 tokens, 128 new tokens
-each, 1, 8 and 32 streams, end tokens ignored; medians after one warm-up. transformers decodes each
-batch with its static cache, as it comes and, with ``--compiled``, through ``torch.compile``. Ours
-is also measured with drawn tokens and with larger steps for prompts. Prints a table and one JSON
-line.
+SmolLM2-135M's shape (random weights unless ``--weights``), bfloat16. First the fused kernels are
+compared with the definition; then the protocol of ``bench.engine``: greedy, random distinct prompts
+of 128 tokens, 128 new tokens each, end tokens ignored, by 1 to 256 streams; the same drawn; the
+time to a first token; guesses on prompts that copy themselves, with and without, in turns. Medians
+with the spread of the repeats, warm-up apart. Prints tables and, last, one JSON line.
 """
 
 import argparse
@@ -19,86 +19,246 @@ from typing import Any
 
 import torch
 
-from bench import engine
-from bench.engine import MAX_TOKENS, NEW_TOKENS, PROMPT_TOKENS, STREAMS, TTFT_TOKENS
+from bench.gpu_model import silent_tokenizer, smollm2, weights_of
 from bench.machine import machine
-from lm.hf_config import to_hf
+from lm.config import ModelConfig
 from lm.sampling import SamplingParams
-from service.engine.engine import Engine
+from service.engine.gpu.placing import FusedModels
+from service.engine.gpu.runner import GpuRunner
+from service.engine.overlapped import OverlappedEngine
+from service.engine.profile import Profile
 from service.engine.request import GenerationRequest, TokenGenerated
-from service.engine.runner import StepRunner
 
-STEPS_OF_TOKENS = (256, 2048)
+STREAMS = (1, 8, 32, 128, 256)
+PROMPT_TOKENS = NEW_TOKENS = 128
+TTFT_TOKENS = (512, 1024)
+MAX_TOKENS = 2048
+STEP_TOKENS = 2048
 SAMPLING = {
     "greedy": SamplingParams(temperature=0.0),
-    "drawn": SamplingParams(temperature=0.8),
-    "top_p": SamplingParams(temperature=0.8, top_p=0.95, top_k=50),
+    "temperature 0.8": SamplingParams(temperature=0.8),
+    "top-k 50, top-p 0.95": SamplingParams(temperature=0.8, top_p=0.95, top_k=50),
 }
+TOLERANCE = 0.03
+"""Of logits against the definition, as a share of their norm: bfloat16 keeps 8 bits, and the two
+round at different places of 30 layers."""
 
 
 def main() -> None:
-    """Measure, print a table and one JSON line."""
+    """Check, measure, print tables and one JSON line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", type=Path, help="Hugging Face directory; else random weights")
-    parser.add_argument("--device", default="cuda")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--compiled", action="store_true", help="also compile transformers'")
+    parser.add_argument("--streams", type=int, nargs="+", default=STREAMS)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
-    rows = list(ours(options))
-    rows += theirs(options, "transformers")
-    if options.compiled:
-        rows += theirs(options, "transformers, compiled")
-    print("| side | " + " | ".join(name for name in rows[0] if name != "side") + " |")
-    print("|---" * len(rows[0]) + "|")
-    for row in rows:
-        print("| " + " | ".join(str(row.get(name, "")) for name in rows[0]) + " |")
-    card = torch.cuda.get_device_name() if options.device != "cpu" else "cpu"
-    print(json.dumps({"benchmark": "gpu", **machine(), "card": card, "rows": rows}))
-
-
-def ours(options: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """A row for each way of drawing and size of step."""
+    if not torch.cuda.is_available():
+        sys.exit("bench.gpu: PyTorch sees no CUDA device")
+    config = smollm2()
     began = time.perf_counter()
-    runner, choice = engine.make_runner(options.weights, "torch:bfloat16", None, options.device)
-    load_s = time.perf_counter() - began
-    quality = None if options.weights is None else engine.perplexity(runner, options.weights)
+    models = FusedModels(torch.device("cuda"), num_slots=256, max_step_tokens=STEP_TOKENS)
+    runner = models.runner(config, weights_of(options.weights, config), MAX_TOKENS)
+    torch.cuda.synchronize()
+    result: dict[str, Any] = {
+        "load_s": round(time.perf_counter() - began, 2),
+        "slots": runner.cache.num_slots,
+    }
+    began = time.perf_counter()
+    del runner
+    runner = models.runner(config, weights_of(options.weights, config), MAX_TOKENS)
+    torch.cuda.synchronize()
+    result["load_into_idle_set_s"] = round(time.perf_counter() - began, 2)
+    print(result, flush=True)
+    for part in options.only:
+        began = time.perf_counter()
+        result[part] = PARTS[part](runner, options)
+        print(f"[{part}: {time.perf_counter() - began:.1f} s]", flush=True)
+    result["gpu_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    card = torch.cuda.get_device_name()
+    print(json.dumps({"benchmark": "gpu", **machine(), "card": card, **result}))
+
+
+def check(runner: GpuRunner, options: argparse.Namespace) -> dict[str, float]:
+    """Largest distance of the fused steps' logits from the definition's, as a share of the norm."""
+    del options
+    errors: dict[str, float] = {}
+    rng = random.Random(0)
+    for num_prompt, num_decoded in ((1, 4), (17, 20), (130, 8), (600, 4), (1500, 2)):
+        token_ids = [rng.randrange(runner.config.vocab_size) for _ in range(num_prompt + num_decoded)]
+        wanted = runner.score(token_ids)[num_prompt - 1 :].float().cpu()
+        got = runner.run_alone(token_ids, num_prompt).float().cpu()
+        error = ((got - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max().item()
+        same = (got.argmax(-1) == wanted.argmax(-1)).float().mean().item()
+        errors[f"{num_prompt}+{num_decoded}"] = round(error, 5)
+        print(f"check {num_prompt} + {num_decoded}: error {error:.4%}, same likeliest {same:.0%}")
+        assert error < TOLERANCE, "the fused kernels differ from the definition"
+    errors |= {"greedy_misses": float(greedy_misses(runner))}
+    return errors
+
+
+def greedy_misses(runner: GpuRunner) -> int:
+    """Tokens of 20 greedy answers, batched, that the definition thinks clearly worse."""
+    engine = make_engine(runner)
+    lengths = [1 + 13 * number for number in range(20)]
+    rng = random.Random(1)
+    asked = [[rng.randrange(1000) for _ in range(length)] for length in lengths]
+    answers: dict[str, list[int]] = {str(number): [] for number in range(20)}
+    submit(engine, asked, 48, SAMPLING["greedy"])
+    while not engine.is_idle:
+        for event in engine.step():
+            if isinstance(event, TokenGenerated):
+                answers[event.request_id].append(event.token_id)
+    misses = 0
+    for number, prompt in enumerate(asked):
+        answer = answers[str(number)]
+        assert len(answer) == 48
+        logits = runner.score([*prompt, *answer])[len(prompt) - 1 : -1].float()
+        chosen = logits.gather(-1, torch.tensor(answer, device=logits.device)[:, None])[:, 0]
+        behind = (logits.amax(-1) - chosen) / logits.std(-1)
+        misses += int((behind > 10 * TOLERANCE).sum())
+    print(f"greedy: {misses} of {20 * 48} tokens are clearly worse than the definition's")
+    assert misses == 0
+    return misses
+
+
+def steps(runner: GpuRunner, options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of the recorded steps by themselves, no host in between."""
+    del options
+    weight_set = runner._set  # noqa: SLF001
+    times: dict[str, float] = {}
+    for rows, step in weight_set.decodes.items():
+        arrays = step.inputs.begin()
+        arrays["positions"][:] = PROMPT_TOKENS + NEW_TOKENS // 2
+        arrays["token_ids"][:] = 5
+        arrays["slots"][:] = range(rows)
+        arrays["temperatures"][:] = 0.8
+        arrays["top_k"][:] = 50
+        arrays["top_p"][:] = 0.95
+        arrays["uniforms"][:] = 0.5
+        step.inputs.send()
+        times[f"decode {rows}"] = replay_ms(step._forward)  # noqa: SLF001
+        for variant, replay in step.drawing._replays.items():  # noqa: SLF001
+            if rows in (1, 32, 256):
+                times[f"draw {rows} {variant.value}"] = replay_ms(replay)
+    for bucket, flat in weight_set.flats.items():
+        from service.engine.gpu.layout import FlatChunk, lay_out
+
+        flat.replay(lay_out([FlatChunk(0, 0, [5] * bucket.rows, 1)], bucket))
+        times[f"flat {bucket.rows}"] = replay_ms(flat._forward)  # noqa: SLF001
+    print("| step | ms |\n|---|---|")
+    for name, value in times.items():
+        print(f"| {name} | {value} |")
+    return times
+
+
+def replay_ms(replay: Callable[[], None], count: int = 50) -> float:
+    """Milliseconds of one replay among many."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    for _ in range(5):
+        replay()
+    start.record()
+    for _ in range(count):
+        replay()
+    end.record()
+    torch.cuda.synchronize()
+    return round(start.elapsed_time(end) / count, 4)
+
+
+def rates(runner: GpuRunner, options: argparse.Namespace) -> list[dict[str, object]]:
+    """Tokens a second by way of drawing: while all streams decode, and end to end."""
+    rows = []
     for name, sampling in SAMPLING.items():
-        for step_tokens in STEPS_OF_TOKENS if name == "greedy" else STEPS_OF_TOKENS[-1:]:
-            row: dict[str, object] = {"side": f"ours, {name}, steps of {step_tokens}"}
-            row["precision"] = choice.precision
-            for streams in STREAMS:
-                rates = [
-                    drive(make_engine(runner, step_tokens), streams, sampling, seed)
-                    for seed in range(options.repeats + 1)
-                ][1:]
-                row[f"decode_{streams}"] = median([decode for decode, _ in rates])
-                row[f"e2e_{streams}"] = median([whole for _, whole in rates])
-            for length in TTFT_TOKENS:
-                times = [
-                    first_token_s(make_engine(runner, step_tokens), length, sampling)
-                    for _ in range(options.repeats + 1)
-                ][1:]
-                row[f"ttft_{length}_ms"] = median([1000 * value for value in times])
-            row["perplexity"] = quality
-            row["load_s"] = round(load_s, 2)
-            yield row
-            print(row, file=sys.stderr, flush=True)
+        row: dict[str, object] = {"drawn": name}
+        for streams in options.streams:
+            pairs = [
+                drive(make_engine(runner), streams, sampling, seed)
+                for seed in range(options.repeats + 1)
+            ][1:]
+            row[f"decode_{streams}"] = median([decode for decode, _ in pairs])
+            row[f"spread_{streams}"] = spread([decode for decode, _ in pairs])
+            row[f"e2e_{streams}"] = median([whole for _, whole in pairs])
+        rows.append(row)
+        print(row, flush=True)
+    return rows
 
 
-def make_engine(runner: StepRunner, step_tokens: int) -> Engine:
-    """An engine that neither guesses nor reuses."""
-    return Engine(
+def first_token(runner: GpuRunner, options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds from a prompt to its first token."""
+    row = {}
+    for length in TTFT_TOKENS:
+        times = [1000 * first_token_s(runner, length, n) for n in range(3 * options.repeats + 2)][2:]
+        row[f"ttft_{length}_ms"] = round(statistics.median(times), 2)
+    print(row, flush=True)
+    return row
+
+
+def profile(runner: GpuRunner, options: argparse.Namespace) -> dict[str, object]:
+    """Where the host's time goes."""
+    reports: dict[str, object] = {}
+    for streams in options.streams:
+        laps = Profile(time.perf_counter)
+        engine = make_engine(runner, laps=laps)
+        submit(engine, prompts(streams, PROMPT_TOKENS, 5), NEW_TOKENS, SAMPLING["greedy"])
+        laps.lap("waiting")
+        while not engine.is_idle:
+            engine.step()
+            laps.end(engine.stats())
+        found: Any = laps.report()["steps"]
+        reports[str(streams)] = found.get("one token a stream")
+        print(streams, reports[str(streams)], flush=True)
+    return reports
+
+
+def guesses(runner: GpuRunner, options: argparse.Namespace) -> dict[str, object]:
+    """Guesses against none, on prompts that repeat themselves and on random ones."""
+    found: dict[str, object] = {}
+    for streams in (1, 32):
+        for kind in ("copying", "random"):
+            asked = copying(streams) if kind == "copying" else prompts(streams, PROMPT_TOKENS, 3)
+            pairs: dict[bool, list[float]] = {False: [], True: []}
+            for _ in range(options.repeats + 1):
+                for speculation, values in pairs.items():
+                    engine = make_engine(runner, speculation=speculation)
+                    values.append(answer_s(engine, asked))
+            without, with_them = (statistics.median(values[1:]) for values in pairs.values())
+            found[f"{kind} {streams}"] = round(without / with_them, 3)
+    print("guesses, times as fast:", found, flush=True)
+    return found
+
+
+def answer_s(engine: OverlappedEngine, asked: list[list[int]]) -> float:
+    """Seconds until all prompts are answered."""
+    submit(engine, asked, NEW_TOKENS, SAMPLING["greedy"])
+    began = time.perf_counter()
+    while not engine.is_idle:
+        engine.step()
+    return time.perf_counter() - began
+
+
+def copying(streams: int) -> list[list[int]]:
+    """Prompts of a short text again and again: a random model goes into a loop of its own."""
+    return [[7 + stream, 8, 9, 10 + stream] * 32 for stream in range(streams)]
+
+
+def make_engine(
+    runner: GpuRunner, *, speculation: bool = False, laps: Profile | None = None
+) -> OverlappedEngine:
+    """An engine that reuses no prefix."""
+    return OverlappedEngine(
         runner,
-        engine.silent_tokenizer(),
-        max_step_tokens=step_tokens,
+        silent_tokenizer(),
+        max_step_tokens=STEP_TOKENS,
         reuse_prefixes=False,
-        speculation=False,
+        speculation=speculation,
+        laps=laps,
     )
 
 
-def drive(served: Engine, streams: int, sampling: SamplingParams, seed: int) -> tuple[float, float]:
+def drive(
+    served: OverlappedEngine, streams: int, sampling: SamplingParams, seed: int
+) -> tuple[float, float]:
     """Tokens a second of all streams: while all decode, and end to end."""
     submit(served, prompts(streams, PROMPT_TOKENS, seed), NEW_TOKENS, sampling)
     began, all_decoding = time.perf_counter(), None
@@ -109,23 +269,25 @@ def drive(served: Engine, streams: int, sampling: SamplingParams, seed: int) -> 
             all_decoding, before = time.perf_counter(), tokens
     ended = time.perf_counter()
     assert all_decoding is not None
+    assert tokens == streams * NEW_TOKENS
     return (tokens - before) / (ended - all_decoding), tokens / (ended - began)
 
 
-def first_token_s(served: Engine, length: int, sampling: SamplingParams) -> float:
+def first_token_s(runner: GpuRunner, length: int, seed: int) -> float:
     """Seconds from submitting one prompt until its first token."""
-    submit(served, prompts(1, length, seed=length), 1, sampling)
+    engine = make_engine(runner)
+    submit(engine, prompts(1, length, seed), 1, SAMPLING["greedy"])
     began = time.perf_counter()
-    while not served.is_idle:
-        served.step()
+    while not engine.is_idle:
+        engine.step()
     return time.perf_counter() - began
 
 
 def submit(
-    served: Engine, token_ids: list[list[int]], new_tokens: int, sampling: SamplingParams
+    served: OverlappedEngine, asked: list[list[int]], new_tokens: int, sampling: SamplingParams
 ) -> None:
     """Queue prompts."""
-    for number, prompt in enumerate(token_ids):
+    for number, prompt in enumerate(asked):
         served.submit(
             GenerationRequest(
                 request_id=str(number),
@@ -142,68 +304,24 @@ def prompts(streams: int, length: int, seed: int) -> list[list[int]]:
     return [[rng.randrange(1000) for _ in range(length)] for _ in range(streams)]
 
 
-def theirs(options: argparse.Namespace, name: str) -> list[dict[str, object]]:
-    """The row of transformers' ``generate``; its decode rate leaves the first token's time out."""
-    model = their_model(options)
-    row: dict[str, object] = {"side": name, "precision": "bfloat16"}
-
-    def generate(streams: int, length: int, new_tokens: int, seed: int) -> None:
-        token_ids = torch.tensor(prompts(streams, length, seed), device=options.device)
-        model.generate(
-            token_ids,
-            attention_mask=torch.ones_like(token_ids),
-            do_sample=False,
-            min_new_tokens=new_tokens,
-            max_new_tokens=new_tokens,
-            cache_implementation="static",
-            disable_compile=not name.endswith("compiled"),
-            pad_token_id=0,
-        )
-
-    for streams in STREAMS:
-        whole = timed(lambda n=streams: generate(n, PROMPT_TOKENS, NEW_TOKENS, 1), options.repeats)
-        first = timed(lambda n=streams: generate(n, PROMPT_TOKENS, 1, 1), options.repeats)
-        row[f"decode_{streams}"] = round(streams * (NEW_TOKENS - 1) / (whole - first), 1)
-        row[f"e2e_{streams}"] = round(streams * NEW_TOKENS / whole, 1)
-    for length in TTFT_TOKENS:
-        seconds = timed(lambda n=length: generate(1, n, 1, 1), options.repeats)
-        row[f"ttft_{length}_ms"] = round(1000 * seconds, 1)
-    print(row, file=sys.stderr, flush=True)
-    return [row]
-
-
-def their_model(options: argparse.Namespace) -> Any:
-    """A model of transformers with our weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    decoder = engine.load(options.weights, torch.bfloat16)
-    config = LlamaConfig(
-        **{**to_hf(decoder.config), "max_position_embeddings": max(MAX_TOKENS, 2048)},
-        attn_implementation="sdpa",
-        eos_token_id=None,
-        bos_token_id=None,
-    )
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
-    model.load_state_dict(decoder.state_dict(), strict=False)
-    model.generation_config.eos_token_id = None
-    return model.to(options.device).eval()
-
-
-def timed(compute: Callable[[], None], repeats: int) -> float:
-    """Median of seconds, after a warm-up."""
-    seconds = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        compute()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:])
-
-
 def median(values: list[float]) -> float:
     """Median, to a tenth."""
     return round(statistics.median(values), 1)
+
+
+def spread(values: list[float]) -> float:
+    """Largest less smallest, as a share of the median."""
+    return round((max(values) - min(values)) / statistics.median(values), 3)
+
+
+PARTS: dict[str, Callable[[GpuRunner, argparse.Namespace], Any]] = {
+    "check": check,
+    "steps": steps,
+    "first_token": first_token,
+    "rates": rates,
+    "profile": profile,
+    "guesses": guesses,
+}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from lm.decoder import decoder_from_weights
 from lm.device import bfloat16_speedup
 from service import memory
 from service.engine.cache import SlotCache
+from service.engine.gpu.fused import why_unsupported as why_not_fused
+from service.engine.gpu.placing import FusedModels
+from service.engine.gpu.runner import GpuRunner
 from service.engine.graphs.cache import GraphCache
 from service.engine.graphs.cuda import CudaRecorder
 from service.engine.graphs.fused import FusedDecoder
@@ -61,10 +64,14 @@ class Choice:
     precision: str
     library: Library | None = None
     """The kernels; ``None`` is PyTorch."""
+    is_fused: bool = False
+    """Whether the fused kernels of a GPU compute it."""
 
     @property
     def name(self) -> str:
-        """For people: ``native avx512`` or ``torch``."""
+        """For people: ``native avx512``, ``fused`` or ``torch``."""
+        if self.is_fused:
+            return "fused"
         return "torch" if self.library is None else f"native {self.library.isa}"
 
     @property
@@ -87,6 +94,9 @@ class Backend:
         self._torch_threads = options.threads or torch.get_num_threads()
         self._auto_dtype: str | None = None
         self._library: Library | None = None
+        self._fused: FusedModels | None = None
+        self._fused_fault: str | None = None
+        """Why the fused kernels are not used any more."""
         must = options.backend == "native" or options.dtype in NATIVE_ALONE
         may = options.dtype in {"auto", *FORMATS} and options.device.type == "cpu"
         if must and not (may and options.backend != "torch"):
@@ -114,11 +124,28 @@ class Backend:
             return Choice(precision="int8" if dtype == "auto" else dtype, library=self._library)
         if reason is not None and (self._options.backend == "native" or dtype in NATIVE_ALONE):
             raise CheckpointRefused("unsupported", f"no native kernels for this model: {reason}")
-        return Choice(precision=self._measured(config) if dtype == "auto" else dtype)
+        precision = self._measured(config) if dtype == "auto" else dtype
+        return Choice(precision=precision, is_fused=self._may_fuse(config, precision))
+
+    def refuse_fused(self, reason: str) -> None:
+        """Compute no further model with the fused kernels."""
+        logger.warning("PyTorch serves instead of the fused kernels: %s", reason)
+        self._fused_fault = reason
+        self._fused = None
+
+    def _may_fuse(self, config: ModelConfig, precision: str) -> bool:
+        """Whether the fused kernels of a GPU compute a model; says why not."""
+        if self._options.device.type != "cuda" or self._options.backend == "torch":
+            return False
+        dtype: torch.dtype = getattr(torch, precision)
+        reason = self._fused_fault or why_not_fused(config, dtype, self._options.device)
+        if reason is not None:
+            logger.info("PyTorch serves, without fused kernels: %s", reason)
+        return reason is None
 
     def runner(
         self, config: ModelConfig, weights: Iterable[Piece], choice: Choice, max_tokens: int
-    ) -> StepRunner:
+    ) -> StepRunner | GpuRunner:
         """A runner over weights in the choice's ``load_dtype``, with an empty cache.
 
         Raises ``ValueError`` if they do not fit the config.
@@ -133,6 +160,8 @@ class Backend:
             return NativeRunner(
                 choice.library, packer.finish(), slots, max_step_tokens=options.max_step_tokens
             )
+        if choice.is_fused:
+            return self._fused_models().runner(config, weights, max_tokens)
         tensors = whole(weights, dtype=choice.load_dtype, device=options.device)
         decoder = decoder_from_weights(config, tensors).requires_grad_(requires_grad=False)
         decoder.to(device=options.device, dtype=choice.load_dtype)  # what is no parameter, too
@@ -150,6 +179,16 @@ class Backend:
         if isinstance(cache, GraphCache):
             return GraphRunner(decoder, cache, CudaRecorder(options.device))
         return Runner(decoder, cache, self._torch_threads)
+
+    def _fused_models(self) -> FusedModels:
+        if self._fused is None:
+            options = self._options
+            self._fused = FusedModels(
+                options.device,
+                num_slots=options.num_slots,
+                max_step_tokens=options.max_step_tokens,
+            )
+        return self._fused
 
     def _num_slots(self, config: ModelConfig, max_tokens: int, element_bytes: int) -> int:
         """The slots asked for, or as many as could all be filled with the memory there is.

@@ -23,6 +23,8 @@ from service import memory
 from service.backend import Backend, BackendOptions, Choice
 from service.catalog import checkpoint_of
 from service.engine.engine import Engine
+from service.engine.gpu.runner import GpuRunner
+from service.engine.overlapped import OverlappedEngine
 from service.engine.profile import Laps
 from service.engine.runner import StepRunner
 from service.engine.served import ServedModel
@@ -78,14 +80,7 @@ class Loader:
         runner = self._runner(step, config, choice, max_tokens)
         memory.trim()
         check_logits(runner, tokenizer)
-        engine = Engine(
-            runner,
-            tokenizer,
-            max_step_tokens=options.backend.max_step_tokens,
-            reuse_prefixes=options.reuse_prefixes,
-            speculation=options.speculation,
-            laps=self._laps,
-        )
+        engine = self._engine(runner, tokenizer)
         engine.warm_up()
         return ServedModel(
             checkpoint=checkpoint_of(step),
@@ -99,13 +94,26 @@ class Loader:
             if options.measure_bits_per_byte
             else None,
             is_degenerate=options.look_for_loops
-            and is_degenerate(greedy_continuation(engine, tokenizer, max_tokens)),
+            and is_degenerate(greedy_continuation(engine.alone(), tokenizer, max_tokens)),
             load_s=time.perf_counter() - started,
+        )
+
+    def _engine(self, runner: StepRunner | GpuRunner, tokenizer: Tokenizer) -> Engine:
+        """An engine of the runner's kind."""
+        options = self._options
+        kind = OverlappedEngine if isinstance(runner, GpuRunner) else Engine
+        return kind(
+            runner,  # type: ignore[arg-type]
+            tokenizer,
+            max_step_tokens=options.backend.max_step_tokens,
+            reuse_prefixes=options.reuse_prefixes,
+            speculation=options.speculation,
+            laps=self._laps,
         )
 
     def _runner(
         self, step: Step, config: ModelConfig, choice: Choice, max_tokens: int
-    ) -> StepRunner:
+    ) -> StepRunner | GpuRunner:
         """Weights in memory of our own, read and checked on the way there."""
         weights = step_weights(
             step,

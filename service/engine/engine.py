@@ -23,6 +23,7 @@ from service.engine.runner import StepRunner
 from service.engine.sampling import draw, score_rows
 from service.engine.scheduler import Chunk, Plan, Scheduler
 from service.engine.sequence import Sequence
+from service.engine.slots import SlotPool
 from service.engine.speculation.planner import Speculation
 from service.engine.structured import Grammars
 
@@ -39,7 +40,9 @@ class Engine:
         reuse_prefixes: bool = True,
         speculation: bool = True,
         laps: Laps | None = None,
+        slots: SlotPool | None = None,
     ) -> None:
+        """``slots`` where the cache is shared with another model's engine."""
         self._tokenizer = tokenizer
         self.grammars = Grammars(tokenizer)
         self._runner = runner
@@ -47,6 +50,7 @@ class Engine:
             num_slots=runner.cache.num_slots,
             max_step_tokens=max_step_tokens,
             reuse_prefixes=reuse_prefixes,
+            slots=slots,
         )
         self._speculation = None
         if speculation:
@@ -77,6 +81,10 @@ class Engine:
         sequence.slot = 0
         for start, end in itertools.pairwise(sorted({0, length // 2, length - 1, length})):
             self._runner.run(Plan((Chunk(sequence, start, end),), ()))
+
+    def alone(self) -> "Engine":
+        """An engine over the same weights for a thread that tries them out before they serve."""
+        return self
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request."""
@@ -164,7 +172,9 @@ class Engine:
         is_read = chunk.end == len(request.prompt_ids)
         return [PromptScored(request.request_id, tuple(sequence.prompt_scores))] if is_read else []
 
-    def _accept(self, chunk: Chunk, token_ids: list[int], logits: Tensor, row: int) -> list[Event]:
+    def _accept(
+        self, chunk: Chunk, token_ids: list[int], logits: Tensor | None, row: int
+    ) -> list[Event]:
         """Take over what a chunk gave: the drawn tokens up to the first that the draft missed.
 
         They were drawn from the rows of logits [R, V] that begin with this one.
@@ -174,18 +184,23 @@ class Engine:
         events: list[Event] = []
         for ahead, (token_id, guess) in enumerate(itertools.zip_longest(token_ids, chunk.draft)):
             sequence.num_computed += token_id == guess
-            events += self._append(sequence, token_id, logits[row + ahead])
+            scored = None if logits is None else logits[row + ahead]
+            events += self._append(sequence, token_id, scored)
             if token_id != guess or events[-1].is_final:
                 break
         return events
 
-    def _append(self, sequence: Sequence, token_id: int, logits: Tensor) -> list[Event]:
-        """Append a token chosen from logits [V]; its event, and the final one if it ends."""
+    def _append(self, sequence: Sequence, token_id: int, logits: Tensor | None) -> list[Event]:
+        """Append a token chosen from logits [V]; its event, and the final one if it ends.
+
+        The logits are needed only where the request wants scores.
+        """
         request, constraint = sequence.request, sequence.constraint
         if not request.max_new_tokens:
             return [self._end(sequence, FinishReason.LENGTH)]
         score = None
         if request.logprobs is not None:
+            assert logits is not None, "whoever wants scores has logits"
             (score,) = score_rows(logits[None], [token_id], request.logprobs)
         if constraint is not None and not constraint.accept(token_id):
             ended = self._end(sequence, FinishReason.ERROR, constraint.problem)
@@ -210,7 +225,8 @@ class Engine:
 
         Where guesses may be at fault, it goes on without any.
         """
-        self._runner.cache.clear(chunk.slot, chunk.start, chunk.end)
+        end = max(chunk.end, chunk.sequence.num_computed)
+        self._runner.cache.clear(chunk.slot, chunk.start, end)
         if chunk.draft and self._speculation is not None:
             self._speculation.give_up(chunk.sequence)
             return []

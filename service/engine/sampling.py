@@ -54,6 +54,15 @@ def draw(logits: Tensor, plan: Plan) -> list[int]:
     return token_ids
 
 
+def draw_row(logits: Tensor, sequence: Sequence, guesses: tuple[int, ...] = ()) -> int:
+    """The next token of a sequence from logits [V], as if the guesses before it were right."""
+    index = len(sequence.output_ids) + len(guesses)
+    logits = logits.cpu()
+    if _adjusts(sequence, index):
+        logits = _adjusted(logits, sequence, guesses)
+    return sample_row(logits, sequence.request.sampling, index)
+
+
 def _sample(logits: Tensor, drawn: Mapping[int, tuple[SamplingParams, int]]) -> list[int]:
     """Tokens of some rows of logits [R, V], each by its parameters and index."""
     if logits.device.type == "cpu" or not drawn:

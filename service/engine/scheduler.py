@@ -8,6 +8,7 @@ shares with a slot, running or finished, is copied instead of computed.
 
 import dataclasses
 from collections import deque
+from collections.abc import Callable
 
 from service.engine.sequence import Sequence
 from service.engine.slots import Lease, SlotPool
@@ -71,14 +72,20 @@ class Scheduler:
     """Queue and running set of one model."""
 
     def __init__(
-        self, *, num_slots: int, max_step_tokens: int, reuse_prefixes: bool = True
+        self,
+        *,
+        num_slots: int,
+        max_step_tokens: int,
+        reuse_prefixes: bool = True,
+        slots: SlotPool | None = None,
     ) -> None:
+        """``slots`` where they are shared with another model's scheduler."""
         if max_step_tokens <= num_slots:
             raise ValueError(
                 f"max_step_tokens {max_step_tokens} must exceed the {num_slots} slots, "
                 "else prompts could starve"
             )
-        self._slots = SlotPool(num_slots)
+        self._slots = SlotPool(num_slots) if slots is None else slots
         self._max_step_tokens = max_step_tokens
         self._reuse_prefixes = reuse_prefixes
         self.waiting: deque[Sequence] = deque()
@@ -105,12 +112,17 @@ class Scheduler:
         self._slots.give_back(sequence.slot, self._computed(sequence))
         sequence.slot = None
 
-    def schedule(self) -> Plan | None:
-        """The next step, ``None`` if there is nothing to do. Takes slots for newcomers."""
+    def schedule(self, is_held: Callable[[Sequence], bool] | None = None) -> Plan | None:
+        """The next step, ``None`` if there is nothing to do. Takes slots for newcomers.
+
+        A running sequence that ``is_held`` is left out of the step.
+        """
         started, copies = self._admit()
         budget = self._max_step_tokens
         chunks = []
         for sequence in sorted(self.running, key=lambda running: running.num_uncomputed > 1):
+            if is_held is not None and is_held(sequence):
+                continue
             count = min(sequence.num_uncomputed, budget)
             if count:
                 start = sequence.num_computed
@@ -129,13 +141,16 @@ class Scheduler:
     def _admit(self) -> tuple[tuple[Sequence, ...], tuple[Lease, ...]]:
         """Move sequences from the queue into free slots; what is to be copied for them."""
         started, copies = [], []
-        while self.waiting and self._slots.num_free:
+        used: dict[int, tuple[int, ...]] = {}
+        if self.waiting and self._slots.num_free:
             used = {s.slot: self._computed(s) for s in self.running if s.slot is not None}
+        while self.waiting and self._slots.num_free:
             sequence = self.waiting.popleft()
             request = sequence.request  # to score a prompt, all of it has to be computed
             shareable = request.prompt_ids if request.prompt_logprobs is None else ()
             lease = self._slots.take(shareable, used)
             sequence.slot, sequence.num_computed = lease.slot, lease.num_tokens
+            used[lease.slot] = self._computed(sequence)
             self.running.append(sequence)
             started.append(sequence)
             if lease.source != lease.slot:

@@ -19,7 +19,11 @@ class Sequence:
         self.request = request
         self.output_ids: list[int] = []
         self.num_computed = 0
-        """Tokens whose keys and values are in the cache."""
+        """Tokens whose keys and values are in the cache, or will be once the device is done."""
+        self.num_pending = 0
+        """Tokens that were drawn on the device and have not been read yet."""
+        self.must_be_read = False
+        """Whether pending tokens have to be read before the sequence can go on."""
         self.slot: int | None = None
         """Row of the cache while running."""
         self.text = TextStream(tokenizer, request.stop, include_stop=request.include_stop)
@@ -36,7 +40,12 @@ class Sequence:
 
     @property
     def num_tokens(self) -> int:
-        """Prompt and output so far."""
+        """Prompt and output so far, pending tokens included."""
+        return self.num_known + self.num_pending
+
+    @property
+    def num_known(self) -> int:
+        """Prompt and output so far, as far as they have been read."""
         return len(self.request.prompt_ids) + len(self.output_ids)
 
     @property
@@ -45,11 +54,12 @@ class Sequence:
         return self.num_tokens - self.num_computed
 
     def tokens(self, start: int, end: int) -> tuple[int, ...]:
-        """Token ids [start, end) of prompt and output."""
+        """Token ids [start, end) of prompt and output, without those that are not known yet."""
         prompt = self.request.prompt_ids
         if end <= len(prompt):
             return prompt[start:end]
-        return (*prompt, *self.output_ids)[start:end]
+        before = len(prompt)
+        return (*prompt[start:], *self.output_ids[max(0, start - before) : end - before])
 
     def banned_ids(self, index: int) -> tuple[int, ...]:
         """Tokens that may not be chosen at an index of the output."""
@@ -59,4 +69,11 @@ class Sequence:
         """``LENGTH`` once no further token may or can be produced."""
         if len(self.output_ids) >= self.request.max_new_tokens:
             return FinishReason.LENGTH
-        return FinishReason.LENGTH if self.num_tokens >= max_model_tokens else None
+        return FinishReason.LENGTH if self.num_known >= max_model_tokens else None
+
+    def will_end(self, max_model_tokens: int) -> bool:
+        """Whether its pending tokens are the last that may or can be produced."""
+        return (
+            len(self.output_ids) + self.num_pending >= self.request.max_new_tokens
+            or self.num_tokens >= max_model_tokens
+        )

@@ -23,12 +23,27 @@ class Lease(NamedTuple):
 class SlotPool:
     """Hands out slots: empty ones first, the lowest, then what was used least recently."""
 
-    def __init__(self, num_slots: int) -> None:
+    def __init__(self, num_slots: int, first: int = 0) -> None:
+        """Slots ``first``, ``first + 1``, … of a cache."""
         if num_slots < 1:
             raise ValueError(f"num_slots must be positive, got {num_slots}")
-        self._num_slots = num_slots
-        self._free: dict[int, tuple[int, ...]] = dict.fromkeys(range(num_slots), ())
+        self._all = range(first, first + num_slots)
+        self._free: dict[int, tuple[int, ...]] = dict.fromkeys(self._all, ())
         """The token ids that each free slot holds, the least recently used first."""
+        self._writers: dict[int, SlotPool] = {}
+        """Who computed what each slot holds."""
+        self._taken: dict[int, SlotPool] = {}
+
+    def sibling(self) -> "SlotPool":
+        """Another pool over the same slots, for other weights: it shares room but no prefix."""
+        other = SlotPool(len(self._all), self._all.start)
+        other._free, other._writers, other._taken = self._free, self._writers, self._taken
+        return other
+
+    @property
+    def num_slots(self) -> int:
+        """All slots, taken or free."""
+        return len(self._all)
 
     @property
     def num_free(self) -> int:
@@ -43,7 +58,8 @@ class SlotPool:
         itself.
         """
         source, num_tokens = None, 0
-        for known, token_ids in (*self._free.items(), *used.items()):
+        own = ((slot, ids) for slot, ids in self._free.items() if self._writers.get(slot) is self)
+        for known, token_ids in (*own, *used.items()):
             if token_ids[num_tokens : num_tokens + 1] != prompt_ids[num_tokens : num_tokens + 1]:
                 continue  # so it shares no more; most are told apart here
             shared = min(shared_length(token_ids, prompt_ids), len(prompt_ids) - 1)
@@ -53,20 +69,24 @@ class SlotPool:
         if source in self._free:
             held = self._free.pop(source)
             if held == prompt_ids[: len(held)]:
+                self._taken[source] = self
                 return Lease(source, source, num_tokens)
             self._free[source] = held  # as the last to go
         slot = next(iter(self._free)) if slot is None else slot
         del self._free[slot]
+        self._taken[slot] = self
         return Lease(slot, slot if source is None else source, num_tokens)
 
     def give_back(self, slot: int, token_ids: tuple[int, ...]) -> None:
         """Free a slot that holds these tokens."""
-        assert slot not in self._free
+        assert self._taken.pop(slot, None) is self
         self._free[slot] = token_ids
+        self._writers[slot] = self
 
     def check_integrity(self, used: Collection[int]) -> None:
         """Assert the conservation law: free slots, kept or empty, and used ones are all slots."""
-        assert sorted([*self._free, *used]) == list(range(self._num_slots))
+        assert sorted([*self._free, *self._taken]) == list(self._all)
+        assert sorted(used) == sorted(slot for slot, by in self._taken.items() if by is self)
 
 
 def shared_length(first: tuple[int, ...], second: tuple[int, ...]) -> int:

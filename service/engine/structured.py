@@ -6,13 +6,15 @@ an answer the library says which tokens may come next; all others get no probabi
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 
 from lm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # imported where it is used: most engines never meet a grammar
+    from llguidance import LLMatcher, LLTokenizer
 
 MAX_REASON = 300
 """Characters of the library's reason why a grammar is none."""
@@ -35,18 +37,22 @@ _COMPACT: Any = {
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:
     """Grammar of the JSON texts that a schema allows; ``check`` says whether it is one."""
+    from llguidance import LLMatcher
+
     return LLMatcher.grammar_from_json_schema(dict(schema), overrides=_COMPACT)
 
 
 def regex_grammar(pattern: str) -> str:
     """Grammar of the texts that match a regular expression as a whole (Rust's dialect)."""
+    from llguidance import LLMatcher
+
     return LLMatcher.grammar_from_regex(pattern)
 
 
 class Constraint:
     """How far one answer has come through its grammar."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: "LLMatcher") -> None:
         self._matcher = matcher
 
     @property
@@ -95,7 +101,9 @@ class Grammars:
         """Stand at the beginning of a grammar that was checked."""
         return Constraint(self._begun(grammar).deep_copy())
 
-    def _begin(self, grammar: str) -> LLMatcher:
+    def _begin(self, grammar: str) -> "LLMatcher":
+        from llguidance import LLMatcher, LLParserLimits
+
         limits = LLParserLimits(
             step_lexer_fuel=MAX_STEP_FUEL, max_lexer_states=MAX_STATES, verbose_errors=False
         )
@@ -105,7 +113,9 @@ class Grammars:
         return matcher
 
     @functools.cached_property
-    def _trie(self) -> LLTokenizer:
+    def _trie(self) -> "LLTokenizer":
+        from llguidance import LLTokenizer
+
         ends = list(self._tokenizer.eos_token_ids)
         return LLTokenizer(self._tokenizer.backend.to_str(), eos_token=ends or None)
 

@@ -17,10 +17,17 @@ from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
 from service.engine.cache import SlotCache
 from service.engine.engine import Engine
+from service.engine.gpu.cache import GpuCache
+from service.engine.gpu.filling import fill
+from service.engine.gpu.runner import GpuRunner
+from service.engine.gpu.weight_set import WeightSet
+from service.engine.overlapped import OverlappedEngine
 from service.engine.request import GenerationRequest
 from service.engine.runner import Runner
 from service.engine.served import Checkpoint, ServedModel
+from service.engine.slots import SlotPool
 from service.weights import Piece
+from serving.plain_kernels import PlainKernels, PlainSampler
 
 
 class GatedDecoder(Decoder):
@@ -82,6 +89,58 @@ def toy_engine(
     decoder = toy_decoder(0).double() if decoder is None else decoder
     runner = toy_runner(decoder, num_slots=num_slots)
     return Engine(runner, tokenizer or toy_tokenizer(), max_step_tokens=max_step_tokens, **options)
+
+
+def overlapped_engine(
+    decoder: Decoder | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    num_slots: int = 4,
+    max_step_tokens: int = 16,
+    **options: bool,
+) -> Engine:
+    """The engine of a GPU over PyTorch's operators on a CPU, where nothing is recorded.
+
+    A decoder that the fused kernels do not know gets a plain engine, as it does on a GPU.
+    """
+    decoder = toy_decoder(0).double() if decoder is None else decoder
+    if not decoder.config.is_llama:
+        return toy_engine(
+            decoder,
+            tokenizer=tokenizer,
+            num_slots=num_slots,
+            max_step_tokens=max_step_tokens,
+            **options,
+        )
+    runner = gpu_runner(decoder, num_slots=num_slots, max_step_tokens=max_step_tokens)
+    return OverlappedEngine(
+        runner, tokenizer or toy_tokenizer(), max_step_tokens=max_step_tokens, **options
+    )
+
+
+def gpu_runner(
+    decoder: Decoder, *, num_slots: int = 4, max_step_tokens: int = 16
+) -> GpuRunner:
+    """A decoder in a set of weight buffers of its own."""
+    config, weight = decoder.config, decoder.lm_head.weight
+    cache = GpuCache(
+        config,
+        num_slots=num_slots,
+        max_tokens=config.max_position_embeddings,
+        dtype=weight.dtype,
+        device=weight.device,
+    )
+    weight_set = WeightSet(
+        config,
+        cache.tensors,
+        num_slots=num_slots,
+        max_step_tokens=max_step_tokens,
+        kernels=PlainKernels(),
+        sampler=PlainSampler(),
+        record=lambda compute: compute,
+    )
+    fill(weight_set.weights, config, pieces(decoder, weight.dtype))
+    return GpuRunner(weight_set, cache, SlotPool(num_slots))
 
 
 def toy_served(engine: Engine | None = None, *, step: int = 1) -> ServedModel:

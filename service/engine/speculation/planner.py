@@ -14,8 +14,17 @@ MAX_ROWS = 16
 class Speculation:
     """Guesses for the sequences of one engine."""
 
-    def __init__(self, *, max_model_tokens: int, max_step_tokens: int) -> None:
-        self._max_rows = min(MAX_ROWS, max_step_tokens)
+    def __init__(
+        self,
+        *,
+        max_model_tokens: int,
+        max_step_tokens: int,
+        max_rows: int = MAX_ROWS,
+        guesses_adjusted: bool = True,
+    ) -> None:
+        """``guesses_adjusted``: also where penalties or a bias depend on the tokens so far."""
+        self._max_rows = min(max_rows, max_step_tokens)
+        self._guesses_adjusted = guesses_adjusted
         self._max_model_tokens = max_model_tokens
         self._drafters: weakref.WeakKeyDictionary[Sequence, Drafter] = weakref.WeakKeyDictionary()
 
@@ -28,6 +37,15 @@ class Speculation:
         chunks.sort(key=lambda chunk: chunk.num_tokens > 1)
         return dataclasses.replace(plan, chunks=tuple(chunks))
 
+    def awaits(self, sequence: Sequence, num_running: int) -> bool:
+        """Whether a sequence should wait for its pending tokens, since it would get guesses then.
+
+        Guesses continue a text, so all of it has to be known.
+        """
+        if self._max_rows // max(1, num_running) < 2 or not self._may_guess(sequence):
+            return False
+        return bool(self._drafter(sequence).draft(sequence, self._max_rows))
+
     def give_up(self, sequence: Sequence) -> None:
         """Guess no more for a sequence that had guesses."""
         self._drafters[sequence].has_given_up = True
@@ -35,14 +53,26 @@ class Speculation:
     def _with_draft(self, chunk: Chunk, room: int) -> Chunk:
         """A chunk of one token, and guesses for as many as may still follow."""
         sequence = chunk.sequence
-        if sequence.constraint is not None:  # a grammar knows only what has been written
+        if sequence.num_pending or not self._may_guess(sequence):
             return chunk
-        drafter = self._drafters.get(sequence)
-        if drafter is None:
-            drafter = self._drafters[sequence] = Drafter()
         num_left = min(
             sequence.request.max_new_tokens - len(sequence.output_ids),
             self._max_model_tokens - sequence.num_tokens,
         )
-        draft = drafter.draft(sequence, max(0, min(room, num_left - 1)))
+        draft = self._drafter(sequence).draft(sequence, max(0, min(room, num_left - 1)))
         return dataclasses.replace(chunk, end=chunk.end + len(draft), draft=draft)
+
+    def _may_guess(self, sequence: Sequence) -> bool:
+        """Whether draws can be verified; a grammar knows only what has been written."""
+        if sequence.constraint is not None:
+            return False
+        request = sequence.request
+        adjusts = request.sampling.adjusts_logits or bool(request.min_new_tokens)
+        return self._guesses_adjusted or not adjusts
+
+    def _drafter(self, sequence: Sequence) -> Drafter:
+        """The one that guesses for a sequence."""
+        drafter = self._drafters.get(sequence)
+        if drafter is None:
+            drafter = self._drafters[sequence] = Drafter()
+        return drafter

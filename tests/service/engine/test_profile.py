@@ -17,14 +17,14 @@ from service.engine.request import StepStats
 
 
 def run(engine: Engine, profile: Profile, prompts: list[tuple[int, ...]]) -> int:
-    """Answer prompts as the worker would, a step a turn; their number."""
+    """Answer prompts as the worker would, a step a turn; how many turns computed something."""
     for number, prompt in enumerate(prompts):
         engine.submit(generation_request(str(number), prompt, max_new_tokens=5))
     steps = 0
     while not engine.is_idle:
         engine.step()
         profile.end(engine.stats())
-        steps += 1
+        steps += engine.stats().batch_size > 0
     return steps
 
 
@@ -72,9 +72,9 @@ def test_an_engines_steps_are_told_apart_by_kind(is_native: bool) -> None:
     assert "with a prompt" in steps
     assert sum(kind["count"] for kind in steps.values()) == count
     parts = {part for kind in steps.values() for part in kind["ms_by_part"]}
-    assert parts >= {"scheduling", "drawing tokens", "making text and events"}
+    assert parts >= {"scheduling", "making text and events"}
     assert ("kernels: attention" in parts) == is_native
-    assert ("computing" in parts) != is_native
+    assert ({"computing", "launching"} & parts != set()) != is_native
     total = sum(kind["count"] * kind["ms"] for kind in steps.values()) / 1000
     assert 0 < total <= elapsed
     assert all(

@@ -1,0 +1,48 @@
+"""The model of the GPU's measurements: SmolLM2-135M's shape, with random weights or a directory's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer as BackendTokenizer
+from tokenizers import decoders, models
+
+from lm.config import ModelConfig
+from lm.decoder import Decoder
+from lm.initialize import initialize
+from lm.tokenizer import Tokenizer
+from service.engine.gpu.filling import tensors_of
+from service.weights import Piece, read_weights
+
+
+def smollm2() -> ModelConfig:
+    """The shape; learned on a context of 8,192."""
+    return ModelConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        rope_theta=100_000.0,
+    )
+
+
+def weights_of(directory: Path | None, config: ModelConfig) -> Iterator[Piece]:
+    """Weights in bfloat16."""
+    if directory is None:
+        decoder = Decoder(config)
+        initialize(decoder, seed=0)
+        yield from tensors_of(decoder.to(torch.bfloat16).state_dict().items())
+        return
+    path = directory / "model.safetensors"
+    with path.open("rb") as file:
+        yield from read_weights(file, path.stat().st_size, dtype=torch.bfloat16)
+
+
+def silent_tokenizer() -> Tokenizer:
+    """A tokenizer without end tokens: generation runs to its limit."""
+    backend = BackendTokenizer(models.BPE())
+    backend.decoder = decoders.ByteLevel()
+    return Tokenizer(backend, bos_token_id=None, eos_token_ids=[])

@@ -1,0 +1,122 @@
+"""The Triton kernels as ``kernel_set`` wants them, and whether they can compute a model here."""
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from lm.config import ModelConfig
+from service.engine.gpu.kernel_set import Step
+from service.engine.gpu.sampling.rows import SamplingRows
+from service.engine.gpu.sampling.variant import Variant
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
+from service.engine.sequence import Sequence
+
+OLDEST = (8, 0)
+"""Compute capability: older cards have no bfloat16 products."""
+HEAD_WIDTHS = (32, 64, 96, 128)
+
+
+def why_unsupported(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why the fused kernels cannot compute a model on a device; ``None`` if they can."""
+    if device.type != "cuda":
+        return f"device {device} is no GPU"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST:
+        return f"compute capability {capability[0]}.{capability[1]} is below 8.0"
+    if not config.is_llama:
+        return "the model is not of the plain Llama shape"
+    if config.head_dim not in HEAD_WIDTHS:
+        return f"heads of {config.head_dim} numbers are none of {HEAD_WIDTHS}"
+    if dtype is not torch.bfloat16:
+        return f"weights are {dtype}, not bfloat16".replace("torch.", "")
+    return None
+
+
+class FusedKernels:
+    """Makes steps of Triton kernels, and of cuBLAS's products where those are faster."""
+
+    name = "fused"
+
+    def decode(
+        self,
+        config: ModelConfig,
+        weights: DecoderWeights,
+        cache: KeyValues,
+        rows: StepRows,
+        logits: Tensor,
+        is_finite: Tensor,
+    ) -> Step:
+        """See ``StepKernels``."""
+        from service.engine.gpu.kernels.decode_step import DecodeStep
+
+        return DecodeStep(config, weights, cache, rows, logits, is_finite)
+
+    def prefill(
+        self,
+        config: ModelConfig,
+        weights: DecoderWeights,
+        cache: KeyValues,
+        rows: StepRows,
+        tiles: Tensor,
+        hidden: Tensor,
+        tile_rows: int,
+    ) -> Step:
+        """See ``StepKernels``."""
+        from service.engine.gpu.prefill_step import PrefillStep
+
+        return PrefillStep(config, weights, cache, rows, tiles, hidden, tile_rows)
+
+    def head(
+        self,
+        config: ModelConfig,
+        weights: DecoderWeights,
+        hidden: Tensor,
+        row_indices: Tensor,
+        logits: Tensor,
+        is_finite: Tensor,
+    ) -> Step:
+        """See ``StepKernels``."""
+        from service.engine.gpu.head_step import HeadStep
+
+        return HeadStep(config, weights, hidden, row_indices, logits, is_finite)
+
+
+class FusedSampler:
+    """Draws on the device, bias and penalties included; one for each set of weights."""
+
+    def __init__(
+        self, max_rows: int, vocab_size: int, num_slots: int, device: torch.device
+    ) -> None:
+        from service.engine.gpu.sampling.adjustments import Adjustments
+        from service.engine.gpu.sampling.sampler import DeviceSampler
+
+        self._sampler = DeviceSampler(max_rows, vocab_size, device)
+        self._adjustments = Adjustments(num_slots, vocab_size, device)
+
+    def can_draw(self, sequence: Sequence) -> bool:
+        """Whether a sequence's tokens can be drawn on the device: all of them."""
+        del sequence
+        return True
+
+    def begin(self, slot: int, sequence: Sequence) -> None:
+        """A sequence has taken a slot."""
+        request = sequence.request
+        if request.sampling.adjusts_logits or request.min_new_tokens:
+            banned_ids = sequence.end_ids if request.min_new_tokens else ()
+            self._adjustments.begin(
+                slot, request.sampling, request.prompt_ids, banned_ids=banned_ids
+            )
+
+    def compute(
+        self,
+        variant: Variant,
+        logits: Tensor,
+        rows: SamplingRows,
+        tokens: Tensor,
+        last_tokens: Tensor,
+    ) -> None:
+        """See ``Sampler``."""
+        self._sampler.compute(variant, logits, rows, tokens, last_tokens, self._adjustments)

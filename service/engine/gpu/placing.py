@@ -1,0 +1,121 @@
+"""Puts models on a GPU: one pair of weight buffers, made anew for a model of another shape."""
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Iterable
+
+import torch
+
+from lm.config import ModelConfig
+from service.engine.gpu.cache import GpuCache
+from service.engine.gpu.double_buffer import NUM_SETS, DoubleBuffer, slots_that_fit
+from service.engine.gpu.fused import FusedKernels, FusedSampler
+from service.engine.gpu.layout import BUCKETS
+from service.engine.gpu.recorder import GraphRecorder
+from service.engine.gpu.runner import GpuRunner
+from service.engine.gpu.weight_set import HEAD_ROWS, WeightSet
+from service.weights import Piece
+
+CACHE_SHARE = 0.9
+"""Of the memory that is free beside weights and workspaces, what the cache may take; the rest is
+for copies of logits and for libraries."""
+WORKSPACE_BYTES_A_ROW = 16
+"""Of a flat step, for each number of its widest tensors; a bound, not a measurement."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What has to be equal for two models to share buffers."""
+
+    config: ModelConfig
+    max_tokens: int
+
+
+class FusedModels:
+    """Makes runners of fused kernels on one device, for weights in bfloat16."""
+
+    dtype = torch.bfloat16
+
+    def __init__(self, device: torch.device, *, num_slots: int, max_step_tokens: int) -> None:
+        self._device = device
+        self._num_slots = num_slots
+        self._max_step_tokens = max_step_tokens
+        self._shape: Shape | None = None
+        self._buffer: DoubleBuffer | None = None
+        self._lock = threading.Lock()
+
+    def runner(self, config: ModelConfig, pieces: Iterable[Piece], max_tokens: int) -> GpuRunner:
+        """A runner over these weights.
+
+        Raises ``ValueError`` if they do not fit the config, ``MemoryError`` or
+        ``torch.OutOfMemoryError`` if there is no room for them.
+        """
+        with self._lock:
+            shape = Shape(config=config, max_tokens=max_tokens)
+            if self._buffer is None or self._shape != shape:
+                self._buffer = None  # what its models hold stays until they are let go of
+                self._buffer, self._shape = self._make(shape), shape
+            return self._buffer.runner(config, pieces)
+
+    def _make(self, shape: Shape) -> DoubleBuffer:
+        """Buffers, every step recorded."""
+        began = time.perf_counter()
+        config = shape.config
+        num_slots = self._slots(shape)
+        cache = GpuCache(
+            config,
+            num_slots=num_slots,
+            max_tokens=shape.max_tokens,
+            dtype=self.dtype,
+            device=self._device,
+        )
+        recorders: list[GraphRecorder] = []
+
+        def make_set() -> WeightSet:
+            stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            recorders.append(GraphRecorder(stream))
+            rows = max(num_slots, HEAD_ROWS[-1])
+            return WeightSet(
+                config,
+                cache.tensors,
+                num_slots=num_slots,
+                max_step_tokens=max(self._max_step_tokens, num_slots + 1),
+                kernels=FusedKernels(),
+                sampler=FusedSampler(rows, config.vocab_size, num_slots + 1, self._device),
+                record=recorders[-1],
+                stream=stream,
+            )
+
+        buffer = DoubleBuffer(cache, make_set)
+        logger.info(
+            "recorded %d steps for %d slots of %d tokens in %.1f s",
+            sum(recorder.num_recorded for recorder in recorders),
+            *(num_slots, shape.max_tokens, time.perf_counter() - began),
+        )
+        return buffer
+
+    def _slots(self, shape: Shape) -> int:
+        """The slots that are wanted, or as many as the card's free memory holds."""
+        config = shape.config
+        free_bytes, _ = torch.cuda.mem_get_info(self._device)
+        weights = sum(config.parameter_counts().values()) * self.dtype.itemsize
+        widest = max(2 * config.intermediate_size, config.vocab_size // 8, 2 * config.hidden_size)
+        workspaces = BUCKETS[-1].rows * widest * WORKSPACE_BYTES_A_ROW
+        logits = 256 * config.vocab_size * 4 * 2
+        fitting = slots_that_fit(
+            wanted=self._num_slots,
+            slot_bytes=shape.max_tokens * config.kv_bytes_per_token(self.dtype.itemsize),
+            free_bytes=free_bytes,
+            fixed_bytes=NUM_SETS * (weights + workspaces + logits),
+            share=CACHE_SHARE,
+        )
+        if fitting < self._num_slots:
+            logger.warning(
+                "the GPU has memory for %d slots of %d tokens, not for %d: lower max_model_tokens",
+                *(fitting, shape.max_tokens, self._num_slots),
+            )
+        return fitting

@@ -1,0 +1,212 @@
+"""Runs plans on a device that draws and feeds tokens back by itself: launched now, read later."""
+
+from collections.abc import Sequence as Items
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lm.config import ModelConfig
+from service.engine.cache import SlotCache
+from service.engine.gpu.launched import Launched, Part, keep_logits
+from service.engine.gpu.layout import FlatChunk, bucket_for, lay_out, split
+from service.engine.gpu.definition import plain_logits
+from service.engine.gpu.sampling_table import SamplingTable
+from service.engine.gpu.weight_set import HEAD_ROWS, WeightSet
+from service.engine.runner import StepOutput
+from service.engine.scheduler import Chunk, Plan
+from service.engine.sequence import Sequence
+from service.engine.slots import SlotPool
+
+PROBE_LENGTH = 8
+"""Tokens of the text that a model is warmed up with."""
+
+
+class _Draw(NamedTuple):
+    """Where a yielding row's token goes."""
+
+    chunk: int
+    """Number in the plan."""
+    slot: int
+    index: int
+    """Of the token in its output."""
+
+
+class GpuRunner:
+    """One model in a set of weight buffers, over a cache that another model may share."""
+
+    def __init__(
+        self, weight_set: WeightSet, cache: SlotCache, slots: SlotPool, *, is_alone: bool = False
+    ) -> None:
+        """``is_alone`` computes beside whatever else the device does, on the set's own stream."""
+        self._set = weight_set
+        self._table = SamplingTable(cache.num_slots + 1)
+        self._sampler = weight_set.shared.sampler
+        self._is_alone = is_alone
+        self.cache = cache
+        self.slots = slots
+
+    @property
+    def config(self) -> ModelConfig:
+        """Shape of the decoder."""
+        return self._set.shared.config
+
+    def draws_on_host(self, sequence: Sequence) -> bool:
+        """Whether a sequence's tokens can only be drawn on the host."""
+        return sequence.constraint is not None or not self._sampler.can_draw(sequence)
+
+    def alone(self) -> "GpuRunner":
+        """A runner over the same weights whose only slot is the one that no sequence gets."""
+        slots = SlotPool(1, first=self.cache.num_slots)
+        return GpuRunner(self._set, self.cache, slots, is_alone=True)
+
+    @torch.inference_mode()
+    def launch(self, plan: Plan) -> Launched:
+        """Begin to compute a plan: first chunks of several tokens, then single tokens."""
+        if self._is_alone:
+            with self._set.on_its_stream():
+                return self._launch(plan)
+        return self._launch(plan)
+
+    def _launch(self, plan: Plan) -> Launched:
+        for sequence in plan.started:
+            assert sequence.slot is not None, "a started sequence holds a slot"
+            self._sampler.begin(sequence.slot, sequence)
+            self._table.begin(sequence.slot, sequence)
+        decoding: list[int] = []
+        flat: list[int] = []
+        for number, chunk in enumerate(plan.chunks):
+            is_single = chunk.num_tokens == 1 and chunk.num_logits == 1
+            (decoding if is_single else flat).append(number)
+        parts: list[Part] = []
+        if flat:
+            draws = [
+                _Draw(number, plan.chunks[number].slot, index)
+                for number in flat
+                for index in _indices(plan.chunks[number])
+            ]
+            parts += self._launch_flat([_flat(plan.chunks[n]) for n in flat], draws, plan.chunks)
+        if decoding:
+            inputs = [_input(plan.chunks[number]) for number in decoding]
+            parts.append(self._launch_decode(inputs, decoding, plan.chunks))
+        return Launched(plan.chunks, parts, self.cache.key.device, self.draws_on_host)
+
+    def run(self, plan: Plan) -> StepOutput:
+        """Not for this runner: its steps are launched and read later."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def score(self, token_ids: Items[int]) -> Tensor:
+        """Logits [T, V] after each token of a text, by the definition."""
+        with self._set.on_its_stream():
+            ids = torch.tensor(list(token_ids), device=self.cache.key.device)
+            return plain_logits(self.config, self._set.weights, ids)
+
+    @torch.inference_mode()
+    def run_alone(self, token_ids: Items[int], num_prompt: int) -> Tensor:
+        """Logits [1 + T - num_prompt, V] of a text through the recorded steps, on the host.
+
+        Its first tokens are one prompt, each other one a step, in the slot that no sequence has.
+        """
+        slot, token_ids = self.cache.num_slots, list(token_ids)
+        prompt = FlatChunk(slot, 0, token_ids[:num_prompt], 1)
+        with self._set.on_its_stream():
+            rows = [self._launch_flat([prompt], [_Draw(0, slot, 0)], ())[-1].kept[0][1]]
+            for position in range(num_prompt, len(token_ids)):
+                part = self._launch_decode([(token_ids[position], position, slot, 0)], [0], ())
+                rows.append(part.kept[0][1])
+        return torch.cat(rows)
+
+    def warm_up(self) -> None:
+        """Run a prompt and a decoding step."""
+        length = min(PROBE_LENGTH, self.cache.max_tokens)
+        self.run_alone([0] * length, max(1, length - 1))
+
+    def _launch_decode(
+        self, inputs: list[tuple[int, int, int, int]], numbers: list[int], chunks: Items[Chunk]
+    ) -> Part:
+        """One token of each of some chunks."""
+        token_ids, positions, slots, indices = np.array(inputs, dtype=np.int64).T
+        count = len(numbers)
+        step = next(step for size, step in self._set.decodes.items() if size >= count)
+        arrays = step.inputs.begin()
+        arrays["token_ids"][:count] = token_ids
+        arrays["positions"][:count] = positions
+        step.replay(self._table.fill(arrays, slots, indices))
+        kept = keep_logits(step.logits, numbers, lambda number: self._wants_logits(number, chunks))
+        return Part(numbers, step.drawing.outputs.latest(), kept)
+
+    def _launch_flat(
+        self, flat: list[FlatChunk], draws: list[_Draw], chunks: Items[Chunk]
+    ) -> list[Part]:
+        """Chunks of several tokens each, and the draws that follow them."""
+        parts: list[Part] = []
+        buckets = self._set.flat_buckets
+        for together in split(flat, buckets[-1]):
+            total = sum(len(chunk.token_ids) for chunk in together)
+            bucket = bucket_for(total, len(together), buckets)
+            layout = lay_out(together, bucket)
+            self._set.flats[bucket].replay(layout)
+            for first in range(0, len(layout.yielding), HEAD_ROWS[-1]):
+                row_indices = layout.yielding[first : first + HEAD_ROWS[-1]]
+                now, draws = draws[: len(row_indices)], draws[len(row_indices) :]
+                parts.append(self._launch_head(now, row_indices, chunks))
+        return parts
+
+    def _launch_head(
+        self, draws: list[_Draw], row_indices: npt.NDArray[np.int32], chunks: Items[Chunk]
+    ) -> Part:
+        """Logits of some hidden states of a flat step, and the draws from them."""
+        step = next(step for size, step in self._set.heads.items() if size >= len(draws))
+        arrays = step.inputs.begin()
+        numbers, slots, indices = np.array(draws, dtype=np.int64).T
+        step.replay(arrays, row_indices, self._table.fill(arrays, slots, indices))
+        of_rows = numbers.tolist()
+        kept = keep_logits(step.logits, of_rows, lambda number: self._wants_logits(number, chunks))
+        return Part(of_rows, step.drawing.outputs.latest(), kept)
+
+    def _wants_logits(self, number: int, chunks: Items[Chunk]) -> bool:
+        """Whether the host wants a chunk's logits; a probe's always."""
+        if not chunks:
+            return True
+        sequence = chunks[number].sequence
+        request = sequence.request
+        return (
+            request.logprobs is not None
+            or request.prompt_logprobs is not None
+            or self.draws_on_host(sequence)
+        )
+
+
+def _input(chunk: Chunk) -> tuple[int, int, int, int]:
+    """Token (-1 is the slot's last drawn one), position, slot and index of a single token."""
+    sequence = chunk.sequence
+    prompt = sequence.request.prompt_ids
+    behind = chunk.start - len(prompt)
+    if behind < 0:
+        token_id = prompt[chunk.start]
+    else:
+        output_ids = sequence.output_ids
+        token_id = output_ids[behind] if behind < len(output_ids) else -1
+    return token_id, chunk.start, chunk.slot, len(sequence.output_ids) + sequence.num_pending
+
+
+def _indices(chunk: Chunk) -> range:
+    """Index in the output of what is drawn from each of a chunk's yielding rows.
+
+    Below 0 where the next token is known, which is a scored prompt's.
+    """
+    sequence = chunk.sequence
+    first = len(sequence.output_ids) + sequence.num_pending
+    return range(first + chunk.num_draws - chunk.num_logits, first + chunk.num_draws)
+
+
+def _flat(chunk: Chunk) -> FlatChunk:
+    token_ids = list(chunk.token_ids)
+    if len(token_ids) < chunk.num_tokens:  # the last one has not been read yet
+        token_ids.append(-1)
+    return FlatChunk(chunk.slot, chunk.start, token_ids, chunk.num_logits)
+
+
