@@ -79,7 +79,6 @@ def compile_all(width: int, heads: int, shared: int, head_dim: int, inner: int) 
         "HALF": pad(head_dim // 2),
         "WIDTH": pad(head_dim),
         "BLOCK": pad(width),
-        "KEYS": prefill_attention.KEYS,
     }
     for arch in (80, 90):
         for kernel in (rowwise._embed_norm, rowwise._add_norm, rowwise._gather_rows):
