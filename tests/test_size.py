@@ -20,7 +20,7 @@ EXTRAS = {
     },
     "lm": {"chat", "foreign"},
     "service/engine": {
-        *("graphs", "native", "profile", "speculation", "structured"),
+        *("gpu", "graphs", "native", "profile", "speculation", "structured"),
         *("sampling", "device_sampling"),
     },
 }
