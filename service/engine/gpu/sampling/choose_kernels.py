@@ -1,0 +1,89 @@
+"""Second kernel: one program a row takes its token, from the groups that the first one left."""
+
+import triton
+import triton.language as tl
+
+from service.engine.gpu.sampling.draw_kernels import drawn_token, likeliest_token
+from service.engine.gpu.sampling.filter_kernels import filtered_token
+from service.engine.gpu.sampling.values_kernels import adjusted_row
+
+
+@triton.jit
+def choose_tokens(
+    logits,  # float32 [R, V]
+    slots,  # int32 [R]
+    temperatures,  # float32 [R]
+    uniforms,  # float64 [R]
+    top_k,  # int32 [R]
+    top_p,  # float64 [R]
+    log_min_p,  # float32 [R]
+    adjust,  # int32 [R]
+    words,  # int32 [S, V]
+    bias,  # float32 [S, V]
+    penalties,  # float32 [S, 4]
+    peaks,  # float32 [R, G]
+    sums,  # float32 [R, G]
+    group_lists,  # workspace: int32 [R, G]
+    value_lists,  # workspace: float32 [R, CAPACITY]
+    id_lists,  # workspace: int32 [R, CAPACITY]
+    tokens,  # out: int32 [R]
+    last_tokens,  # out: int32 [S]
+    V,
+    G,
+    CAPACITY,
+    GREEDY_BELOW: tl.constexpr,
+    GROUP: tl.constexpr,
+    GROUPS: tl.constexpr,
+    TILE: tl.constexpr,
+    NEGLIGIBLE: tl.constexpr,
+    STEPS: tl.constexpr,
+    DRAWS: tl.constexpr,
+    FILTERS: tl.constexpr,
+    ADJUSTED: tl.constexpr,
+):
+    """``GROUPS`` is G rounded up to a power of two."""
+    row = tl.program_id(0)
+    slot = tl.load(slots + row)
+    if slot >= 0:
+        flags = tl.load(adjust + row)
+        temperature = tl.load(temperatures + row)
+        source = adjusted_row(
+            logits, row, slot, flags, temperature, words, bias, penalties, V, GREEDY_BELOW
+        )
+        group = tl.arange(0, GROUPS)
+        at = row.to(tl.int64) * G + group
+        peak = tl.load(peaks + at, mask=group < G, other=-float("inf"))
+        top = tl.max(peak)
+        # Without any number but -inf there is nothing to draw from: the first token.
+        takes_likeliest = (temperature < GREEDY_BELOW) | (top == -float("inf"))
+        if DRAWS:
+            if takes_likeliest:
+                token = likeliest_token(source, peak, top, V, GROUP, ADJUSTED)
+            else:
+                summed = tl.load(sums + at, mask=group < G, other=0.0)
+                uniform = tl.load(uniforms + row)
+                if FILTERS:
+                    k = tl.load(top_k + row)
+                    k = tl.where((k > 0) & (k < V), k, V)
+                    p = tl.load(top_p + row)
+                    floor = tl.load(log_min_p + row)
+                    if (k < V) | (p < 1.0) | (floor > -float("inf")):
+                        token = filtered_token(
+                            source, peak, summed, top, uniform, k, p, floor,
+                            group_lists + row.to(tl.int64) * G,
+                            value_lists + row.to(tl.int64) * CAPACITY,
+                            id_lists + row.to(tl.int64) * CAPACITY,
+                            V, CAPACITY, GROUP, TILE, NEGLIGIBLE, STEPS, ADJUSTED,
+                        )  # fmt: skip
+                    else:
+                        token = drawn_token(source, peak, summed, top, uniform, V, GROUP, ADJUSTED)
+                else:
+                    token = drawn_token(source, peak, summed, top, uniform, V, GROUP, ADJUSTED)
+        else:
+            token = likeliest_token(source, peak, top, V, GROUP, ADJUSTED)
+        tl.store(tokens + row, token)
+        tl.store(last_tokens + slot, token)
+        if ADJUSTED:
+            if flags != 0:  # one more in the output; no other row has this slot
+                word = words + slot.to(tl.int64) * V + token
+                tl.store(word, tl.load(word) + 4)
