@@ -13,7 +13,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ import torch
 
 from bench.gpu_model import silent_tokenizer, smollm2, weights_of
 from bench.machine import machine
-from lm.config import ModelConfig
 from lm.sampling import SamplingParams
 from service.engine.gpu.placing import FusedModels
 from service.engine.gpu.runner import GpuRunner
@@ -86,7 +85,9 @@ def check(runner: GpuRunner, options: argparse.Namespace) -> dict[str, float]:
     errors: dict[str, float] = {}
     rng = random.Random(0)
     for num_prompt, num_decoded in ((1, 4), (17, 20), (130, 8), (600, 4), (1500, 2)):
-        token_ids = [rng.randrange(runner.config.vocab_size) for _ in range(num_prompt + num_decoded)]
+        token_ids = [
+            rng.randrange(runner.config.vocab_size) for _ in range(num_prompt + num_decoded)
+        ]
         wanted = runner.score(token_ids)[num_prompt - 1 :].float().cpu()
         got = runner.run_alone(token_ids, num_prompt).float().cpu()
         error = ((got - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max().item()
@@ -188,7 +189,9 @@ def first_token(runner: GpuRunner, options: argparse.Namespace) -> dict[str, flo
     """Milliseconds from a prompt to its first token."""
     row = {}
     for length in TTFT_TOKENS:
-        times = [1000 * first_token_s(runner, length, n) for n in range(3 * options.repeats + 2)][2:]
+        times = [1000 * first_token_s(runner, length, n) for n in range(3 * options.repeats + 2)][
+            2:
+        ]
         row[f"ttft_{length}_ms"] = round(statistics.median(times), 2)
     print(row, flush=True)
     return row

@@ -1,4 +1,4 @@
-"""The model of the GPU's measurements: SmolLM2-135M's shape, with random weights or a directory's."""
+"""The model of the GPU's measurements: SmolLM2-135M's shape, its weights random or real."""
 
 from collections.abc import Iterator
 from pathlib import Path

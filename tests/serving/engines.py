@@ -19,6 +19,7 @@ from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.gpu.cache import GpuCache
 from service.engine.gpu.filling import fill
+from service.engine.gpu.kernel_set import Sampler, StepKernels
 from service.engine.gpu.runner import GpuRunner
 from service.engine.gpu.weight_set import WeightSet
 from service.engine.overlapped import OverlappedEngine
@@ -119,9 +120,14 @@ def overlapped_engine(
 
 
 def gpu_runner(
-    decoder: Decoder, *, num_slots: int = 4, max_step_tokens: int = 16
+    decoder: Decoder,
+    *,
+    num_slots: int = 4,
+    max_step_tokens: int = 16,
+    kernels: StepKernels | None = None,
+    sampler: Sampler | None = None,
 ) -> GpuRunner:
-    """A decoder in a set of weight buffers of its own."""
+    """A decoder in a set of weight buffers of its own; PyTorch's operators compute by default."""
     config, weight = decoder.config, decoder.lm_head.weight
     cache = GpuCache(
         config,
@@ -135,8 +141,8 @@ def gpu_runner(
         cache.tensors,
         num_slots=num_slots,
         max_step_tokens=max_step_tokens,
-        kernels=PlainKernels(),
-        sampler=PlainSampler(),
+        kernels=kernels or PlainKernels(),
+        sampler=sampler or PlainSampler(),
         record=lambda compute: compute,
     )
     fill(weight_set.weights, config, pieces(decoder, weight.dtype))

@@ -110,9 +110,7 @@ class _Rows:
         normed = F.rms_norm(x, (x.shape[-1],), layer.attention_norm, config.norm_eps)
         heads = F.linear(normed, layer.qkv).unflatten(-1, (-1, config.head_dim))
         num_shared = config.num_key_value_heads
-        query, key, value = heads.split(
-            (config.num_attention_heads, num_shared, num_shared), dim=1
-        )
+        query, key, value = heads.split((config.num_attention_heads, num_shared, num_shared), dim=1)
         query, key = _rotated(query, *rotation), _rotated(key, *rotation)
         self._cache.key[number, slots, :, positions] = key
         self._cache.value[number, slots, :, positions] = value

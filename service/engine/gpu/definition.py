@@ -15,15 +15,15 @@ def plain_logits(config: ModelConfig, weights: DecoderWeights, token_ids: Tensor
     """Logits [T, V] after each token of a text int64 [T], in the dtype of the weights."""
     x = weights.embedding[token_ids]
     cos, sin = (table[: len(token_ids)].to(x.dtype) for table in (weights.cos, weights.sin))
-    heads = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
+    heads = [config.num_attention_heads, *(config.num_key_value_heads,) * 2]
     for layer in weights.layers:
         normed = F.rms_norm(x, (x.shape[-1],), layer.attention_norm, config.norm_eps)
-        query, key, value = (
-            F.linear(normed, layer.qkv).unflatten(-1, (-1, config.head_dim)).split(heads, dim=1)
-        )
-        query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
+        joined = F.linear(normed, layer.qkv).view(len(x), -1, config.head_dim)
+        query, key, value = (part.transpose(0, 1)[None] for part in torch.split(joined, heads, dim=1))
         mixed = F.scaled_dot_product_attention(
-            *(part.transpose(0, 1)[None] for part in (query, key, value)),
+            _rotated(query, cos, sin),
+            _rotated(key, cos, sin),
+            value,
             is_causal=True,
             enable_gqa=heads[0] != heads[1],
         )
@@ -36,7 +36,6 @@ def plain_logits(config: ModelConfig, weights: DecoderWeights, token_ids: Tensor
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate heads [N, H, D] by half tables [N, D / 2]."""
+    """Rotate heads [1, H, T, D] by half tables [T, D / 2]."""
     first, second = x.chunk(2, dim=-1)
-    cos, sin = cos[:, None], sin[:, None]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

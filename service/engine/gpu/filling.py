@@ -55,7 +55,7 @@ def _places(weights: DecoderWeights, config: ModelConfig) -> dict[str, Tensor]:
         places["lm_head.weight"] = weights.head
     for number, layer in enumerate(weights.layers):
         prefix = f"model.layers.{number}."
-        q, k, v = torch.split(layer.qkv, (query, shared, shared))
+        q, k, v = torch.split(layer.qkv, [query, shared, shared])
         gate, up = layer.gate_up.chunk(2)
         places |= {
             f"{prefix}input_layernorm.weight": layer.attention_norm,

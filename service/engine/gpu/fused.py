@@ -1,38 +1,28 @@
 """The Triton kernels as ``kernel_set`` wants them, and whether they can compute a model here."""
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
+from service.engine.gpu.availability import why_no_card, why_no_triton
 from service.engine.gpu.kernel_set import Step
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.variant import Variant
 from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.sequence import Sequence
 
-OLDEST = (8, 0)
-"""Compute capability: older cards have no bfloat16 products."""
-HEAD_WIDTHS = (32, 64, 96, 128)
+HEAD_DIMS = range(32, 129, 2)
 
 
 def why_unsupported(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> str | None:
     """Why the fused kernels cannot compute a model on a device; ``None`` if they can."""
-    if device.type != "cuda":
-        return f"device {device} is no GPU"
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed"
-    capability = torch.cuda.get_device_capability(device)
-    if capability < OLDEST:
-        return f"compute capability {capability[0]}.{capability[1]} is below 8.0"
-    if not config.is_llama:
-        return "the model is not of the plain Llama shape"
-    if config.head_dim not in HEAD_WIDTHS:
-        return f"heads of {config.head_dim} numbers are none of {HEAD_WIDTHS}"
     if dtype is not torch.bfloat16:
         return f"weights are {dtype}, not bfloat16".replace("torch.", "")
-    return None
+    if not config.is_llama:
+        return "the model is not of the plain Llama shape"
+    if config.head_dim not in HEAD_DIMS:
+        return f"head_dim {config.head_dim} is no even number from 32 to 128"
+    return why_no_card(device) or why_no_triton()
 
 
 class FusedKernels:

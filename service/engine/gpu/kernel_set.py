@@ -39,7 +39,7 @@ class StepKernels(Protocol):
     ) -> Step:
         """A step of one token a sequence.
 
-        Writes logits, float32 [N, V], and whether each row's hidden state is finite, int32 [N].
+        Writes logits, float32 [N, V], and whether each row's hidden state is finite, bool [N].
         """
         ...
 

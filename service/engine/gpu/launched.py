@@ -1,7 +1,8 @@
 """A plan that the device is computing, and what comes of it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence as Items
+from collections.abc import Callable
+from collections.abc import Sequence as Items
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +94,7 @@ class Launched:
         self._draws_on_host = draws_on_host
         self._event: torch.cuda.Event | None = None
         if device.type == "cuda":
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
 
     def collect(self) -> StepResult:

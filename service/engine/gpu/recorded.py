@@ -84,7 +84,7 @@ class RecordedDecode:
         fields |= {name: Field("i4", (rows,)) for name in ("token_ids", "positions")}
         self.inputs = PackedInputs(fields, shared.device)
         self.logits = shared.logits[:rows]
-        is_finite = torch.zeros(rows, dtype=torch.int32, device=shared.device)
+        is_finite = torch.zeros(rows, dtype=torch.bool, device=shared.device)
         tensors = self.inputs.tensors
         tensors["slots"].fill_(-1)
         step_rows = StepRows(
@@ -110,9 +110,7 @@ class RecordedFlat:
     """Chunks of several tokens, laid out in one row; writes hidden states alone."""
 
     def __init__(self, shared: Shared, bucket: Bucket, hidden: Tensor) -> None:
-        fields = {
-            name: Field("i4", (bucket.rows,)) for name in ("token_ids", "positions", "slots")
-        }
+        fields = {name: Field("i4", (bucket.rows,)) for name in ("token_ids", "positions", "slots")}
         fields["tiles"] = Field("i4", (bucket.tiles, 2))
         self._inputs = PackedInputs(fields, shared.device)
         tensors = self._inputs.tensors
@@ -150,7 +148,7 @@ class RecordedHead:
         fields = sampling_fields(rows) | {"row_indices": Field("i4", (rows,))}
         self.inputs = PackedInputs(fields, shared.device)
         self.logits = shared.logits[:rows]
-        is_finite = torch.zeros(rows, dtype=torch.int32, device=shared.device)
+        is_finite = torch.zeros(rows, dtype=torch.bool, device=shared.device)
         self.inputs.tensors["slots"].fill_(-1)
         step = shared.kernels.head(
             shared.config,

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lm.config import ModelConfig
 from service.engine.cache import SlotCache
+from service.engine.gpu.definition import plain_logits
 from service.engine.gpu.launched import Launched, Part, keep_logits
 from service.engine.gpu.layout import FlatChunk, bucket_for, lay_out, split
-from service.engine.gpu.definition import plain_logits
 from service.engine.gpu.sampling_table import SamplingTable
 from service.engine.gpu.weight_set import HEAD_ROWS, WeightSet
 from service.engine.runner import StepOutput
@@ -30,8 +30,8 @@ class _Draw(NamedTuple):
     chunk: int
     """Number in the plan."""
     slot: int
-    index: int
-    """Of the token in its output."""
+    place: int
+    """Index of the token in its output."""
 
 
 class GpuRunner:
@@ -208,5 +208,3 @@ def _flat(chunk: Chunk) -> FlatChunk:
     if len(token_ids) < chunk.num_tokens:  # the last one has not been read yet
         token_ids.append(-1)
     return FlatChunk(chunk.slot, chunk.start, token_ids, chunk.num_logits)
-
-
