@@ -4,6 +4,9 @@ Submodule names are the published Llama names, so released weights load without 
 Shapes: B batch, T tokens, C hidden width, Hq/Hkv query and key/value heads, D head width.
 """
 
+from collections.abc import Iterable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +15,23 @@ from lm.config import ModelConfig
 from lm.rotary import rotate
 
 Rotation = tuple[Tensor, Tensor]
+
+
+def project(x: Tensor, *projections: nn.Linear) -> Iterable[Tensor]:
+    """Each projection of x [..., C] to its own width; in compiled code one product makes all.
+
+    Stacking the weights costs nothing there: it is part of the pass that casts them.
+    """
+    if not torch.compiler.is_compiling():
+        return [projection(x) for projection in projections]
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    weight = torch.cat([projection.weight.to(dtype) for projection in projections])
+    biases = [
+        projection.bias.to(dtype) for projection in projections if projection.bias is not None
+    ]
+    widths = [projection.out_features for projection in projections]
+    return torch.split(F.linear(x, weight, torch.cat(biases) if biases else None), widths, dim=-1)
 
 
 class SelfAttention(nn.Module):
@@ -30,8 +50,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
         """Map x [B, T, C] to [B, T, C]; rotation is cos and sin [B or 1, 1, T, D]."""
         query, key, value = (
-            projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [B, H, T, D]
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            torch.unflatten(projected, -1, (-1, self.head_dim)).transpose(1, 2)  # [B, H, T, D]
+            for projected in project(x, self.q_proj, self.k_proj, self.v_proj)
         )
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
@@ -52,7 +72,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [B, T, C] to [B, T, C]."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = project(x, self.gate_proj, self.up_proj)
+        out: Tensor = self.down_proj(F.silu(gate) * up)
         return out
 
 

@@ -83,6 +83,7 @@ def train_toy(
     interrupt: Interrupt | None = None,
     threads: int = 1,
     device: str = "cpu",
+    reads_back: bool | None = None,
 ) -> Ending:
     """Train a run named ``toy`` from where it stands, on one thread."""
     # On a busy machine two threads wait for each other, many times longer than they compute.
@@ -97,6 +98,7 @@ def train_toy(
             amendment=amendment,
             interrupt=interrupt or Interrupt(),
             console=Console(file=StringIO()),
+            reads_back=reads_back,
         )
     finally:
         torch.set_num_threads(threads_before)

@@ -91,6 +91,7 @@ class Checkpointer:
 
     def _write(self, snapshot: Snapshot) -> Written:
         started = time.perf_counter()
+        snapshot.wait()
         writers = model_files(snapshot.weights, self._model_config, self._tokenizer)
         writers |= state_files(snapshot.state, snapshot.moments)
         error: Exception | None = None

@@ -246,7 +246,8 @@ class Recipe(Section):
     float32_matmul: Literal["highest", "high"] = "highest"
     """``high`` lets float32 products run in TF32 where the hardware has it."""
     activation_checkpointing: bool = False
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
+    """``auto``: on a GPU, where that pays within seconds; not on a CPU."""
     cadence: CadenceConfig
     retention: RetentionConfig = RetentionConfig()
     sample_prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ("First Citizen:",)

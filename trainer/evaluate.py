@@ -47,16 +47,18 @@ def evaluate(
     """
     decoder.eval()
     device = decoder.lm_head.weight.device
-    nats, num_tokens, num_bytes = 0.0, 0, 0
+    nats = torch.zeros((), dtype=torch.float64, device=device)
+    num_tokens, num_bytes = 0, 0
     for inputs, targets in batches:
         poll()
         with torch.inference_mode(), autocast(precision, device):
-            nats += float(batch_loss(decoder, inputs.to(device), targets.to(device)))
+            nats += batch_loss(decoder, inputs.to(device), targets.to(device))  # read at the end
         scored = targets[targets != IGNORED]
         num_tokens += scored.numel()
         num_bytes += int(token_bytes[scored].sum())
     assert num_bytes > 0, "no validation text"
-    return Evaluation(nats / num_tokens, bits_per_byte(nats, num_bytes), num_tokens)
+    total = float(nats)
+    return Evaluation(total / num_tokens, bits_per_byte(total, num_bytes), num_tokens)
 
 
 def bits_per_byte(nats: float, num_bytes: int) -> float:

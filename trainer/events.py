@@ -21,6 +21,13 @@ class Began:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiling:
+    """The step after this one compiles code first, which takes seconds."""
+
+    step: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained:
     """An optimizer step that was due to be logged."""
 
@@ -106,7 +113,7 @@ class Note:
     is_warning: bool = False
 
 
-Event = Began | Trained | Skipped | Evaluated | Sampled | Snapshotted | Published | Note
+Event = Began | Compiling | Trained | Skipped | Evaluated | Sampled | Snapshotted | Published | Note
 
 
 class Listener(Protocol):

@@ -4,6 +4,7 @@ import logging
 import math
 
 from trainer.events import (
+    Compiling,
     Evaluated,
     Event,
     Note,
@@ -29,6 +30,9 @@ class Log:
         match event:
             case Note(text, is_warning):
                 self._log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
+            case Compiling(step=step):
+                self._bar.update(step, "compiling")
+                self._log.info("step %d · compiling", step, extra=ON_BAR)
             case Trained():
                 self._trained(event)
             case Skipped():

@@ -9,16 +9,18 @@ Shapes: B batch, T tokens, C hidden width, V vocabulary.
 
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lm.decoder import Decoder
 from trainer.speed.attention import training_attention
+from trainer.speed.chunked_loss import chunked_cross_entropy
 from trainer.speed.head_loss import head_cross_entropy
 
 BatchLoss = Callable[[Decoder, Tensor, Tensor], Tensor]
-"""``batch_loss``, or what ``torch.compile`` makes of it."""
+"""``batch_loss``, or its compiled form (``trainer.speed.compiled``)."""
 IGNORED = -100
 """Target that is not scored."""
 PASS_TOKENS = 4096
@@ -37,7 +39,8 @@ def batch_loss(decoder: Decoder, inputs: Tensor, targets: Tensor) -> Tensor:
     attend = training_attention(inputs, decoder.config.dropout if decoder.training else 0.0)
     hidden = decoder.hidden(inputs, positions, attend)
     weight = decoder.lm_head.weight
-    total: Tensor = head_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), IGNORED)
+    cross_entropy = chunked_cross_entropy if inputs.is_cuda else head_cross_entropy
+    total: Tensor = cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), IGNORED)
     return total
 
 
@@ -61,5 +64,5 @@ def summed_cross_entropy(
 
 
 def count_scored(targets: Iterable[Tensor]) -> int:
-    """Tokens that count in the loss, over all micro-batches of a step."""
-    return sum(int((target != IGNORED).sum()) for target in targets)
+    """Tokens that count in the loss, over all micro-batches of a step; targets on the CPU."""
+    return sum(int(np.count_nonzero(target.numpy() != IGNORED)) for target in targets)

@@ -3,7 +3,8 @@
 ``Optimizer`` is one face over one or two ``torch.optim`` optimizers. Learning rates and weight
 decay arrive with every step (they belong to the schedule and the phase), so its state is the
 moments alone: tensors named by parameter, which a checkpoint holds without a pickle.
-A gradient that is not finite never reaches a weight or a moment: ``step`` checks first.
+A gradient that is not finite never reaches a weight or a moment. On a CPU the host looks first; a
+GPU decides for itself, inside the update, and the host learns of it when it reads the outcome.
 
 Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; ``torch.optim.Muon``.
 """
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig, PhaseConfig
+from trainer.speed.muon import BatchedMuon
 
 _NORM_EPS = 1e-6
 """As ``torch.nn.utils.clip_grad_norm_`` has it."""
@@ -38,14 +40,38 @@ def rates_at(config: OptimizerConfig, phase: PhaseConfig, factor: float) -> Rate
     return Rates(peak * factor, config.muon_lr * (peak / config.lr) * factor, decay)
 
 
+@dataclasses.dataclass(frozen=True)
+class Stepped:
+    """What a step came to, as tensors that nobody has waited for."""
+
+    norm: Tensor
+    """Global gradient norm after the division and before clipping, float64 []."""
+    skipped: Tensor
+    """Bool []: loss or norm was not finite, and no weight and no moment was touched."""
+
+
 class Optimizer:
     """Updates the named parameters of a decoder (a tied head is one parameter)."""
 
     def __init__(
-        self, named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        config: OptimizerConfig,
+        *,
+        reads_back: bool = True,
     ) -> None:
+        """Lay out the updates.
+
+        Args:
+            named_parameters: what to update.
+            config: how.
+            reads_back: whether the host looks at each step before it updates anything; otherwise
+                the device decides by itself.
+
+        """
         named = list(named_parameters)
         self._parameters = [parameter for _, parameter in named]
+        self._reads_back = reads_back
         self._max_norm = math.inf if config.grad_clip is None else config.grad_clip
         matrices = [pair for pair in named if config.name == "muon" and _is_hidden_matrix(*pair)]
         taken = {name for name, _ in matrices}
@@ -54,33 +80,39 @@ class Optimizer:
             (_adamw(others, config), others)
         ]
         if matrices:
-            self._parts.append((_muon(matrices, config), matrices))
+            self._parts.append((_muon(matrices, config, reads_back=reads_back), matrices))
 
-    def step(self, rates: Rates, divisor: float = 1.0) -> float | None:
-        """Divide the gradients, clip them and update the weights.
+    @torch.no_grad()
+    def step(self, rates: Rates, divisor: float = 1.0, loss: Tensor | None = None) -> Stepped:
+        """Divide the gradients, clip them and update the weights, if all is finite.
 
         Args:
             rates: what the updates are multiplied by.
             divisor: what the gradients are too large by: tokens of a sum, an fp16 loss scale.
-
-        Returns:
-            The global gradient norm after the division and before clipping, or ``None`` if it
-            was not finite; then no weight and no moment was touched.
+            loss: of the step, []; one that is not finite skips the step.
 
         """
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = float(nn.utils.get_total_norm(gradients)) / divisor
-        if not math.isfinite(norm):
-            return None
-        divisor *= max(1.0, (norm + _NORM_EPS) / self._max_norm)
+        norm = nn.utils.get_total_norm(gradients).double() / divisor
+        usable = norm.isfinite() if loss is None else norm.isfinite() & loss.isfinite()
+        stepped = Stepped(norm, usable.logical_not())
+        if self._reads_back and not bool(usable):
+            return stepped
+        excess = ((norm + _NORM_EPS) / self._max_norm).clamp(min=1.0)
+        scale, found_inf = (divisor * excess).float(), stepped.skipped.float()
         for optimizer, _ in self._parts:
-            is_muon = isinstance(optimizer, torch.optim.Muon)
+            is_muon = isinstance(optimizer, torch.optim.Muon | BatchedMuon)
             for group in optimizer.param_groups:
                 group["lr"] = rates.muon_lr if is_muon else rates.lr
                 group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
-            _divide(optimizer, divisor)
+            if isinstance(optimizer, torch.optim.Muon):
+                torch._foreach_div_(_gradients_of(optimizer), float(scale))
+            else:
+                # The two attributes by which a gradient scaler reaches a fused step, which
+                # divides in its own pass over the gradients.
+                vars(optimizer).update(grad_scale=scale, found_inf=found_inf)
             optimizer.step()
-        return norm
+        return stepped
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -111,15 +143,9 @@ class Optimizer:
             optimizer.state[parameter][key] = tensor.to(parameter.device, copy=True)
 
 
-def _divide(optimizer: torch.optim.Optimizer, divisor: float) -> None:
-    """Divide gradients; fused AdamW does it in its own pass over them."""
+def _gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if isinstance(optimizer, torch.optim.Muon):
-        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], divisor)
-    else:
-        scale = torch.tensor(divisor, device=parameters[0].device)
-        # The two attributes by which a gradient scaler reaches a fused step.
-        vars(optimizer).update(grad_scale=scale, found_inf=torch.zeros_like(scale))
+    return [p.grad for p in parameters if p.grad is not None]
 
 
 def _adamw(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -132,8 +158,12 @@ def _adamw(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-def _muon(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optimizer:
+def _muon(
+    named: NamedParameters, config: OptimizerConfig, *, reads_back: bool
+) -> torch.optim.Optimizer:
     group = {"params": [parameter for _, parameter in named], "decays": True}
+    if not reads_back:
+        return BatchedMuon([group], momentum=config.muon_momentum)
     return torch.optim.Muon([group], lr=config.muon_lr, momentum=config.muon_momentum)
 
 

@@ -13,6 +13,7 @@ from trainer.config import PhaseConfig
 from trainer.evaluate import Evaluation
 from trainer.events import (
     Began,
+    Compiling,
     Evaluated,
     Event,
     Listener,
@@ -57,6 +58,10 @@ class Report:
             f"step {step} · phase {phase.name}: {phase.schedule.name}, lr {peak.lr:g}, "
             f"weight decay {peak.weight_decay:g}"
         )
+
+    def compiling(self, step: int) -> None:
+        """The next step compiles code before it trains."""
+        self._tell(Compiling(step=step))
 
     def trained(
         self, step: int, counters: Counters, *, loss: float, gradient_norm: float, rates: Rates

@@ -30,6 +30,12 @@ from trainer.progress import show
 from trainer.report import Report
 from trainer.snapshot import Subject, library_versions
 from trainer.speed.allocator import keep_freed_memory
+from trainer.speed.compiled import (
+    compile_blocks,
+    compiled_batch_loss,
+    keep_compiled_code,
+    why_not_compiled,
+)
 from trainer.speed.norm import use_fast_norms
 from trainer.speed.recompute import recompute_activations
 from trainer.start import Start
@@ -55,10 +61,12 @@ def train(
     interrupt: Interrupt,
     console: Console,
     listeners: tuple[Listener, ...] = (),
+    reads_back: bool | None = None,
 ) -> Ending:
     """Train a run from where it stands to its end, to ``last_step``, or until interrupted.
 
-    ``listeners`` hear of it beside the run's own log and journal.
+    ``listeners`` hear of it beside the run's own log and journal. ``reads_back`` says whether the
+    host reads what each step came to before the next; ``None``: everywhere but on a GPU.
 
     Raises:
         ValueError: the recipe, its data or the run's directory cannot be used; one line says why.
@@ -93,7 +101,9 @@ def train(
             for change in start.changes:
                 report.warn(f"forced into the run's recipe: {change}")
             with float32_products(start.recipe.float32_matmul):
-                parts = _assemble(run_dir, start, where, report, interrupt, console)
+                parts = _assemble(
+                    run_dir, start, where, report, interrupt, console, reads_back=reads_back
+                )
                 loop = Loop(parts, start.counters)
                 ending = loop.run(last_step)
             report.note(_FAREWELLS[ending].format(run=run_dir.name, step=loop.step))
@@ -107,16 +117,23 @@ def _assemble(
     report: Report,
     interrupt: Interrupt,
     console: Console,
+    *,
+    reads_back: bool | None,
 ) -> Parts:
     """Everything that the loop works on."""
+    if reads_back is None:
+        reads_back = device.type != "cuda"
     recipe, cache = start.recipe, run_dir.parent / TOKEN_CACHE
     data = open_data(recipe, start.step, cache, console=console, note=report.note)
     decoder = start.open_decoder(device)
-    if device.type == "cpu":  # GPUs have a fused one
+    is_compiled = _is_compiled(recipe, device, report)
+    if is_compiled:
+        compile_blocks(decoder)
+    elif device.type == "cpu":  # GPUs have a fused one
         use_fast_norms(decoder)
     if recipe.activation_checkpointing:
         recompute_activations(decoder)
-    optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer)
+    optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer, reads_back=reads_back)
     optimizer.load_state_tensors(start.moments)
     retention = recipe.retention
     subject = Subject(
@@ -141,12 +158,25 @@ def _assemble(
     )
     return Parts(
         subject=subject,
-        batch_loss=torch.compile(batch_loss) if recipe.compile else batch_loss,
+        batch_loss=compiled_batch_loss() if is_compiled else batch_loss,
         data=data,
         checkpointer=checkpointer,
         report=report,
         interrupt=interrupt,
+        reads_back=reads_back,
+        is_compiled=is_compiled,
     )
+
+
+def _is_compiled(recipe: Recipe, device: torch.device, report: Report) -> bool:
+    """Whether to compile; where ``auto`` would but cannot, the log says why."""
+    if recipe.compile is False or (recipe.compile == "auto" and device.type != "cuda"):
+        return False
+    keep_compiled_code()
+    reason = why_not_compiled(device) if recipe.compile == "auto" else None
+    if reason is not None:
+        report.warn(f"not compiled, which is slower: {reason}")
+    return reason is None
 
 
 def _precision(start: Start, device: torch.device, report: Report) -> Precision:

@@ -1,7 +1,14 @@
-"""A run as it stood after one optimizer step, copied to the CPU: what a checkpoint is made of."""
+"""A run as it stood after one optimizer step, copied to the CPU: what a checkpoint is made of.
 
+From a GPU the copy runs on a stream of its own, beside the next step's forward and backward
+passes; that step's update waits for it on the device (``Subject.before_update``), and whoever
+writes the snapshot waits for it on the host (``Snapshot.wait``). The loop waits for neither.
+"""
+
+import contextlib
 import dataclasses
 import platform
+from collections.abc import Iterator
 
 import numpy as np
 import tokenizers
@@ -31,9 +38,16 @@ class Snapshot:
     """On the CPU, by ``<parameter>/<moment>``."""
     state: TrainingState
     details: StepDetails
+    copied: torch.cuda.Event | None = None
+    """When the tensors hold what they should, if not yet."""
+
+    def wait(self) -> None:
+        """Wait for the copies; nothing may read the tensors before."""
+        if self.copied is not None:
+            self.copied.synchronize()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(kw_only=True)
 class Subject:
     """What snapshots are taken of, and what stays the same in all of one process."""
 
@@ -47,6 +61,14 @@ class Subject:
 
     _copies: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     """Memory that every snapshot is copied into: pages that are new take longer than the copy."""
+    _stream: torch.cuda.Stream | None = None
+    _copied: torch.cuda.Event | None = None
+    """Of the last snapshot, while an update has still to wait for it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.lm_head.weight.device
 
     def reserve(self) -> None:
         """Get the memory of snapshots ready, where it is not; moments come with the first step."""
@@ -56,13 +78,19 @@ class Subject:
                     tensor, device="cpu", pin_memory=tensor.is_cuda, requires_grad=False
                 )
 
+    def before_update(self) -> None:
+        """Let the device finish copying the last snapshot before what follows changes weights."""
+        if self._copied is not None:
+            torch.cuda.current_stream(self.device).wait_event(self._copied)
+            self._copied = None
+
     def snapshot(self, counters: Counters) -> Snapshot:
         """Copy the run over the snapshot before, which must be done with.
 
         No optimizer step may be under way.
         """
         self.reserve()
-        plan, versions = Plan(self.recipe), library_versions(self.decoder.lm_head.weight.device)
+        plan, versions = Plan(self.recipe), library_versions(self.device)
         state = TrainingState(
             counters=counters,
             precision=self.precision,
@@ -85,19 +113,40 @@ class Subject:
             resumable=True,
             versions=versions,
         )
+        with self._beside_training():
+            weights = self._copy(self._weights())
+            moments = self._copy(self.optimizer.state_tensors())
         return Snapshot(
             step=plan.step(counters.micro_step),
-            weights=self._copy(self._weights()),
-            moments=self._copy(self.optimizer.state_tensors()),
+            weights=weights,
+            moments=moments,
             state=state,
             details=details,
+            copied=self._copied,
         )
+
+    @contextlib.contextmanager
+    def _beside_training(self) -> Iterator[None]:
+        """A context whose copies run beside the next step, after all that is under way."""
+        if self.device.type != "cuda":
+            yield
+            return
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            yield
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in self.decoder.named_parameters()}
 
     def _copy(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self._copies[name].copy_(tensor) for name, tensor in tensors.items()}
+        return {
+            name: self._copies[name].copy_(tensor, non_blocking=True)
+            for name, tensor in tensors.items()
+        }
 
 
 def library_versions(device: torch.device) -> dict[str, str]:

@@ -1,22 +1,30 @@
 """What the loop does when something goes wrong in it; that it is exact is ``test_run``'s."""
 
 import dataclasses
+import functools
 import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import toy_run
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_run import journal_of, tensors_of, toy_recipe, train_toy
 
+from lm.attention import CausalAttention
 from lm.decoder import Decoder
 from lm.volume import newest_step
 from trainer import run
 from trainer.interrupt import Interrupt
-from trainer.loop import MAX_SKIPPED_IN_A_ROW, Diverged, Ending
-from trainer.loss import batch_loss
+from trainer.loop import MAX_SKIPPED_IN_A_ROW, Diverged, Ending, Loop
+from trainer.loss import IGNORED, batch_loss
+from trainer.outcome import Reading, Values
+from trainer.plan import Window
+from trainer.speed.chunked_loss import chunked_cross_entropy
 
 ONE_EACH = ("batch.grad_accum_steps=1", "model.dropout=0.0")
 
@@ -44,10 +52,12 @@ def failing_at(*calls: int, value: float = math.nan) -> Callable[[Decoder, Tenso
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("reads_back", [True, False])
 def test_a_loss_that_is_not_finite_skips_the_step_and_never_touches_the_weights(
-    value: float, tmp_path: Path, replace_loss: Callable[..., None]
+    value: float, reads_back: bool, tmp_path: Path, replace_loss: Callable[..., None]
 ) -> None:
     recipe = toy_recipe(*ONE_EACH)
+    train_toy = functools.partial(toy_run.train_toy, reads_back=reads_back)
     train_toy(tmp_path, recipe, last_step=3)
     before = tensors_of(tmp_path)
     replace_loss(failing_at(1, 2, value=value))
@@ -72,14 +82,15 @@ def test_one_bad_micro_batch_of_several_skips_the_whole_step(
     assert trained == [1, 3]
 
 
+@pytest.mark.parametrize("reads_back", [True, False])
 def test_too_many_bad_steps_in_a_row_stop_the_run_and_keep_the_last_good_checkpoint(
-    tmp_path: Path, replace_loss: Callable[..., None]
+    reads_back: bool, tmp_path: Path, replace_loss: Callable[..., None]
 ) -> None:
     recipe = toy_recipe(*ONE_EACH, "phases.0.steps=40", "cadence.checkpoint_every=100")
     train_toy(tmp_path, recipe, last_step=2)
     replace_loss(failing_at(*range(1, 100)))
     with pytest.raises(Diverged, match=f"not finite {MAX_SKIPPED_IN_A_ROW} times in a row"):
-        train_toy(tmp_path, recipe)
+        train_toy(tmp_path, recipe, reads_back=reads_back)
     newest = newest_step(tmp_path / "toy")
     assert newest is not None
     assert newest.number == 2
@@ -131,6 +142,68 @@ def test_a_micro_batch_under_way_does_not_keep_the_last_step_from_being_saved(
     train_toy(tmp_path / "whole")
     ours, theirs = tensors_of(tmp_path), tensors_of(tmp_path / "whole")
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
+class NothingIsRead(TorchDispatchMode):
+    """A device whose values the host may not look at."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a value was read back"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_nothing_is_read_back_while_a_step_is_launched(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = 0
+    launch = Loop._launch
+
+    def watched(self: Loop, window: Window) -> None:
+        nonlocal launched
+        launched += 1
+        with NothingIsRead():
+            launch(self, window)
+
+    monkeypatch.setattr(Loop, "_launch", watched)
+    monkeypatch.setattr(Tensor, "tolist", lambda _: pytest.fail("a tensor became a list"))
+    monkeypatch.setattr(run, "batch_loss", chunked_loss)
+    monkeypatch.setattr(Reading, "wait", lambda self: Values(*self._values.numpy().tolist()))
+    recipe = toy_recipe(
+        f"optimizer.name={name}", "cadence.eval_every=100", "cadence.sample_every=100"
+    )
+    train_toy(tmp_path, recipe, reads_back=False, last_step=4)
+    assert launched == 4
+    with pytest.raises(AssertionError, match="read back"), NothingIsRead():
+        bool(torch.ones(()))
+
+
+def chunked_loss(decoder: Decoder, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss as a GPU computes it."""
+    attend = CausalAttention(decoder.config.dropout)
+    hidden = decoder.hidden(inputs, torch.arange(inputs.shape[1]), attend)
+    weight = decoder.lm_head.weight
+    return chunked_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten(), IGNORED)
+
+
+def test_steps_are_settled_one_late_and_all_at_an_evaluation_or_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way: list[tuple[int, str]] = []
+    for name in ("_launch", "_evaluate", "_snapshot"):
+        original = getattr(Loop, name)
+
+        def watched(
+            self: Loop, *args: Any, name: str = name, original: Any = original, **keywords: Any
+        ) -> Any:
+            result = original(self, *args, **keywords)
+            under_way.append((len(self._under_way), name))
+            return result
+
+        monkeypatch.setattr(Loop, name, watched)
+    train_toy(tmp_path, reads_back=False, last_step=5)
+    expected = "1_launch 2_launch 2_launch 1_launch 0_evaluate 1_launch 0_snapshot"
+    assert [f"{count}{name}" for count, name in under_way] == expected.split()
 
 
 def test_the_speed_shown_leaves_out_evaluation_samples_and_saving(tmp_path: Path) -> None:

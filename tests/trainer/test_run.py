@@ -44,6 +44,22 @@ def test_a_run_in_pieces_equals_a_run_in_one(
     assert_equal_runs(tmp_path, uninterrupted)
 
 
+def test_a_run_that_is_read_late_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """As on a GPU, Muon in batches included."""
+    assert train_toy(tmp_path / "whole", reads_back=False) is Ending.COMPLETE
+    for polls in (11, 30, 23, 41):
+        train_toy(tmp_path / "pieces", interrupt=StopAtPoll(polls), reads_back=False)
+    train_toy(tmp_path / "pieces", reads_back=False)
+    assert_equal_runs(tmp_path / "pieces", tmp_path / "whole")
+
+
+def test_reading_late_changes_no_bit(tmp_path: Path) -> None:
+    recipe = toy_recipe("optimizer.name=adamw")
+    for reads_back in (True, False):
+        train_toy(tmp_path / str(reads_back), recipe, reads_back=reads_back)
+    assert_equal_runs(tmp_path / "False", tmp_path / "True")
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_run_interrupted_at_any_poll_equals_a_run_in_one(
     seed: int, uninterrupted: Path, tmp_path: Path

@@ -1,9 +1,10 @@
-"""Cross-entropy of a linear head whose logits never exist all at once.
+"""Cross-entropy of a linear head whose logits never exist all at once, for CPUs.
 
 The forward pass goes over the rows in chunks, turns each chunk's logits in place into their own
 gradient and multiplies that at once with the head and with the hidden states; the backward pass
 hands out what is ready. Softmax runs in float32 on a few rows at a time, which stay in the cache.
-``trainer.loss.summed_cross_entropy`` is the plain form that this one is tested against.
+``trainer.loss.summed_cross_entropy`` is the plain form that this one is tested against; GPUs have
+``trainer.speed.chunked_loss``.
 
 Shapes: N rows, C hidden width, V vocabulary.
 """
@@ -20,7 +21,6 @@ SOFTMAX_ELEMENTS = 1 << 18
 """Float32 probabilities held at once: a megabyte, what a core's own cache holds."""
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignored: int) -> Tensor:
     """Sum of -log softmax(hidden · weightᵀ)[target], in nats, float32 [].
 
@@ -86,8 +86,7 @@ def _to_gradient(logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
     peak = logits.amax(1).float()
     share_of_peak = torch.empty_like(peak)
     hits = scored[:, None].float()
-    # A GPU wants few large kernels, a core what its cache holds.
-    rows = len(logits) if logits.is_cuda else max(1, SOFTMAX_ELEMENTS // logits.shape[1])
+    rows = max(1, SOFTMAX_ELEMENTS // logits.shape[1])
     for first in range(0, logits.shape[0], rows):
         block = slice(first, first + rows)
         probabilities = torch.softmax(logits[block], 1, dtype=torch.float32)
