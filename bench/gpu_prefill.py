@@ -13,9 +13,10 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import triton
 from torch import Tensor
 
 from lm.attention import CausalAttention
@@ -53,7 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--context", type=int, default=192, help="tokens before the guesses")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[192, 4000], metavar="TOKENS")
     parser.add_argument("--toy", action="store_true", help="a toy and the two smallest buckets")
     parser.add_argument("--shapes", action="store_true", help="try shapes of programs")
     parser.add_argument("--profile", action="store_true", help="list the kernels of 512 rows")
@@ -63,15 +64,15 @@ def main() -> None:
     show(benchmark="gpu prefill", card=bench.card, **bench.errors(50))
     for bucket in buckets:
         show(rows=bucket.rows, prompts=1, **bench.measure(bucket, [prompt(0, 0, bucket.rows)]))
-    for streams, width in GUESSES:
-        bucket = next((b for b in buckets if b.rows >= streams * width), None)
-        if bucket is not None:
-            chunks = [prompt(slot, options.context, width) for slot in range(streams)]
-            figures = bench.measure(bucket, chunks)
-            show(rows=bucket.rows, streams=streams, width=width, **figures)
+    for context in options.contexts:
+        for bucket, streams, width in guesses(buckets):
+            figures = bench.measure(bucket, waiting(streams, context, width))
+            show(rows=bucket.rows, streams=streams, width=width, context=context, **figures)
     if options.shapes:
-        for bucket in buckets:
+        for bucket in buckets[2::3]:
             try_shapes(bench, bucket)
+        for bucket, streams, width in guesses(buckets):
+            try_splits(bench, bucket, waiting(streams, options.contexts[-1], width))
     if options.profile:
         bench.profile(buckets[-1] if options.toy else BUCKETS[5])
 
@@ -86,19 +87,39 @@ def prompt(slot: int, start: int, count: int) -> FlatChunk:
     return FlatChunk(slot, start, [(7 * index + slot) % 299 for index in range(count)], 1)
 
 
+def guesses(buckets: Sequence[Bucket]) -> Iterator[tuple[Bucket, int, int]]:
+    """Bucket, streams and width of the steps that verify guesses."""
+    for streams, width in GUESSES:
+        for bucket in buckets:
+            if streams * width <= bucket.rows:
+                yield bucket, streams, width
+                break
+
+
+def waiting(streams: int, context: int, width: int) -> list[FlatChunk]:
+    """Guesses of streams in the middle of their text."""
+    return [prompt(slot, context, width) for slot in range(streams)]
+
+
 def try_shapes(bench: "Bench", bucket: Bucket) -> None:
     """One prompt under every shape of program that could be best."""
-    for rows, keys, warps, stages in itertools.product(
-        (16, 32, 64, 128), (32, 64, 128), (4, 8), (2, 3)
-    ):
-        if rows <= 4 * bucket.tile_rows and rows >= 4 * warps:
-            shape = ProgramShape(rows, keys, warps, stages)
-            try:
-                figures = bench.measure(bucket, [prompt(0, 0, bucket.rows)], shape)
-            except Exception as error:  # noqa: BLE001 - a shape may not fit the card
-                print(f"{shape}: {error}", file=sys.stderr)
-                continue
-            show(rows=bucket.rows, shape=dataclasses.astuple(shape), **figures)
+    sizes = ((16, 4), (32, 4), (64, 4), (128, 8))
+    for (rows, warps), keys, stages in itertools.product(sizes, (64, 128), (2, 3)):
+        shape = ProgramShape(rows, keys, warps, stages)
+        try:
+            figures = bench.measure(bucket, [prompt(0, 0, bucket.rows)], shape)
+        except triton.runtime.errors.OutOfResources as error:
+            print(f"{shape}: {error}", file=sys.stderr)
+            continue
+        show(rows=bucket.rows, shape=dataclasses.astuple(shape), **figures)
+
+
+def try_splits(bench: "Bench", bucket: Bucket, chunks: list[FlatChunk]) -> None:
+    """A step under some numbers of splits."""
+    for splits in (1, 2, 4, 8, 16):
+        shape = ProgramShape(16 if bucket.tile_rows == 16 else 64, 64, 4, 2, splits)
+        figures = bench.measure(bucket, chunks, shape)
+        show(rows=bucket.rows, streams=len(chunks), splits=splits, **figures)
 
 
 class Bench:
@@ -111,7 +132,7 @@ class Bench:
         self.card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
         self.weights = drawn(config, self.dtype, device)
         shape = (config.num_hidden_layers, SLOTS, config.num_key_value_heads)
-        length = min(config.max_position_embeddings, 2048)
+        length = config.max_position_embeddings
         self.cache = KeyValues(
             key=torch.zeros(*shape, length, config.head_dim, dtype=self.dtype, device=device),
             value=torch.zeros(*shape, length, config.head_dim, dtype=self.dtype, device=device),

@@ -13,7 +13,7 @@ from bench import gpu_prefill
 def test_it_runs_on_a_toy_and_finds_float32_exact(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu_prefill", "--toy", "--device", "cpu"])
+    monkeypatch.setattr(sys, "argv", ["gpu_prefill", "--toy", "--device", "cpu", "--contexts", "9"])
     monkeypatch.setattr(gpu_prefill, "BUCKETS", gpu_prefill.BUCKETS[:2])
     monkeypatch.setattr(gpu_prefill, "GUESSES", ((2, 2),))
     gpu_prefill.main()
