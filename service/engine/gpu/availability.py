@@ -1,0 +1,42 @@
+"""Whether the fused kernels can run here: Triton, and a card that its code is compiled for.
+
+Imports no Triton, so that a machine without one can ask.
+"""
+
+import importlib.metadata
+import importlib.util
+
+import torch
+
+OLDEST_TRITON = (3, 6)
+OLDEST_CARD = (8, 0)
+DEPENDENT_LAUNCH = (9, 0)
+"""Compute capability from which a card has programmatic dependent launch."""
+
+
+def why_no_triton() -> str | None:
+    """Why kernels in Triton cannot be compiled; ``None`` if they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    version = importlib.metadata.version("triton")
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TRITON:
+        oldest = ".".join(map(str, OLDEST_TRITON))
+        return f"Triton {version} is older than {oldest}"
+    return None
+
+
+def why_no_card(device: torch.device) -> str | None:
+    """Why a device cannot run the kernels; ``None`` if it can."""
+    if device.type != "cuda":
+        return f"{device.type} is no CUDA device"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_CARD:
+        return f"compute capability {capability[0]}.{capability[1]} is below 8.0"
+    return None
+
+
+def has_dependent_launch(device: torch.device) -> bool:
+    """Whether a kernel may start, and load its weights, before the one before it has ended."""
+    if device.type != "cuda":
+        return False
+    return torch.cuda.get_device_capability(device) >= DEPENDENT_LAUNCH

@@ -1,0 +1,152 @@
+"""Which kernel computes each part of a decode step, and with what tiles: plain data.
+
+Shapes: B rows, K inner width, N outputs of a product.
+"""
+
+import dataclasses
+from typing import Any, Literal, Self
+
+from lm.config import ModelConfig
+
+Form = Literal["sums", "parts", "loop", "cublas"]
+Part = Literal["qkv", "out", "gate_up", "down", "head"]
+PARTS: tuple[Part, ...] = ("qkv", "out", "gate_up", "down", "head")
+SHARED_BYTES = 160 * 1024
+"""Of a multiprocessor's shared memory (163 KiB on sm_80, 227 on sm_90), for one program."""
+PROGRAMS = 128
+"""About as many as a card has multiprocessors."""
+MAX_SUM_ROWS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class ProductChoice:
+    """A kernel for one product."""
+
+    form: Form
+    rows: int = 1
+    """Of a program's tile (BM); unused by sums and cuBLAS."""
+    outputs: int = 16
+    """Of a program's tile (BN)."""
+    inner: int = 64
+    """Width of a turn (BK); of the loop alone."""
+    warps: int = 4
+    stages: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionChoice:
+    """How one row's keys are split and multiplied."""
+
+    splits: int
+    """A power of two; 1 needs no merge."""
+    keys: int
+    """Of a block (BT)."""
+    tensor_cores: bool
+    """The queries of a head padded to 16 rows of a tile, instead of elementwise products."""
+    warps: int = 4
+    stages: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """Of every part of a step of so many rows."""
+
+    qkv: ProductChoice
+    out: ProductChoice
+    gate_up: ProductChoice
+    down: ProductChoice
+    head: ProductChoice
+    attention: AttentionChoice
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, the inverse of ``from_dict``."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Raises ``KeyError`` or ``TypeError`` for data of another form."""
+        products = {part: ProductChoice(**values[part]) for part in PARTS}
+        return cls(**products, attention=AttentionChoice(**values["attention"]))
+
+
+def product_shape(config: ModelConfig, part: Part) -> tuple[int, int]:
+    """Outputs N and inner width K of a product; N of the gated one is the MLP's width."""
+    width, inner = config.hidden_size, config.intermediate_size
+    query = config.num_attention_heads * config.head_dim
+    shared = config.num_key_value_heads * config.head_dim
+    return {
+        "qkv": (query + 2 * shared, width),
+        "out": (width, query),
+        "gate_up": (inner, width),
+        "down": (width, inner),
+        "head": (config.vocab_size, width),
+    }[part]
+
+
+def static_parts(inner: int, slices: int) -> tuple[int, int]:
+    """The two powers of two that hold an inner width: 576 is 512 + 64.
+
+    Each is cut into slices that are at least 16 wide, so that either may hold more than is there.
+    """
+    sizes = [16 * slices << doubled for doubled in range(16)]
+    pairs = [(first, second) for first in sizes for second in sizes if first + second >= inner]
+    return min(pairs, key=lambda pair: (sum(pair), pair[1]))
+
+
+def default_choices(config: ModelConfig, rows: int) -> Choices:
+    """What measured best on an H200 with SmolLM2-135M's shape, carried over to other shapes.
+
+    One or two rows are sums, up to 32 static parts where they fit in shared memory, a loop beyond.
+    """
+    products = {part: default_product(config, rows, part) for part in PARTS}
+    return Choices(**products, attention=default_attention(config, rows))
+
+
+def default_product(config: ModelConfig, rows: int, part: Part) -> ProductChoice:
+    """Of one product of so many rows."""
+    if rows <= 2:
+        return sums(config, part)
+    if rows > 64:
+        return ProductChoice("cublas")
+    tile = max(16, _power_of_two(rows))
+    outputs = 64 if part == "head" else 16
+    parts = ProductChoice("parts", rows=tile, outputs=outputs, warps=4)
+    if fits(config, part, parts):
+        return parts
+    return ProductChoice("loop", rows=tile, outputs=max(outputs, 32), inner=64, stages=4)
+
+
+def sums(config: ModelConfig, part: Part, elements: int = 8192) -> ProductChoice:
+    """Sums whose programs hold about so many weights each and are as many as the card is wide."""
+    outputs, inner = product_shape(config, part)
+    elements = elements * 4 if part == "head" else elements
+    tile = max(1, min(32, elements // _power_of_two(inner)))
+    while tile > 1 and outputs // tile < PROGRAMS - 16:
+        tile //= 2
+    return ProductChoice("sums", outputs=tile, warps=4 if _power_of_two(inner) <= 4096 else 8)
+
+
+def fits(config: ModelConfig, part: Part, choice: ProductChoice) -> bool:
+    """Whether a product in static parts fits into shared memory, two bytes a number."""
+    _, inner = product_shape(config, part)
+    columns = choice.outputs * (2 if part == "gate_up" else 1)
+    return 2 * (choice.rows + columns) * sum(static_parts(inner, choice.warps)) <= SHARED_BYTES
+
+
+def default_attention(config: ModelConfig, rows: int) -> AttentionChoice:
+    """Splits so that rows, heads and splits together fill the card two to four times."""
+    programs = rows * config.num_key_value_heads
+    splits = 1
+    limit = 8 if rows <= 2 else 16
+    while splits < limit and programs * splits * 2 <= 4 * PROGRAMS:
+        splits *= 2
+    group = config.num_attention_heads // config.num_key_value_heads
+    elementwise = rows <= 4 and group <= 4
+    return AttentionChoice(
+        splits=splits, keys=32 if elementwise else 64, tensor_cores=not elementwise
+    )
+
+
+def _power_of_two(number: int) -> int:
+    """The least power of two that is not below a number."""
+    return 1 << max(0, number - 1).bit_length()
