@@ -23,6 +23,7 @@ from lm.attention import CausalAttention
 from lm.config import ModelConfig
 from lm.decoder import Decoder, decoder_from_weights
 from lm.rotary import rotary_table
+from service.engine.gpu.guess_step import GuessStep
 from service.engine.gpu.head_step import HeadStep
 from service.engine.gpu.kernels.prefill_attention import ProgramShape
 from service.engine.gpu.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out, unpack
@@ -61,12 +62,16 @@ def main() -> None:
     options = parser.parse_args()
     buckets = BUCKETS[:2] if options.toy else BUCKETS
     bench = Bench(TOY if options.toy else SMOLLM2, torch.device(options.device))
-    show(benchmark="gpu prefill", card=bench.card, **bench.errors(50))
+    for kind in (PrefillStep, GuessStep):
+        show(benchmark="gpu prefill", card=bench.card, kind=kind.__name__, **bench.errors(50, kind))
     for bucket in buckets:
         show(rows=bucket.rows, prompts=1, **bench.measure(bucket, [prompt(0, 0, bucket.rows)]))
     for context in options.contexts:
         for bucket, streams, width in guesses(buckets):
-            figures = bench.measure(bucket, waiting(streams, context, width))
+            chunks = waiting(streams, context, width)
+            figures = bench.measure(bucket, chunks)
+            fused = bench.measure(bucket, chunks, kind=GuessStep)
+            figures |= {f"six_kernels_{name}": figure for name, figure in fused.items()}
             show(rows=bucket.rows, streams=streams, width=width, context=context, **figures)
     if options.shapes:
         for bucket in buckets[2::3]:
@@ -139,7 +144,11 @@ class Bench:
         )
 
     def step(
-        self, layout: FlatLayout, bucket: Bucket, shape: ProgramShape | None = None
+        self,
+        layout: FlatLayout,
+        bucket: Bucket,
+        shape: ProgramShape | None = None,
+        kind: type[PrefillStep | GuessStep] = PrefillStep,
     ) -> tuple[Callable[[], None], Tensor, Tensor]:
         """What computes a step, its hidden states and its logits."""
         token_ids, positions, slots, tiles = unpack(
@@ -155,7 +164,7 @@ class Bench:
         yielding = torch.from_numpy(layout.yielding).to(self.device)
         logits = torch.empty(len(yielding), self.config.vocab_size, device=self.device)
         is_finite = torch.empty(len(yielding), dtype=torch.bool, device=self.device)
-        step = PrefillStep(
+        step = kind(
             self.config, self.weights, self.cache, rows, tiles, hidden, bucket.tile_rows, shape
         )
         head = HeadStep(self.config, self.weights, hidden, yielding, logits, is_finite)
@@ -166,13 +175,13 @@ class Bench:
 
         return compute, hidden, logits
 
-    def errors(self, length: int) -> dict[str, float]:
+    def errors(self, length: int, kind: type[PrefillStep | GuessStep]) -> dict[str, float]:
         """Relative to float32: of a prompt in two chunks, and of the plain decoder in our dtype."""
         token_ids = [(11 * index) % 299 for index in range(length)]
         bucket, parts = BUCKETS[1], []
         for start, end in ((0, 29), (29, length)):
             chunk = FlatChunk(3, start, token_ids[start:end], end - start)
-            compute, hidden, logits = self.step(lay_out([chunk], bucket), bucket)
+            compute, hidden, logits = self.step(lay_out([chunk], bucket), bucket, kind=kind)
             compute()
             parts.append((hidden[: end - start].float(), logits.clone()))
         ours, our_logits = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -193,13 +202,17 @@ class Bench:
         }
 
     def measure(
-        self, bucket: Bucket, chunks: list[FlatChunk], shape: ProgramShape | None = None
+        self,
+        bucket: Bucket,
+        chunks: list[FlatChunk],
+        shape: ProgramShape | None = None,
+        kind: type[PrefillStep | GuessStep] = PrefillStep,
     ) -> dict[str, float]:
         """Milliseconds of a replayed step with its head, and of its layout on the host."""
         began = time.perf_counter()
         layout = lay_out(chunks, bucket)
         layout_ms = 1000 * (time.perf_counter() - began)
-        compute, _, _ = self.step(layout, bucket, shape)
+        compute, _, _ = self.step(layout, bucket, shape, kind)
         compute()  # compiles
         if self.device.type != "cuda":
             return {"layout_ms": round(layout_ms, 3)}

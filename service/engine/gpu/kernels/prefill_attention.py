@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from service.engine.gpu.kernels.launch import Launch, allow_next, wait_for_inputs
 from service.engine.gpu.tensors import StepRows
 
 LOG2_E = math.log2(math.e)
@@ -87,8 +88,11 @@ def _tile_attention(
     counters, peaks, totals, sums,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, PARTS: tl.constexpr,
     SPLITS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Tiles are the slowest axis of the grid, so that those without rows come last."""
+    allow_next(PDL)
+    wait_for_inputs(PDL)
     GROUP: tl.constexpr = HQ // HKV
     part, split = tl.program_id(0) % PARTS, tl.program_id(0) // PARTS
     shared, tile = tl.program_id(1), tl.program_id(2)
@@ -219,7 +223,9 @@ class TileAttention:
         self._totals = torch.zeros_like(self._peaks)
         self._sums = tiles.new_zeros(*left, self._head_dim, dtype=torch.float32)
 
-    def compute(self, qkv: Tensor, key_cache: Tensor, value_cache: Tensor, out: Tensor) -> None:
+    def compute(
+        self, qkv: Tensor, key_cache: Tensor, value_cache: Tensor, out: Tensor, launch: Launch
+    ) -> None:
         """Let each token of the tiles see its sequence up to itself, its own key included.
 
         Args:
@@ -227,6 +233,7 @@ class TileAttention:
             key_cache: [S, Hkv, T, D], contiguous: one layer of the cache.
             value_cache: the same for values.
             out: [N, Hq D]; rows in no tile stay as they are.
+            launch: how the kernel follows the one before it.
 
         """
         shape = self._shape
@@ -236,5 +243,5 @@ class TileAttention:
             self._counters, self._peaks, self._totals, self._sums,
             HQ=self._heads, HKV=self._shared, D=self._head_dim, PARTS=self._parts,
             SPLITS=shape.splits, ROWS=shape.rows, WIDTH=triton.next_power_of_2(self._head_dim),
-            KEYS=shape.keys, num_warps=shape.warps, num_stages=shape.stages,
+            KEYS=shape.keys, **launch.options(shape.warps, shape.stages),
         )  # fmt: skip

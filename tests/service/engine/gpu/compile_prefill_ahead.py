@@ -83,6 +83,7 @@ def compile_all(width: int, heads: int, shared: int, head_dim: int, inner: int) 
         "BLOCK": pad(width),
     }
     for arch in (80, 90):
+        shape["PDL"] = arch >= 90
         for kernel in (rowwise._embed_norm, rowwise._add_norm, rowwise._gather_rows):
             report(kernel, arch, shape, rowwise._warps(pad(width)))
         report(rowwise._silu_mul, arch, {**shape, "BLOCK": rowwise.SILU_COLUMNS}, 4)

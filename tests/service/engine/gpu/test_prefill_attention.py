@@ -7,6 +7,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
+from service.engine.gpu.kernels.launch import Launch
 from service.engine.gpu.kernels.prefill_attention import ProgramShape, TileAttention
 from service.engine.gpu.layout import Bucket, FlatChunk, lay_out
 
@@ -44,7 +45,7 @@ def check(
     qkv = torch.randn(bucket.rows, (heads + 2 * shared) * head_dim).to(dtype)
     out = torch.full((bucket.rows, heads * head_dim), 7.0, dtype=dtype)
     attention = TileAttention(rows, tiles, bucket.tile_rows, heads, key.shape, shape)
-    attention.compute(qkv, key, value, out)
+    attention.compute(qkv, key, value, out, Launch(dependent=False))
     expected = torch.full_like(out, 7.0)
     for row, slot in enumerate(layout.slots):
         if slot >= 0:
@@ -104,8 +105,8 @@ def test_a_split_step_can_be_computed_again() -> None:
     qkv, key, value = torch.randn(16, 96), torch.randn(1, 1, 256, 32), torch.randn(1, 1, 256, 32)
     attention = TileAttention(rows, tiles, 16, 1, key.shape, ProgramShape(16, 32, 4, 2, 4))
     first, second = torch.zeros(2, 16, 32)
-    attention.compute(qkv, key, value, first)
-    attention.compute(qkv, key, value, second)
+    attention.compute(qkv, key, value, first, Launch(dependent=False))
+    attention.compute(qkv, key, value, second, Launch(dependent=False))
     assert first[:9].all()
     assert torch.equal(first, second)
 
