@@ -58,6 +58,20 @@ def _over_keys(
 
 
 @triton.jit
+def _hand_over(
+    mixed, peak, total, peaks, totals, sums, counter, offset,
+    pair_index, live, inside, valid, column, D: tl.constexpr,
+):  # fmt: skip
+    """Leave a split's part of these pairs for the last of them; whether this one is the last."""
+    place = offset + pair_index
+    tl.store(peaks + place, peak, mask=valid)
+    tl.store(totals + place, total, mask=valid)
+    tl.store(sums + place[:, None] * D + column[None, :], mixed, mask=inside)
+    tl.debug_barrier()  # all threads have stored before one of them counts
+    return tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == live - 1
+
+
+@triton.jit
 def _merged(
     peaks, totals, sums, pair_index, stride, live, inside, valid, column,
     D: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
@@ -122,15 +136,15 @@ def _tile_attention(
     begin, end = split * span, tl.minimum(last, (split + 1) * span)
     seen_by_all = (first_position + part * ROWS // GROUP + 1) // KEYS * KEYS
     seen_by_all = tl.maximum(begin, tl.minimum(seen_by_all, end))
-    mixed = tl.zeros((ROWS, WIDTH), tl.float32)
+    mixed, total = tl.zeros((ROWS, WIDTH), tl.float32), tl.zeros((ROWS,), tl.float32)
     peak = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
+    row_positions = first_position + row
     mixed, peak, total = _over_keys(
-        mixed, peak, total, query, key_cache, value_cache, first_position + row, begin, seen_by_all,
+        mixed, peak, total, query, key_cache, value_cache, row_positions, begin, seen_by_all,
         scale, D, WIDTH, KEYS, MASKED=False,
     )  # fmt: skip
     mixed, peak, total = _over_keys(
-        mixed, peak, total, query, key_cache, value_cache, first_position + row, seen_by_all, end,
+        mixed, peak, total, query, key_cache, value_cache, row_positions, seen_by_all, end,
         scale, D, WIDTH, KEYS, MASKED=True,
     )  # fmt: skip
 
@@ -139,13 +153,11 @@ def _tile_attention(
     is_done = live == 1
     if SPLITS > 1:  # noqa: SIM102 - decided before anything is compiled, the other one is not
         if live > 1:
-            place = split.to(tl.int64) * N * HQ + pair_index
-            tl.store(peaks + place, peak, mask=valid)
-            tl.store(totals + place, total, mask=valid)
-            tl.store(sums + place[:, None] * D + column[None, :], mixed, mask=inside)
-            tl.debug_barrier()  # all threads have stored before one of them counts
             counter = counters + (tile * HKV + shared) * PARTS + part
-            is_done = tl.atomic_add(counter, 1, sem="acq_rel", scope="gpu") == live - 1
+            is_done = _hand_over(
+                mixed, peak, total, peaks, totals, sums, counter, split.to(tl.int64) * N * HQ,
+                pair_index, live, inside, valid, column, D,
+            )  # fmt: skip
             if is_done:
                 tl.store(counter, 0)
                 mixed, total = _merged(
