@@ -58,6 +58,24 @@ def _over_keys(
 
 
 @triton.jit
+def _seen(
+    query, key_cache, value_cache, positions, begin, seen_by_all, end, scale,
+    D: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """Softmax over keys [begin, end), of which those below ``seen_by_all`` need no mask."""
+    mixed, total = tl.zeros((ROWS, WIDTH), tl.float32), tl.zeros((ROWS,), tl.float32)
+    peak = tl.full((ROWS,), float("-inf"), tl.float32)
+    mixed, peak, total = _over_keys(
+        mixed, peak, total, query, key_cache, value_cache, positions, begin, seen_by_all, scale,
+        D, WIDTH, KEYS, MASKED=False,
+    )  # fmt: skip
+    return _over_keys(
+        mixed, peak, total, query, key_cache, value_cache, positions, seen_by_all, end, scale,
+        D, WIDTH, KEYS, MASKED=True,
+    )  # fmt: skip
+
+
+@triton.jit
 def _hand_over(
     mixed, peak, total, peaks, totals, sums, counter, offset,
     pair_index, live, inside, valid, column, D: tl.constexpr,
@@ -73,10 +91,11 @@ def _hand_over(
 
 @triton.jit
 def _merged(
-    peaks, totals, sums, pair_index, stride, live, inside, valid, column,
+    peaks, totals, sums, counter, pair_index, stride, live, inside, valid, column,
     D: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Sum of what the live splits of these pairs left, and its weight."""
+    tl.store(counter, 0)  # the next layer counts anew
     mixed = tl.zeros((ROWS, WIDTH), tl.float32)
     peak = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
@@ -121,7 +140,6 @@ def _tile_attention(
     slot = tl.load(slots + first_row).to(tl.int64)
     key_cache += (slot * HKV + shared) * T * D
     value_cache += (slot * HKV + shared) * T * D
-
     pair = part * ROWS + tl.arange(0, ROWS)
     row = pair // GROUP
     head = shared * GROUP + pair % GROUP
@@ -132,22 +150,13 @@ def _tile_attention(
     query = tl.load(
         qkv + (where * (HQ + 2 * HKV) + head)[:, None] * D + column[None, :], mask=inside, other=0.0
     )
-
     begin, end = split * span, tl.minimum(last, (split + 1) * span)
     seen_by_all = (first_position + part * ROWS // GROUP + 1) // KEYS * KEYS
     seen_by_all = tl.maximum(begin, tl.minimum(seen_by_all, end))
-    mixed, total = tl.zeros((ROWS, WIDTH), tl.float32), tl.zeros((ROWS,), tl.float32)
-    peak = tl.full((ROWS,), float("-inf"), tl.float32)
-    row_positions = first_position + row
-    mixed, peak, total = _over_keys(
-        mixed, peak, total, query, key_cache, value_cache, row_positions, begin, seen_by_all,
-        scale, D, WIDTH, KEYS, MASKED=False,
+    mixed, peak, total = _seen(
+        query, key_cache, value_cache, first_position + row, begin, seen_by_all, end, scale,
+        D, ROWS, WIDTH, KEYS,
     )  # fmt: skip
-    mixed, peak, total = _over_keys(
-        mixed, peak, total, query, key_cache, value_cache, row_positions, seen_by_all, end,
-        scale, D, WIDTH, KEYS, MASKED=True,
-    )  # fmt: skip
-
     pair_index = where * HQ + head
     live = (last + span - 1) // span
     is_done = live == 1
@@ -159,15 +168,13 @@ def _tile_attention(
                 pair_index, live, inside, valid, column, D,
             )  # fmt: skip
             if is_done:
-                tl.store(counter, 0)
                 mixed, total = _merged(
-                    peaks, totals, sums, pair_index, N * HQ, live, inside, valid, column,
+                    peaks, totals, sums, counter, pair_index, N * HQ, live, inside, valid, column,
                     D, ROWS, WIDTH,
                 )  # fmt: skip
     if is_done:
-        mixed = mixed / total[:, None]
         place = out + pair_index[:, None] * D + column[None, :]
-        tl.store(place, mixed.to(out.dtype.element_ty), mask=inside)
+        tl.store(place, (mixed / total[:, None]).to(out.dtype.element_ty), mask=inside)
 
 
 @dataclasses.dataclass(frozen=True)
