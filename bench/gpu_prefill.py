@@ -13,15 +13,17 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import triton
 from torch import Tensor
 
 from lm.attention import CausalAttention
 from lm.config import ModelConfig
 from lm.decoder import Decoder, decoder_from_weights
 from lm.rotary import rotary_table
+from service.engine.gpu.guess_step import GuessStep
 from service.engine.gpu.head_step import HeadStep
 from service.engine.gpu.kernels.prefill_attention import ProgramShape
 from service.engine.gpu.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out, unpack
@@ -53,25 +55,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--context", type=int, default=192, help="tokens before the guesses")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[192, 4000], metavar="TOKENS")
     parser.add_argument("--toy", action="store_true", help="a toy and the two smallest buckets")
     parser.add_argument("--shapes", action="store_true", help="try shapes of programs")
     parser.add_argument("--profile", action="store_true", help="list the kernels of 512 rows")
     options = parser.parse_args()
     buckets = BUCKETS[:2] if options.toy else BUCKETS
     bench = Bench(TOY if options.toy else SMOLLM2, torch.device(options.device))
-    show(benchmark="gpu prefill", card=bench.card, **bench.errors(50))
+    for kind in (PrefillStep, GuessStep):
+        show(benchmark="gpu prefill", card=bench.card, kind=kind.__name__, **bench.errors(50, kind))
     for bucket in buckets:
         show(rows=bucket.rows, prompts=1, **bench.measure(bucket, [prompt(0, 0, bucket.rows)]))
-    for streams, width in GUESSES:
-        bucket = next((b for b in buckets if b.rows >= streams * width), None)
-        if bucket is not None:
-            chunks = [prompt(slot, options.context, width) for slot in range(streams)]
+    for context in options.contexts:
+        for bucket, streams, width in guesses(buckets):
+            chunks = waiting(streams, context, width)
             figures = bench.measure(bucket, chunks)
-            show(rows=bucket.rows, streams=streams, width=width, **figures)
+            fused = bench.measure(bucket, chunks, kind=GuessStep)
+            figures |= {f"six_kernels_{name}": figure for name, figure in fused.items()}
+            show(rows=bucket.rows, streams=streams, width=width, context=context, **figures)
     if options.shapes:
-        for bucket in buckets:
+        for bucket in buckets[2::3]:
             try_shapes(bench, bucket)
+        for bucket, streams, width in guesses(buckets):
+            try_splits(bench, bucket, waiting(streams, options.contexts[-1], width))
     if options.profile:
         bench.profile(buckets[-1] if options.toy else BUCKETS[5])
 
@@ -86,19 +92,39 @@ def prompt(slot: int, start: int, count: int) -> FlatChunk:
     return FlatChunk(slot, start, [(7 * index + slot) % 299 for index in range(count)], 1)
 
 
+def guesses(buckets: Sequence[Bucket]) -> Iterator[tuple[Bucket, int, int]]:
+    """Bucket, streams and width of the steps that verify guesses."""
+    for streams, width in GUESSES:
+        for bucket in buckets:
+            if streams * width <= bucket.rows:
+                yield bucket, streams, width
+                break
+
+
+def waiting(streams: int, context: int, width: int) -> list[FlatChunk]:
+    """Guesses of streams in the middle of their text."""
+    return [prompt(slot, context, width) for slot in range(streams)]
+
+
 def try_shapes(bench: "Bench", bucket: Bucket) -> None:
     """One prompt under every shape of program that could be best."""
-    for rows, keys, warps, stages in itertools.product(
-        (16, 32, 64, 128), (32, 64, 128), (4, 8), (2, 3)
-    ):
-        if rows <= 4 * bucket.tile_rows and rows >= 4 * warps:
-            shape = ProgramShape(rows, keys, warps, stages)
-            try:
-                figures = bench.measure(bucket, [prompt(0, 0, bucket.rows)], shape)
-            except Exception as error:  # noqa: BLE001 - a shape may not fit the card
-                print(f"{shape}: {error}", file=sys.stderr)
-                continue
-            show(rows=bucket.rows, shape=dataclasses.astuple(shape), **figures)
+    sizes = ((16, 4), (32, 4), (64, 4), (128, 8))
+    for (rows, warps), keys, stages in itertools.product(sizes, (64, 128), (2, 3)):
+        shape = ProgramShape(rows, keys, warps, stages)
+        try:
+            figures = bench.measure(bucket, [prompt(0, 0, bucket.rows)], shape)
+        except triton.runtime.errors.OutOfResources as error:
+            print(f"{shape}: {error}", file=sys.stderr)
+            continue
+        show(rows=bucket.rows, shape=dataclasses.astuple(shape), **figures)
+
+
+def try_splits(bench: "Bench", bucket: Bucket, chunks: list[FlatChunk]) -> None:
+    """A step under some numbers of splits."""
+    for splits in (1, 2, 4, 8, 16):
+        shape = ProgramShape(16 if bucket.tile_rows == 16 else 64, 64, 4, 2, splits)
+        figures = bench.measure(bucket, chunks, shape)
+        show(rows=bucket.rows, streams=len(chunks), splits=splits, **figures)
 
 
 class Bench:
@@ -111,14 +137,18 @@ class Bench:
         self.card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
         self.weights = drawn(config, self.dtype, device)
         shape = (config.num_hidden_layers, SLOTS, config.num_key_value_heads)
-        length = min(config.max_position_embeddings, 2048)
+        length = config.max_position_embeddings
         self.cache = KeyValues(
             key=torch.zeros(*shape, length, config.head_dim, dtype=self.dtype, device=device),
             value=torch.zeros(*shape, length, config.head_dim, dtype=self.dtype, device=device),
         )
 
     def step(
-        self, layout: FlatLayout, bucket: Bucket, shape: ProgramShape | None = None
+        self,
+        layout: FlatLayout,
+        bucket: Bucket,
+        shape: ProgramShape | None = None,
+        kind: type[PrefillStep | GuessStep] = PrefillStep,
     ) -> tuple[Callable[[], None], Tensor, Tensor]:
         """What computes a step, its hidden states and its logits."""
         token_ids, positions, slots, tiles = unpack(
@@ -134,7 +164,7 @@ class Bench:
         yielding = torch.from_numpy(layout.yielding).to(self.device)
         logits = torch.empty(len(yielding), self.config.vocab_size, device=self.device)
         is_finite = torch.empty(len(yielding), dtype=torch.bool, device=self.device)
-        step = PrefillStep(
+        step = kind(
             self.config, self.weights, self.cache, rows, tiles, hidden, bucket.tile_rows, shape
         )
         head = HeadStep(self.config, self.weights, hidden, yielding, logits, is_finite)
@@ -145,13 +175,13 @@ class Bench:
 
         return compute, hidden, logits
 
-    def errors(self, length: int) -> dict[str, float]:
+    def errors(self, length: int, kind: type[PrefillStep | GuessStep]) -> dict[str, float]:
         """Relative to float32: of a prompt in two chunks, and of the plain decoder in our dtype."""
         token_ids = [(11 * index) % 299 for index in range(length)]
         bucket, parts = BUCKETS[1], []
         for start, end in ((0, 29), (29, length)):
             chunk = FlatChunk(3, start, token_ids[start:end], end - start)
-            compute, hidden, logits = self.step(lay_out([chunk], bucket), bucket)
+            compute, hidden, logits = self.step(lay_out([chunk], bucket), bucket, kind=kind)
             compute()
             parts.append((hidden[: end - start].float(), logits.clone()))
         ours, our_logits = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -172,13 +202,17 @@ class Bench:
         }
 
     def measure(
-        self, bucket: Bucket, chunks: list[FlatChunk], shape: ProgramShape | None = None
+        self,
+        bucket: Bucket,
+        chunks: list[FlatChunk],
+        shape: ProgramShape | None = None,
+        kind: type[PrefillStep | GuessStep] = PrefillStep,
     ) -> dict[str, float]:
         """Milliseconds of a replayed step with its head, and of its layout on the host."""
         began = time.perf_counter()
         layout = lay_out(chunks, bucket)
         layout_ms = 1000 * (time.perf_counter() - began)
-        compute, _, _ = self.step(layout, bucket, shape)
+        compute, _, _ = self.step(layout, bucket, shape, kind)
         compute()  # compiles
         if self.device.type != "cuda":
             return {"layout_ms": round(layout_ms, 3)}

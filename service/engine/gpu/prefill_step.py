@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
-from service.engine.gpu.kernels.prefill_attention import ProgramShape, tile_attention
+from service.engine.gpu.kernels.launch import Launch
+from service.engine.gpu.kernels.prefill_attention import ProgramShape, TileAttention
 from service.engine.gpu.kernels.rotate_write import rotate_write
 from service.engine.gpu.kernels.rowwise import add_norm, embed_norm, silu_mul
 from service.engine.gpu.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
+
+PLAIN = Launch(dependent=False)
+"""The kernels lie between products of cuBLAS, which do not start early."""
 
 
 class PrefillStep:
@@ -51,10 +55,8 @@ class PrefillStep:
         self._weights = weights
         self._cache = cache
         self._rows = rows
-        self._tiles = tiles
-        self._tile_rows = tile_rows
-        group = config.num_attention_heads // config.num_key_value_heads
-        self._shape = shape or ProgramShape.of(tile_rows, group)
+        heads, cached = config.num_attention_heads, cache.key.shape[1:]
+        self._attend = TileAttention(rows, tiles, tile_rows, heads, cached, shape)
         self._eps = config.norm_eps
         self._hidden = hidden
         count = len(hidden)
@@ -87,17 +89,8 @@ class PrefillStep:
         """Of the normalised rows into delta."""
         key, value = self._cache.key[index], self._cache.value[index]
         torch.mm(self._normed, layer.qkv.T, out=self._qkv)
-        rotate_write(self._qkv, self._weights.cos, self._weights.sin, self._rows, key, value)
-        tile_attention(
-            self._qkv,
-            self._tiles,
-            self._rows,
-            key,
-            value,
-            self._mixed,
-            self._tile_rows,
-            self._shape,
-        )
+        rotate_write(self._qkv, self._weights.cos, self._weights.sin, self._rows, key, value, PLAIN)
+        self._attend.compute(self._qkv, key, value, self._mixed, PLAIN)
         torch.mm(self._mixed, layer.out.T, out=self._delta)
 
     def _mlp(self, layer: LayerWeights) -> None:

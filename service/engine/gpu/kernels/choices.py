@@ -83,13 +83,14 @@ def product_shape(config: ModelConfig, part: Part) -> tuple[int, int]:
     }[part]
 
 
-def static_parts(inner: int) -> tuple[int, int]:
-    """The two powers of two that hold an inner width: 576 is 512 + 64; the second may be 0."""
-    first = 16
-    while first * 2 <= inner:
-        first *= 2
-    rest = max(0, inner - first)
-    return first, max(16, _power_of_two(rest)) if rest else 0
+def static_parts(inner: int, slices: int) -> tuple[int, int]:
+    """The two powers of two that hold an inner width: 576 is 512 + 64.
+
+    Each is cut into slices that are at least 16 wide, so that either may hold more than is there.
+    """
+    sizes = [16 * slices << doubled for doubled in range(16)]
+    pairs = [(first, second) for first in sizes for second in sizes if first + second >= inner]
+    return min(pairs, key=lambda pair: (sum(pair), pair[1]))
 
 
 def default_choices(config: ModelConfig, rows: int) -> Choices:
@@ -129,7 +130,7 @@ def fits(config: ModelConfig, part: Part, choice: ProductChoice) -> bool:
     """Whether a product in static parts fits into shared memory, two bytes a number."""
     _, inner = product_shape(config, part)
     columns = choice.outputs * (2 if part == "gate_up" else 1)
-    return 2 * (choice.rows + columns) * sum(static_parts(inner)) <= SHARED_BYTES
+    return 2 * (choice.rows + columns) * sum(static_parts(inner, choice.warps)) <= SHARED_BYTES
 
 
 def default_attention(config: ModelConfig, rows: int) -> AttentionChoice:

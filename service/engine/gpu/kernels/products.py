@@ -15,7 +15,7 @@ from service.engine.gpu.kernels.decode_attention import Splits
 from service.engine.gpu.kernels.launch import Launch
 from service.engine.gpu.kernels.loop import multiply_in_a_loop
 from service.engine.gpu.kernels.parts import multiply_in_parts
-from service.engine.gpu.kernels.sums import multiply_by_sums
+from service.engine.gpu.kernels.sums import merge_and_multiply, multiply_by_sums
 from service.engine.gpu.tensors import StepRows
 
 
@@ -93,29 +93,35 @@ def _pointers(product: Product) -> tuple[Tensor, ...]:
 def _by_sums(launch: Launch, choice: ProductChoice, product: Product) -> None:
     rows, outputs = product.out.shape
     inner = product.weight.shape[1]
+    grid = (triton.cdiv(outputs, choice.outputs),)
+    options = launch.options(choice.warps, choice.stages)
     merge = product.merge
-    unread = (product.x,) * 5
-    if merge is not None:
-        splits = merge.splits
-        unread = (
-            *(splits.best, splits.total, splits.mixed),
-            *(merge.rows.positions, merge.rows.slots),
+    if merge is None:
+        multiply_by_sums[grid](
+            *_pointers(product),
+            *(outputs, product.eps),
+            B=rows,
+            K=inner,
+            KP=triton.next_power_of_2(inner),
+            BN=choice.outputs,
+            **_flags(product),
+            **options,
         )
-    multiply_by_sums[(triton.cdiv(outputs, choice.outputs),)](
-        *_pointers(product),
-        *unread,
-        outputs,
-        product.eps,
+        return
+    assert product.residual
+    splits, heads = merge.splits, inner // merge.head_dim
+    merge_and_multiply[grid](
+        *(splits.best, splits.total, splits.mixed, merge.rows.positions, merge.rows.slots),
+        *(product.weight, product.out, outputs),
         B=rows,
-        K=inner,
-        KP=triton.next_power_of_2(inner),
+        HQ=heads,
+        HP=triton.next_power_of_2(heads),
+        D=merge.head_dim,
+        DP=triton.next_power_of_2(merge.head_dim),
+        SPLITS=splits.best.shape[2],
+        BT=merge.keys,
         BN=choice.outputs,
-        D=1 if merge is None else merge.head_dim,
-        SPLITS=1 if merge is None else merge.splits.best.shape[2],
-        BT=1 if merge is None else merge.keys,
-        MERGE=merge is not None,
-        **_flags(product),
-        **launch.options(choice.warps, choice.stages),
+        **options,
     )
 
 
@@ -129,10 +135,10 @@ def _by_tiles(launch: Launch, choice: ProductChoice, product: Product) -> None:
     if choice.form == "loop":
         multiply_in_a_loop[grid](*_pointers(product), *numbers, BK=choice.inner, **sizes, **options)
     else:
-        first, second = static_parts(inner)
-        multiply_in_parts[grid](
-            *_pointers(product), *numbers, K0=first, K1=second, **sizes, **options
-        )
+        slices = choice.warps
+        first, second = static_parts(inner, slices)
+        sizes |= {"S0": first // slices, "S1": second // slices, "W": slices}
+        multiply_in_parts[grid](*_pointers(product), *numbers, **sizes, **options)
 
 
 def _by_cublas(launch: Launch, product: Product, scratch: Scratch) -> None:

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from service.engine.gpu.kernels.launch import Launch, allow_next, wait_for_inputs
 from service.engine.gpu.tensors import StepRows
 
 
@@ -16,8 +17,11 @@ def _rotate_write(
     qkv, cos, sin, positions, slots, key_cache, value_cache, T,
     HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr,
     TURNING: tl.constexpr, VALUES: tl.constexpr, HALF: tl.constexpr, WIDTH: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """One program a row; TURNING ≥ Hq + Hkv, VALUES ≥ Hkv, HALF ≥ D / 2 and WIDTH ≥ D: padded."""
+    allow_next(PDL)
+    wait_for_inputs(PDL)
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + row).to(tl.int64)
     if slot >= 0:
@@ -51,7 +55,13 @@ def _rotate_write(
 
 
 def rotate_write(
-    qkv: Tensor, cos: Tensor, sin: Tensor, rows: StepRows, key_cache: Tensor, value_cache: Tensor
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    rows: StepRows,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    launch: Launch,
 ) -> None:
     """Rotate the queries of qkv in place, write rotated keys and values to (slot, position).
 
@@ -64,6 +74,7 @@ def rotate_write(
         rows: N rows; positions below T.
         key_cache: [S, Hkv, T, D], contiguous: one layer of the cache.
         value_cache: the same for values.
+        launch: how the kernel follows the one before it.
 
     """
     _, shared, max_tokens, head_dim = key_cache.shape
@@ -75,5 +86,5 @@ def rotate_write(
         VALUES=triton.next_power_of_2(shared),
         HALF=triton.next_power_of_2(head_dim // 2),
         WIDTH=triton.next_power_of_2(head_dim),
-        num_warps=4,
+        **launch.options(warps=4),
     )  # fmt: skip

@@ -16,15 +16,17 @@ from triton.compiler import ASTSource
 
 from service.engine.gpu.kernels import prefill_attention, rotate_write, rowwise
 
-INTS = "token_ids slots last_tokens positions tiles row_indices"
+INTS = "counters token_ids slots last_tokens positions tiles row_indices"
 NUMBERS = "qkv key_cache value_cache out embedding weight delta gate_up hidden"
 TYPES = {
     **dict.fromkeys(INTS.split(), "*i32"),
     **dict.fromkeys(NUMBERS.split(), "*bf16"),
-    **dict.fromkeys(("cos", "sin", "x"), "*fp32"),
+    **dict.fromkeys(("cos", "sin", "x", "peaks", "totals", "sums"), "*fp32"),
     "is_finite": "*i1",
     "scale": "fp32",
     "T": "i32",
+    "N": "i32",
+    "span": "i32",
 }
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 SHARED_BYTES = 99 * 1024
@@ -38,7 +40,7 @@ def report(kernel: Any, arch: int, constants: dict[str, Any], warps: int, stages
     attributes = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(names)
-        if signature[name].startswith("*") or name == "T"
+        if signature[name].startswith("*") or name in ("T", "N", "span")
     }
     built = triton.compile(
         ASTSource(kernel, signature, constants, attributes),
@@ -81,13 +83,15 @@ def compile_all(width: int, heads: int, shared: int, head_dim: int, inner: int) 
         "BLOCK": pad(width),
     }
     for arch in (80, 90):
+        shape["PDL"] = arch >= 90
         for kernel in (rowwise._embed_norm, rowwise._add_norm, rowwise._gather_rows):
             report(kernel, arch, shape, rowwise._warps(pad(width)))
         report(rowwise._silu_mul, arch, {**shape, "BLOCK": rowwise.SILU_COLUMNS}, 4)
         report(rotate_write._rotate_write, arch, shape, 4)
         for tile_rows in (16, 64):
-            of = prefill_attention.ProgramShape.of(tile_rows, heads // shared)
-            sizes = {"ROWS": of.rows, "KEYS": of.keys}
+            of = prefill_attention.ProgramShape.of(tile_rows, tile_rows, heads // shared, 8192)
+            parts = tile_rows * (heads // shared) // of.rows
+            sizes = {"ROWS": of.rows, "KEYS": of.keys, "PARTS": parts, "SPLITS": of.splits}
             report(prefill_attention._tile_attention, arch, {**shape, **sizes}, of.warps, of.stages)
 
 

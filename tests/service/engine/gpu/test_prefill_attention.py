@@ -7,7 +7,8 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
-from service.engine.gpu.kernels.prefill_attention import ProgramShape, tile_attention
+from service.engine.gpu.kernels.launch import Launch
+from service.engine.gpu.kernels.prefill_attention import ProgramShape, TileAttention
 from service.engine.gpu.layout import Bucket, FlatChunk, lay_out
 
 Case = list[tuple[int, int, int]]
@@ -43,8 +44,8 @@ def check(
             cached[slot, :, : start + count] = torch.randn(shared, start + count, head_dim)
     qkv = torch.randn(bucket.rows, (heads + 2 * shared) * head_dim).to(dtype)
     out = torch.full((bucket.rows, heads * head_dim), 7.0, dtype=dtype)
-    shape = shape or ProgramShape.of(bucket.tile_rows, heads // shared)
-    tile_attention(qkv, tiles, rows, key, value, out, bucket.tile_rows, shape)
+    attention = TileAttention(rows, tiles, bucket.tile_rows, heads, key.shape, shape)
+    attention.compute(qkv, key, value, out, Launch(dependent=False))
     expected = torch.full_like(out, 7.0)
     for row, slot in enumerate(layout.slots):
         if slot >= 0:
@@ -86,6 +87,36 @@ def test_numbers_of_half_the_width() -> None:
 def test_any_shape_of_program(shape: tuple[int, int, int, int]) -> None:
     case = [(1, 0, 37), (2, 150, 21)]
     check(case, Bucket(64, 64, 64), shape=ProgramShape(*shape))
+
+
+@pytest.mark.parametrize("splits", [2, 4])
+@pytest.mark.parametrize("tile_rows", [16, 64])
+def test_long_contexts_are_split(splits: int, tile_rows: int) -> None:
+    """The first chunk crosses a border between splits, the second ends in the first of them."""
+    case = [(2, 120, 20), (0, 3, 5), (1, 253, 3), (3, 0, 130)]
+    shape = ProgramShape(16, 32, 4, 2, splits)
+    check(case, Bucket(160, tile_rows, 4), shape=shape)
+
+
+def test_a_split_step_can_be_computed_again() -> None:
+    torch.manual_seed(0)
+    bucket = Bucket(16, 16, 16)
+    rows, tiles = rows_of(lay_out([FlatChunk(0, 120, [1] * 9, 0)], bucket), [0])
+    qkv, key, value = torch.randn(16, 96), torch.randn(1, 1, 256, 32), torch.randn(1, 1, 256, 32)
+    attention = TileAttention(rows, tiles, 16, 1, key.shape, ProgramShape(16, 32, 4, 2, 4))
+    first, second = torch.zeros(2, 16, 32)
+    attention.compute(qkv, key, value, first, Launch(dependent=False))
+    attention.compute(qkv, key, value, second, Launch(dependent=False))
+    assert first[:9].all()
+    assert torch.equal(first, second)
+
+
+def test_the_least_splits_that_fill_a_card() -> None:
+    assert ProgramShape.of(64, 16, 3, max_tokens=8192).splits == 8
+    assert ProgramShape.of(64, 16, 3, max_tokens=1024).splits == 1
+    assert ProgramShape.of(512, 64, 3, max_tokens=8192).splits == 1
+    assert [ProgramShape.of(512, 64, group, 256).rows for group in (1, 3)] == [64, 64]
+    assert ProgramShape.of(16, 4, 1, 256).rows == 16
 
 
 def test_no_tile_at_all() -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
 from lm.rotary import rotary_table, rotate
+from service.engine.gpu.kernels.launch import Launch
 from service.engine.gpu.kernels.rotate_write import rotate_write
 from service.engine.gpu.kernels.rowwise import add_norm, embed_norm, gather_rows, silu_mul
 from service.engine.gpu.tensors import StepRows
@@ -86,7 +87,14 @@ def test_rotation_and_cache(head_dim: int, heads: int, shared: int) -> None:
         last_tokens=ints(0, 0, 0),
     )
     before = qkv.view(5, -1, head_dim).clone()
-    rotate_write(qkv, *(t[:, : head_dim // 2].contiguous() for t in (cos, sin)), rows, key, value)
+    rotate_write(
+        qkv,
+        *(t[:, : head_dim // 2].contiguous() for t in (cos, sin)),
+        rows,
+        key,
+        value,
+        Launch(dependent=False),
+    )
     turned = rotate(before, cos[positions][:, None], sin[positions][:, None])
     after = qkv.view(5, -1, head_dim)
     expected_key, expected_value = torch.full_like(key, torch.nan), torch.full_like(key, torch.nan)
