@@ -102,9 +102,8 @@ def _decode_attention(
     slot = tl.load(slots + b).to(tl.int64)
     position = tl.where(slot < 0, -1, tl.load(positions + b))
     base = (slot * HKV + head) * T * D
-    is_old = (t < position)[:, None] & in_head[None, :]
-    k = tl.load(keys + base + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
-    v = tl.load(values + base + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
+    k = _block(keys + base, t, d, position, D)
+    v = _block(values + base, t, d, position, D)
     angle = position * (D // 2) + d % (D // 2)
     has_angle = in_head & (position >= 0)
     c = tl.load(cos + angle, mask=has_angle, other=0.0)
@@ -115,17 +114,13 @@ def _decode_attention(
         return
 
     own = qkv + b * (G + 2) * HKV * D
-    queries = own + (head * G + g)[:, None] * D
+    query = head * G + g
     is_query = (g < G)[:, None] & in_head[None, :]
-    partner = (d + D // 2) % D
-    q = tl.load(queries + d[None, :], mask=is_query, other=0.0).to(tl.float32) * c[None, :]
-    q += tl.load(queries + partner[None, :], mask=is_query, other=0.0).to(tl.float32) * s[None, :]
+    q = _rotated(own + query[:, None] * D, d[None, :], is_query, c[None, :], s[None, :], D)
     if DOT:
         q = q.to(k.dtype)
     own_key = own + (G * HKV + head) * D
-    new_k = tl.load(own_key + d, mask=in_head, other=0.0).to(tl.float32) * c
-    new_k += tl.load(own_key + partner, mask=in_head, other=0.0).to(tl.float32) * s
-    new_k = new_k.to(k.dtype)
+    new_k = _rotated(own_key, d, in_head, c, s, D).to(k.dtype)
     new_v = tl.load(own_key + HKV * D + d, mask=in_head, other=0.0).to(v.dtype)
     writes = in_head & ((position // BT) % SPLITS == split)
     tl.store(keys + base + position * D + d, new_k, mask=writes)
@@ -139,18 +134,14 @@ def _decode_attention(
     )
     for start in range((split + SPLITS) * BT, position + 1, SPLITS * BT):
         t = start + tl.arange(0, BT)
-        is_old = (t < position)[:, None] & in_head[None, :]
-        k = tl.load(keys + base + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
-        v = tl.load(values + base + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
+        k = _block(keys + base, t, d, position, D)
+        v = _block(values + base, t, d, position, D)
         m, total_weight, acc = _see(
             m, total_weight, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT
         )
 
-    query = head * G + g
-    is_query = (g < G)[:, None] & in_head[None, :]
-    result = out + b * G * HKV * D + query[:, None] * D + d[None, :]
-    live = tl.minimum(position // BT + 1, SPLITS)
     if MERGE and SPLITS == 1:
+        result = out + b * G * HKV * D + query[:, None] * D + d[None, :]
         tl.store(result, (acc / total_weight[:, None]).to(out.dtype.element_ty), mask=is_query)
     else:
         place = (b * G * HKV + query) * SPLITS + split
@@ -159,11 +150,27 @@ def _decode_attention(
         place = (b * SPLITS + split) * G * HKV * D + query[:, None] * D + d[None, :]
         tl.store(mixed + place, acc, mask=is_query)
         if MERGE:
+            live = tl.minimum(position // BT + 1, SPLITS)
             tl.debug_barrier()  # the stores of all threads come before one thread counts them
             arrived = tl.atomic_add(arrivals + b * HKV + head, 1, sem="acq_rel", scope="gpu")
             if arrived == live - 1:
                 _merge(best, total, mixed, out, b, head, live, SPLITS, G, GM, HKV, D, DP)
                 tl.store(arrivals + b * HKV + head, 0)
+
+
+@triton.jit
+def _block(held, t, d, position, D: tl.constexpr):
+    """Keys or values [BT, DP] that were there before this step, zeros for others."""
+    is_old = (t < position)[:, None] & (d < D)[None, :]
+    return tl.load(held + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
+
+
+@triton.jit
+def _rotated(vectors, d, inside, c, s, D: tl.constexpr):
+    """Queries or a key, float32: d and d + D / 2 are a pair, s is negative in the first half."""
+    x = tl.load(vectors + d, mask=inside, other=0.0).to(tl.float32)
+    partner = tl.load(vectors + (d + D // 2) % D, mask=inside, other=0.0).to(tl.float32)
+    return x * c + partner * s
 
 
 @triton.jit
