@@ -126,36 +126,37 @@ def _decode_attention(
     tl.store(keys + base + position * D + d, new_k, mask=writes)
     tl.store(values + base + position * D + d, new_v, mask=writes)
 
-    m = tl.full((GP,), float("-inf"), tl.float32)
-    total_weight = tl.zeros((GP,), tl.float32)
+    m, weight = tl.full((GP,), float("-inf"), tl.float32), tl.zeros((GP,), tl.float32)
     acc = tl.zeros((GP, DP), tl.float32)
-    m, total_weight, acc = _see(
-        m, total_weight, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT
-    )
+    m, weight, acc = _see(m, weight, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT)
     for start in range((split + SPLITS) * BT, position + 1, SPLITS * BT):
         t = start + tl.arange(0, BT)
         k = _block(keys + base, t, d, position, D)
         v = _block(values + base, t, d, position, D)
-        m, total_weight, acc = _see(
-            m, total_weight, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT
-        )
+        m, weight, acc = _see(m, weight, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT)
 
     if MERGE and SPLITS == 1:
         result = out + b * G * HKV * D + query[:, None] * D + d[None, :]
-        tl.store(result, (acc / total_weight[:, None]).to(out.dtype.element_ty), mask=is_query)
+        tl.store(result, (acc / weight[:, None]).to(out.dtype.element_ty), mask=is_query)
     else:
         place = (b * G * HKV + query) * SPLITS + split
         tl.store(best + place, m, mask=g < G)
-        tl.store(total + place, total_weight, mask=g < G)
+        tl.store(total + place, weight, mask=g < G)
         place = (b * SPLITS + split) * G * HKV * D + query[:, None] * D + d[None, :]
         tl.store(mixed + place, acc, mask=is_query)
         if MERGE:
             live = tl.minimum(position // BT + 1, SPLITS)
-            tl.debug_barrier()  # the stores of all threads come before one thread counts them
-            arrived = tl.atomic_add(arrivals + b * HKV + head, 1, sem="acq_rel", scope="gpu")
-            if arrived == live - 1:
+            if _is_last(arrivals + b * HKV + head, live):
                 _merge(best, total, mixed, out, b, head, live, SPLITS, G, GM, HKV, D, DP)
-                tl.store(arrivals + b * HKV + head, 0)
+
+
+@triton.jit
+def _is_last(arrivals, live):
+    """Count this split as done; whether all live ones are, then with the count 0 again."""
+    tl.debug_barrier()  # the stores of all threads come before one of them counts
+    is_last = tl.atomic_add(arrivals, 1, sem="acq_rel", scope="gpu") == live - 1
+    tl.store(arrivals, 0, mask=is_last)
+    return is_last
 
 
 @triton.jit
