@@ -104,11 +104,7 @@ def _decode_attention(
     base = (slot * HKV + head) * T * D
     k = _block(keys + base, t, d, position, D)
     v = _block(values + base, t, d, position, D)
-    angle = position * (D // 2) + d % (D // 2)
-    has_angle = in_head & (position >= 0)
-    c = tl.load(cos + angle, mask=has_angle, other=0.0)
-    s = tl.load(sin + angle, mask=has_angle, other=0.0)
-    s = tl.where(d < D // 2, -s, s)
+    c, s = _rotation(cos, sin, position, d, D)
     wait_for_inputs(PDL)
     if split * BT > position:
         return
@@ -122,18 +118,22 @@ def _decode_attention(
     own_key = own + (G * HKV + head) * D
     new_k = _rotated(own_key, d, in_head, c, s, D).to(k.dtype)
     new_v = tl.load(own_key + HKV * D + d, mask=in_head, other=0.0).to(v.dtype)
-    writes = in_head & ((position // BT) % SPLITS == split)
-    tl.store(keys + base + position * D + d, new_k, mask=writes)
-    tl.store(values + base + position * D + d, new_v, mask=writes)
+    is_owner = (position // BT) % SPLITS == split
+    tl.store(keys + base + position * D + d, new_k, mask=in_head & is_owner)
+    tl.store(values + base + position * D + d, new_v, mask=in_head & is_owner)
 
-    m, weight = tl.full((GP,), float("-inf"), tl.float32), tl.zeros((GP,), tl.float32)
-    acc = tl.zeros((GP, DP), tl.float32)
-    m, weight, acc = _see(m, weight, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT)
-    for start in range((split + SPLITS) * BT, position + 1, SPLITS * BT):
+    # The row's own key comes first, and only blocks of the cache in the loop: these go from memory
+    # to the tensor cores without a thread looking at them.
+    score = tl.sum(q.to(tl.float32) * new_k.to(tl.float32)[None, :], 1) * SCALE
+    m = tl.where(is_owner, score, float("-inf"))
+    weight = tl.where(is_owner & (g >= 0), 1.0, 0.0)
+    acc = tl.where(is_owner & (g >= 0)[:, None], new_v.to(tl.float32)[None, :], 0.0)
+    m, weight, acc = _see(m, weight, acc, q, k, v, t, position, SCALE, DOT)
+    for start in range((split + SPLITS) * BT, position, SPLITS * BT):
         t = start + tl.arange(0, BT)
         k = _block(keys + base, t, d, position, D)
         v = _block(values + base, t, d, position, D)
-        m, weight, acc = _see(m, weight, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT)
+        m, weight, acc = _see(m, weight, acc, q, k, v, t, position, SCALE, DOT)
 
     if MERGE and SPLITS == 1:
         result = out + b * G * HKV * D + query[:, None] * D + d[None, :]
@@ -167,24 +167,33 @@ def _block(held, t, d, position, D: tl.constexpr):
 
 
 @triton.jit
+def _rotation(cos, sin, position, d, D: tl.constexpr):
+    """Cosines and sines [DP] of a position; the sines of the first half are negative."""
+    angle = position * (D // 2) + d % (D // 2)
+    has_angle = (d < D) & (position >= 0)
+    s = tl.load(sin + angle, mask=has_angle, other=0.0)
+    return tl.load(cos + angle, mask=has_angle, other=0.0), tl.where(d < D // 2, -s, s)
+
+
+@triton.jit
 def _rotated(vectors, d, inside, c, s, D: tl.constexpr):
-    """Queries or a key, float32: d and d + D / 2 are a pair, s is negative in the first half."""
+    """Queries or a key in float32: d and d + D / 2 are one pair."""
     x = tl.load(vectors + d, mask=inside, other=0.0).to(tl.float32)
     partner = tl.load(vectors + (d + D // 2) % D, mask=inside, other=0.0).to(tl.float32)
     return x * c + partner * s
 
 
 @triton.jit
-def _see(m, total, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT: tl.constexpr):
-    """Take a block of keys and values [BT, DP] into the softmax of the queries [GP, DP]."""
-    is_new = (t == position)[:, None]
-    k = tl.where(is_new, new_k[None, :], k)
-    v = tl.where(is_new, new_v[None, :], v)
+def _see(m, total, acc, q, k, v, t, position, SCALE, DOT: tl.constexpr):
+    """Take a block of old keys and values [BT, DP] into the softmax of the queries [GP, DP].
+
+    The block has an old key, or m is finite already.
+    """
     if DOT:
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
     else:
         scores = tl.sum(q[:, None, :] * k[None, :, :].to(tl.float32), 2)
-    scores = tl.where((t <= position)[None, :], scores * SCALE, float("-inf"))
+    scores = tl.where((t < position)[None, :], scores * SCALE, float("-inf"))
     new_m = tl.maximum(m, tl.max(scores, 1))
     weights = tl.exp2(scores - new_m[:, None])
     shrink = tl.exp2(m - new_m)
