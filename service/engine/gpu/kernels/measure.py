@@ -49,7 +49,7 @@ def product_candidates(config: ModelConfig, rows: int, part: Part) -> list[Produ
     tile = max(16, min(128, triton.next_power_of_2(rows)))
     wide = 64 if part == "head" else 32
     if rows <= MAX_SUM_ROWS:
-        found.append(sums(config, part))
+        found.append(sums(config, rows, part))
     if rows <= 64:
         found += parts_choices(config, rows, part)[:2]
     if rows >= 32:
