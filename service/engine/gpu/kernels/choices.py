@@ -15,6 +15,8 @@ SHARED_BYTES = 160 * 1024
 """Of a multiprocessor's shared memory (163 KiB on sm_80, 227 on sm_90), for one program."""
 PROGRAMS = 128
 """About as many as a card has multiprocessors."""
+MAX_INPUTS = 48 * 1024
+"""Rows times inner width that the registers of eight warps hold."""
 MAX_SUM_ROWS = 8
 
 
@@ -105,21 +107,44 @@ def default_choices(config: ModelConfig, rows: int) -> Choices:
 def default_product(config: ModelConfig, rows: int, part: Part) -> ProductChoice:
     """Of one product of so many rows."""
     if rows <= 2:
-        return sums(config, part)
+        return sums(config, rows, part)
     if rows > 64:
         return ProductChoice("cublas")
-    tile = max(16, _power_of_two(rows))
-    outputs = 64 if part == "head" else 16
-    parts = ProductChoice("parts", rows=tile, outputs=outputs, warps=4)
-    if fits(config, part, parts):
+    for parts in parts_choices(config, rows, part):
         return parts
-    return ProductChoice("loop", rows=tile, outputs=max(outputs, 32), inner=64, stages=4)
+    tile = max(16, _power_of_two(rows))
+    outputs = 64 if part == "head" else 32
+    return ProductChoice("loop", rows=tile, outputs=outputs, inner=64, stages=4)
 
 
-def sums(config: ModelConfig, part: Part, elements: int = 8192) -> ProductChoice:
-    """Sums whose programs hold about so many weights each and are as many as the card is wide."""
+def parts_choices(config: ModelConfig, rows: int, part: Part) -> list[ProductChoice]:
+    """Static parts that fit into shared memory, the likely best first."""
+    tile = max(16, _power_of_two(rows))
+    likely = parts_outputs(config, part)
+    # A norm holds a tile of inputs in float32: more warps have more registers.
+    _, inner = product_shape(config, part)
+    warps = 8 if tile * inner > 16384 and (part not in ("out", "down") or inner >= 2048) else 4
+    outputs = [likely >> halved for halved in range(4) if likely >> halved >= 8]
+    found = [ProductChoice("parts", rows=tile, outputs=n, warps=warps) for n in outputs]
+    return [choice for choice in found if fits(config, part, choice)]
+
+
+def parts_outputs(config: ModelConfig, part: Part) -> int:
+    """Outputs of a program in static parts: half a card's programs if 8, the narrowest, gives so.
+
+    The weights of a head are many, so that its programs run after each other anyway.
+    """
+    outputs, _ = product_shape(config, part)
+    tile = 8
+    while tile < 64 and outputs // (2 * tile) >= PROGRAMS // 2 - 4:
+        tile *= 2
+    return tile if part == "head" else min(tile, 32)
+
+
+def sums(config: ModelConfig, rows: int, part: Part) -> ProductChoice:
+    """Sums whose programs are as many as the card is wide, a program's weights in registers."""
     outputs, inner = product_shape(config, part)
-    elements = elements * 4 if part == "head" else elements
+    elements = max(8192, 32768 // rows) if part == "head" else 8192
     tile = max(1, min(32, elements // _power_of_two(inner)))
     while tile > 1 and outputs // tile < PROGRAMS - 16:
         tile //= 2
@@ -127,24 +152,28 @@ def sums(config: ModelConfig, part: Part, elements: int = 8192) -> ProductChoice
 
 
 def fits(config: ModelConfig, part: Part, choice: ProductChoice) -> bool:
-    """Whether a product in static parts fits into shared memory, two bytes a number."""
+    """Whether a product in static parts fits into shared memory and registers, in two bytes."""
     _, inner = product_shape(config, part)
+    if choice.rows * inner > MAX_INPUTS:
+        return False
     columns = choice.outputs * (2 if part == "gate_up" else 1)
     return 2 * (choice.rows + columns) * sum(static_parts(inner, choice.warps)) <= SHARED_BYTES
 
 
 def default_attention(config: ModelConfig, rows: int) -> AttentionChoice:
-    """Splits so that rows, heads and splits together fill the card two to four times."""
+    """Splits so that rows, heads and splits together fill the card two to four times.
+
+    A row or two have few splits: each program of the next product merges them for itself.
+    """
     programs = rows * config.num_key_value_heads
     splits = 1
     limit = 8 if rows <= 2 else 16
     while splits < limit and programs * splits * 2 <= 4 * PROGRAMS:
         splits *= 2
     group = config.num_attention_heads // config.num_key_value_heads
-    elementwise = rows <= 4 and group <= 4
-    return AttentionChoice(
-        splits=splits, keys=32 if elementwise else 64, tensor_cores=not elementwise
-    )
+    if rows <= 2 and group <= 4:
+        return AttentionChoice(splits, keys=32, tensor_cores=False, warps=8)
+    return AttentionChoice(splits, keys=64, tensor_cores=True, stages=3)
 
 
 def _power_of_two(number: int) -> int:

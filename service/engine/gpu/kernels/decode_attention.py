@@ -102,81 +102,98 @@ def _decode_attention(
     slot = tl.load(slots + b).to(tl.int64)
     position = tl.where(slot < 0, -1, tl.load(positions + b))
     base = (slot * HKV + head) * T * D
-    is_old = (t < position)[:, None] & in_head[None, :]
-    k = tl.load(keys + base + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
-    v = tl.load(values + base + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
-    angle = position * (D // 2) + d % (D // 2)
-    has_angle = in_head & (position >= 0)
-    c = tl.load(cos + angle, mask=has_angle, other=0.0)
-    s = tl.load(sin + angle, mask=has_angle, other=0.0)
-    s = tl.where(d < D // 2, -s, s)
+    k = _block(keys + base, t, d, position, D)
+    v = _block(values + base, t, d, position, D)
+    c, s = _rotation(cos, sin, position, d, D)
     wait_for_inputs(PDL)
     if split * BT > position:
         return
 
     own = qkv + b * (G + 2) * HKV * D
-    queries = own + (head * G + g)[:, None] * D
+    query = head * G + g
     is_query = (g < G)[:, None] & in_head[None, :]
-    partner = (d + D // 2) % D
-    q = tl.load(queries + d[None, :], mask=is_query, other=0.0).to(tl.float32) * c[None, :]
-    q += tl.load(queries + partner[None, :], mask=is_query, other=0.0).to(tl.float32) * s[None, :]
+    q = _rotated(own + query[:, None] * D, d[None, :], is_query, c[None, :], s[None, :], D)
     if DOT:
         q = q.to(k.dtype)
     own_key = own + (G * HKV + head) * D
-    new_k = tl.load(own_key + d, mask=in_head, other=0.0).to(tl.float32) * c
-    new_k += tl.load(own_key + partner, mask=in_head, other=0.0).to(tl.float32) * s
-    new_k = new_k.to(k.dtype)
+    new_k = _rotated(own_key, d, in_head, c, s, D).to(k.dtype)
     new_v = tl.load(own_key + HKV * D + d, mask=in_head, other=0.0).to(v.dtype)
-    writes = in_head & ((position // BT) % SPLITS == split)
-    tl.store(keys + base + position * D + d, new_k, mask=writes)
-    tl.store(values + base + position * D + d, new_v, mask=writes)
+    is_owner = (position // BT) % SPLITS == split
+    tl.store(keys + base + position * D + d, new_k, mask=in_head & is_owner)
+    tl.store(values + base + position * D + d, new_v, mask=in_head & is_owner)
 
-    m = tl.full((GP,), float("-inf"), tl.float32)
-    total_weight = tl.zeros((GP,), tl.float32)
-    acc = tl.zeros((GP, DP), tl.float32)
-    m, total_weight, acc = _see(
-        m, total_weight, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT
-    )
-    for start in range((split + SPLITS) * BT, position + 1, SPLITS * BT):
+    # The row's own key comes first, and only blocks of the cache in the loop: these go from memory
+    # to the tensor cores without a thread looking at them.
+    score = tl.sum(q.to(tl.float32) * new_k.to(tl.float32)[None, :], 1) * SCALE
+    m = tl.where(is_owner, score, float("-inf"))
+    weight = tl.where(is_owner & (g >= 0), 1.0, 0.0)
+    acc = tl.where(is_owner & (g >= 0)[:, None], new_v.to(tl.float32)[None, :], 0.0)
+    m, weight, acc = _see(m, weight, acc, q, k, v, t, position, SCALE, DOT)
+    for start in range((split + SPLITS) * BT, position, SPLITS * BT):
         t = start + tl.arange(0, BT)
-        is_old = (t < position)[:, None] & in_head[None, :]
-        k = tl.load(keys + base + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
-        v = tl.load(values + base + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
-        m, total_weight, acc = _see(
-            m, total_weight, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT
-        )
+        k = _block(keys + base, t, d, position, D)
+        v = _block(values + base, t, d, position, D)
+        m, weight, acc = _see(m, weight, acc, q, k, v, t, position, SCALE, DOT)
 
-    query = head * G + g
-    is_query = (g < G)[:, None] & in_head[None, :]
-    result = out + b * G * HKV * D + query[:, None] * D + d[None, :]
-    live = tl.minimum(position // BT + 1, SPLITS)
     if MERGE and SPLITS == 1:
-        tl.store(result, (acc / total_weight[:, None]).to(out.dtype.element_ty), mask=is_query)
+        result = out + b * G * HKV * D + query[:, None] * D + d[None, :]
+        tl.store(result, (acc / weight[:, None]).to(out.dtype.element_ty), mask=is_query)
     else:
         place = (b * G * HKV + query) * SPLITS + split
         tl.store(best + place, m, mask=g < G)
-        tl.store(total + place, total_weight, mask=g < G)
+        tl.store(total + place, weight, mask=g < G)
         place = (b * SPLITS + split) * G * HKV * D + query[:, None] * D + d[None, :]
         tl.store(mixed + place, acc, mask=is_query)
         if MERGE:
-            tl.debug_barrier()  # the stores of all threads come before one thread counts them
-            arrived = tl.atomic_add(arrivals + b * HKV + head, 1, sem="acq_rel", scope="gpu")
-            if arrived == live - 1:
+            live = tl.minimum(position // BT + 1, SPLITS)
+            if _is_last(arrivals + b * HKV + head, live):
                 _merge(best, total, mixed, out, b, head, live, SPLITS, G, GM, HKV, D, DP)
-                tl.store(arrivals + b * HKV + head, 0)
 
 
 @triton.jit
-def _see(m, total, acc, q, k, v, new_k, new_v, t, position, SCALE, DOT: tl.constexpr):
-    """Take a block of keys and values [BT, DP] into the softmax of the queries [GP, DP]."""
-    is_new = (t == position)[:, None]
-    k = tl.where(is_new, new_k[None, :], k)
-    v = tl.where(is_new, new_v[None, :], v)
+def _is_last(arrivals, live):
+    """Count this split as done; whether all live ones are, then with the count 0 again."""
+    tl.debug_barrier()  # the stores of all threads come before one of them counts
+    is_last = tl.atomic_add(arrivals, 1, sem="acq_rel", scope="gpu") == live - 1
+    tl.store(arrivals, 0, mask=is_last)
+    return is_last
+
+
+@triton.jit
+def _block(held, t, d, position, D: tl.constexpr):
+    """Keys or values [BT, DP] that were there before this step, zeros for others."""
+    is_old = (t < position)[:, None] & (d < D)[None, :]
+    return tl.load(held + t[:, None] * D + d[None, :], mask=is_old, other=0.0)
+
+
+@triton.jit
+def _rotation(cos, sin, position, d, D: tl.constexpr):
+    """Cosines and sines [DP] of a position; the sines of the first half are negative."""
+    angle = position * (D // 2) + d % (D // 2)
+    has_angle = (d < D) & (position >= 0)
+    s = tl.load(sin + angle, mask=has_angle, other=0.0)
+    return tl.load(cos + angle, mask=has_angle, other=0.0), tl.where(d < D // 2, -s, s)
+
+
+@triton.jit
+def _rotated(vectors, d, inside, c, s, D: tl.constexpr):
+    """Queries or a key in float32: d and d + D / 2 are one pair."""
+    x = tl.load(vectors + d, mask=inside, other=0.0).to(tl.float32)
+    partner = tl.load(vectors + (d + D // 2) % D, mask=inside, other=0.0).to(tl.float32)
+    return x * c + partner * s
+
+
+@triton.jit
+def _see(m, total, acc, q, k, v, t, position, SCALE, DOT: tl.constexpr):
+    """Take a block of old keys and values [BT, DP] into the softmax of the queries [GP, DP].
+
+    The block has an old key, or m is finite already.
+    """
     if DOT:
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
     else:
         scores = tl.sum(q[:, None, :] * k[None, :, :].to(tl.float32), 2)
-    scores = tl.where((t <= position)[None, :], scores * SCALE, float("-inf"))
+    scores = tl.where((t < position)[None, :], scores * SCALE, float("-inf"))
     new_m = tl.maximum(m, tl.max(scores, 1))
     weights = tl.exp2(scores - new_m[:, None])
     shrink = tl.exp2(m - new_m)

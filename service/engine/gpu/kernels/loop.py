@@ -9,7 +9,7 @@ import triton.language as tl
 from service.engine.gpu.kernels.launch import allow_next, wait_for_inputs
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])
 def multiply_in_a_loop(
     x, norm, weight, out, is_finite, B, N, EPS,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,

@@ -25,7 +25,7 @@ from service.engine.gpu.kernels.choices import (
     default_attention,
     default_choices,
     default_product,
-    fits,
+    parts_choices,
     product_shape,
     sums,
 )
@@ -49,20 +49,13 @@ def product_candidates(config: ModelConfig, rows: int, part: Part) -> list[Produ
     tile = max(16, min(128, triton.next_power_of_2(rows)))
     wide = 64 if part == "head" else 32
     if rows <= MAX_SUM_ROWS:
-        found += [sums(config, part), sums(config, part, 16384)]
+        found.append(sums(config, rows, part))
     if rows <= 64:
-        found += [
-            choice
-            for outputs in (wide // 2, wide)
-            for choice in [ProductChoice("parts", rows=tile, outputs=outputs, warps=4)]
-            if fits(config, part, choice)
-        ]
-    if rows > 16 or product_shape(config, part)[1] > 1024:
+        found += parts_choices(config, rows, part)[:2]
+    if rows >= 32:
         found.append(ProductChoice("loop", rows=min(tile, 64), outputs=wide, inner=64, stages=4))
-    if rows >= 64:
-        found.append(
-            ProductChoice("loop", rows=tile, outputs=64, inner=64, warps=tile // 16, stages=3)
-        )
+    if rows >= 96:
+        found.append(ProductChoice("loop", rows=128, outputs=64, inner=64, warps=8, stages=3))
     if rows >= 16:
         found.append(ProductChoice("cublas"))
     return list(dict.fromkeys(found))
@@ -71,10 +64,10 @@ def product_candidates(config: ModelConfig, rows: int, part: Part) -> list[Produ
 def attention_candidates(config: ModelConfig, rows: int) -> list[AttentionChoice]:
     """Ways to attend worth measuring, the default first."""
     default = default_attention(config, rows)
-    found = [default, AttentionChoice(default.splits, keys=64, tensor_cores=True)]
-    found.append(AttentionChoice(default.splits, keys=32, tensor_cores=True))
+    found = [default, dataclasses.replace(default, keys=64, tensor_cores=True, warps=4)]
+    found.append(dataclasses.replace(default, keys=32, tensor_cores=True, warps=2))
     if default.splits > 1:
-        found.append(AttentionChoice(default.splits // 2, keys=64, tensor_cores=True))
+        found.append(dataclasses.replace(default, splits=default.splits // 2))
     return list(dict.fromkeys(found))
 
 

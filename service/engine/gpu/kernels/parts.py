@@ -12,7 +12,7 @@ import triton.language as tl
 from service.engine.gpu.kernels.launch import allow_next, wait_for_inputs
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B"])
 def multiply_in_parts(
     x, norm, weight, out, is_finite, B, N, EPS,
     K: tl.constexpr, S0: tl.constexpr, S1: tl.constexpr, W: tl.constexpr,

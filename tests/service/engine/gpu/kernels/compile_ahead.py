@@ -113,14 +113,17 @@ def source_of(
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     for index, parameter in enumerate(function.params):
         name, value = parameter.name, given[parameter.name]
-        if parameter.is_constexpr or (type(value) is int and value == 1):
+        if parameter.is_constexpr or (
+            type(value) is int and value == 1 and not parameter.do_not_specialize
+        ):
             signature[name], constants[name] = "constexpr", value
             continue
         if isinstance(value, Tensor):
             signature[name] = TYPES[value.dtype]
         else:
             signature[name] = "fp32" if isinstance(value, float) else "i32"
-        if isinstance(value, Tensor) or (type(value) is int and value % 16 == 0):
+        is_aligned = type(value) is int and value % 16 == 0 and not parameter.do_not_specialize
+        if isinstance(value, Tensor) or is_aligned:
             attributes[(index,)] = [["tt.divisibility", 16]]
     options = {name: kwargs[name] for name in ("num_warps", "num_stages")}
     key = repr((function.__name__, signature, constants, attributes, options))
