@@ -48,7 +48,11 @@ class ByteLevelDecoder:
 
     def push(self, token_id: int) -> str:
         """See ``IncrementalDecoder``."""
-        return self._utf8.decode(token_bytes(self._tokenizer, token_id))
+        known = self._tokenizer.bytes_of
+        data = known.get(token_id)
+        if data is None:
+            data = known[token_id] = token_bytes(self._tokenizer, token_id)
+        return self._utf8.decode(data)
 
     def finish(self) -> str:
         """See ``IncrementalDecoder``."""

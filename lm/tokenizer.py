@@ -32,6 +32,8 @@ class Tokenizer:
         self.bos_token_id = bos_token_id
         self.eos_token_ids = tuple(eos_token_ids)
         self.chat_template = chat_template
+        self.bytes_of: dict[int, bytes] = {}
+        """Bytes of the tokens that were decoded so far, see ``lm.incremental``."""
 
     @classmethod
     def load(cls, path: Path) -> Self:

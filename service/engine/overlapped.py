@@ -105,6 +105,7 @@ class OverlappedEngine(Engine):
         )
         self._device = runner
         self._max_step_tokens = max_step_tokens
+        self._max_model_tokens = runner.cache.max_tokens
         if speculation:
             self._speculation = Speculation(
                 max_model_tokens=runner.cache.max_tokens,
@@ -132,6 +133,7 @@ class OverlappedEngine(Engine):
         super().submit(request)
         sequence = self._scheduler.waiting[-1]
         sequence.must_be_read = self._device.draws_on_host(sequence)
+        sequence.wants_logits |= sequence.must_be_read
 
     def step(self) -> list[Event]:
         """Launch one plan and take over what the one before gave; empty if there is neither."""
@@ -152,7 +154,7 @@ class OverlappedEngine(Engine):
         """Whether a sequence sits this step out: until its tokens are read, or for good."""
         if not sequence.num_pending:
             return False
-        if sequence.must_be_read or sequence.will_end(self._runner.cache.max_tokens):
+        if sequence.must_be_read or sequence.will_end(self._max_model_tokens):
             return True
         return self._speculation is not None and self._speculation.awaits(
             sequence, len(self._scheduler.running)
@@ -183,15 +185,19 @@ class OverlappedEngine(Engine):
         self._laps.lap("waiting for the device")
         events: list[Event] = []
         num_accepted = 0
-        for number, chunk in enumerate(previous.chunks):
+        rows = zip(previous.chunks, previous.num_draws, result.is_finite, strict=True)
+        for number, (chunk, num_draws, is_finite) in enumerate(rows):
             sequence = chunk.sequence
             if sequence.slot is None:  # it ended after the launch
                 continue
-            if previous.num_draws[number]:
+            if num_draws:
                 sequence.num_pending -= 1
-            if not result.is_finite[number]:
+            if not is_finite:
                 events += self._break_off(chunk)
                 self._forget_guesses(chunk)
+                continue
+            if num_draws == 1 and not (sequence.wants_logits or chunk.draft):  # most of them
+                events += self._append(sequence, result.token_ids[number][0], None)
                 continue
             if chunk.scores_prompt:
                 events += self._score_prompt(chunk, result.logits(number), 0)

@@ -9,13 +9,13 @@ shares with a slot, running or finished, is copied instead of computed.
 import dataclasses
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from service.engine.sequence import Sequence
 from service.engine.slots import Lease, SlotPool
 
 
-@dataclasses.dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tokens [start, end) of a sequence, to be computed in one step."""
 
     sequence: Sequence
@@ -118,18 +118,28 @@ class Scheduler:
         A running sequence that ``is_held`` is left out of the step.
         """
         started, copies = self._admit()
-        budget = self._max_step_tokens
-        chunks = []
-        for sequence in sorted(self.running, key=lambda running: running.num_uncomputed > 1):
-            if is_held is not None and is_held(sequence):
-                continue
+        running = self.running
+        if is_held is not None:
+            running = [sequence for sequence in running if not is_held(sequence)]
+        singles: list[Chunk] = []
+        prompts: list[Sequence] = []
+        for sequence in running:
+            start = sequence.num_computed
+            left = sequence.num_tokens - start
+            if left == 1:
+                singles.append(Chunk(sequence, start, start + 1))
+            elif left:
+                prompts.append(sequence)
+        budget = self._max_step_tokens - len(singles)
+        chunks: list[Chunk] = []
+        for sequence in prompts:
             count = min(sequence.num_uncomputed, budget)
             if count:
                 start = sequence.num_computed
-                chunks.append(Chunk(sequence, start, start + count))
+                (singles if count == 1 else chunks).append(Chunk(sequence, start, start + count))
                 budget -= count
-        chunks.sort(key=lambda chunk: (chunk.num_tokens > 1, chunk.slot * (chunk.num_tokens == 1)))
-        return Plan(tuple(chunks), started, copies) if chunks else None
+        singles.sort(key=_slot)
+        return Plan((*singles, *chunks), started, copies) if singles or chunks else None
 
     def check_integrity(self) -> None:
         """Assert that slots are conserved and held by running sequences alone."""
@@ -160,3 +170,7 @@ class Scheduler:
     def _computed(self, sequence: Sequence) -> tuple[int, ...]:
         """The tokens that its slot holds, for others to share."""
         return sequence.tokens(0, sequence.num_computed) if self._reuse_prefixes else ()
+
+
+def _slot(chunk: Chunk) -> int:
+    return chunk.slot

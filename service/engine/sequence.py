@@ -17,6 +17,7 @@ class Sequence:
     ) -> None:
         assert request.prompt_ids, "the border refuses empty prompts"
         self.request = request
+        self.num_prompt = len(request.prompt_ids)
         self.output_ids: list[int] = []
         self.num_computed = 0
         """Tokens whose keys and values are in the cache, or will be once the device is done."""
@@ -32,6 +33,8 @@ class Sequence:
         own_ends = () if request.ignore_eos else tokenizer.eos_token_ids
         self.end_ids = (*own_ends, *request.stop_token_ids)
         """Tokens that end the answer."""
+        self.wants_logits = request.logprobs is not None or request.prompt_logprobs is not None
+        """Whether the host looks at the logits that its tokens are drawn from."""
 
     @property
     def request_id(self) -> str:
@@ -41,12 +44,12 @@ class Sequence:
     @property
     def num_tokens(self) -> int:
         """Prompt and output so far, pending tokens included."""
-        return self.num_known + self.num_pending
+        return self.num_prompt + len(self.output_ids) + self.num_pending
 
     @property
     def num_known(self) -> int:
         """Prompt and output so far, as far as they have been read."""
-        return len(self.request.prompt_ids) + len(self.output_ids)
+        return self.num_prompt + len(self.output_ids)
 
     @property
     def num_uncomputed(self) -> int:

@@ -18,6 +18,8 @@ class StopMatcher:
 
     def push(self, piece: str) -> tuple[str, bool]:
         """Add a piece; returns the text that is now decided, and whether a stop was found."""
+        if not self._stops:
+            return piece, False
         text = self._held + piece
         found = [(start, len(s)) for s in self._stops if (start := text.find(s)) >= 0]
         if found:

@@ -19,7 +19,9 @@ def plain_logits(config: ModelConfig, weights: DecoderWeights, token_ids: Tensor
     for layer in weights.layers:
         normed = F.rms_norm(x, (x.shape[-1],), layer.attention_norm, config.norm_eps)
         joined = F.linear(normed, layer.qkv).view(len(x), -1, config.head_dim)
-        query, key, value = (part.transpose(0, 1)[None] for part in torch.split(joined, heads, dim=1))
+        query, key, value = (
+            part.transpose(0, 1)[None] for part in torch.split(joined, heads, dim=1)
+        )
         mixed = F.scaled_dot_product_attention(
             _rotated(query, cos, sin),
             _rotated(key, cos, sin),

@@ -66,9 +66,9 @@ class StepResult:
                 if not is_finite:
                     self.is_finite[number] = False
         for number, count in enumerate(num_draws):
-            token_ids = self.token_ids[number]
-            if len(token_ids) != count:  # a scored prompt has rows that nothing is drawn from
-                self.token_ids[number] = token_ids[len(token_ids) - count :]
+            drawn = self.token_ids[number]
+            if len(drawn) != count:  # a scored prompt has rows that nothing is drawn from
+                self.token_ids[number] = drawn[len(drawn) - count :]
 
     def logits(self, chunk: int) -> Tensor:
         """Logits [``num_logits``, V] of a chunk that asked for scores or is drawn on the host."""
@@ -103,8 +103,10 @@ class Launched:
             self._event.synchronize()
         result = StepResult(self._chunks, self._num_draws, self._parts)
         for number, chunk in enumerate(self._chunks):
-            count = self._num_draws[number]
             sequence = chunk.sequence
+            if not sequence.wants_logits:  # so it is drawn on the device
+                continue
+            count = self._num_draws[number]
             if not count or sequence.slot is None or not self._draws_on_host(sequence):
                 continue
             rows = result.logits(number)[-count:]

@@ -78,7 +78,7 @@ class GpuRunner:
         decoding: list[int] = []
         flat: list[int] = []
         for number, chunk in enumerate(plan.chunks):
-            is_single = chunk.num_tokens == 1 and chunk.num_logits == 1
+            is_single = chunk.end - chunk.start == 1 and chunk.num_logits == 1
             (decoding if is_single else flat).append(number)
         parts: list[Part] = []
         if flat:
@@ -171,13 +171,7 @@ class GpuRunner:
         """Whether the host wants a chunk's logits; a probe's always."""
         if not chunks:
             return True
-        sequence = chunks[number].sequence
-        request = sequence.request
-        return (
-            request.logprobs is not None
-            or request.prompt_logprobs is not None
-            or self.draws_on_host(sequence)
-        )
+        return chunks[number].sequence.wants_logits
 
 
 def _input(chunk: Chunk) -> tuple[int, int, int, int]:

@@ -60,7 +60,7 @@ class Speculation:
             self._max_model_tokens - sequence.num_tokens,
         )
         draft = self._drafter(sequence).draft(sequence, max(0, min(room, num_left - 1)))
-        return dataclasses.replace(chunk, end=chunk.end + len(draft), draft=draft)
+        return chunk._replace(end=chunk.end + len(draft), draft=draft)
 
     def _may_guess(self, sequence: Sequence) -> bool:
         """Whether draws can be verified; a grammar knows only what has been written."""
