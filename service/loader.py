@@ -24,6 +24,7 @@ from service.backend import Backend, BackendOptions, Choice
 from service.catalog import checkpoint_of
 from service.engine.engine import Engine
 from service.engine.gpu.runner import GpuRunner
+from service.engine.gpu.verification import why_wrong
 from service.engine.overlapped import OverlappedEngine
 from service.engine.profile import Laps
 from service.engine.runner import StepRunner
@@ -78,6 +79,11 @@ class Loader:
             config.max_position_embeddings,
         )
         runner = self._runner(step, config, choice, max_tokens)
+        if isinstance(runner, GpuRunner) and (reason := why_wrong(runner)) is not None:
+            self._backend.refuse_fused(reason)
+            del runner
+            choice = self._backend.choose(config)
+            runner = self._runner(step, config, choice, max_tokens)
         memory.trim()
         check_logits(runner, tokenizer)
         engine = self._engine(runner, tokenizer)
