@@ -75,3 +75,19 @@ def count_and_mass(candidates, least, top, TILE: tl.constexpr, ADJUSTED: tl.cons
         mass += tl.sum(tl.where(reaches, tl.exp(values - top), 0.0).to(tl.float64))
         start += TILE
     return count, mass
+
+
+@triton.jit
+def least_and_most(candidates, low, high, TILE: tl.constexpr, ADJUSTED: tl.constexpr):
+    """Smallest and largest candidate in [low, high)."""
+    size = candidates[2]
+    least = high
+    most = low
+    start = 0
+    while start < size:
+        values = tile_values(candidates, start, TILE, ADJUSTED)
+        is_between = (values >= low) & (values < high)
+        least = tl.minimum(least, tl.min(tl.where(is_between, values, high)))
+        most = tl.maximum(most, tl.max(tl.where(is_between, values, low)))
+        start += TILE
+    return least, most

@@ -35,6 +35,7 @@ def choose_tokens(
     GROUP: tl.constexpr,
     GROUPS: tl.constexpr,
     TILE: tl.constexpr,
+    FEW: tl.constexpr,
     NEGLIGIBLE: tl.constexpr,
     STEPS: tl.constexpr,
     DRAWS: tl.constexpr,
@@ -73,7 +74,7 @@ def choose_tokens(
                             group_lists + row.to(tl.int64) * G,
                             value_lists + row.to(tl.int64) * CAPACITY,
                             id_lists + row.to(tl.int64) * CAPACITY,
-                            V, CAPACITY, GROUP, TILE, NEGLIGIBLE, STEPS, ADJUSTED,
+                            V, CAPACITY, GROUP, TILE, FEW, NEGLIGIBLE, STEPS, ADJUSTED,
                         )  # fmt: skip
                     else:
                         token = drawn_token(source, peak, summed, top, uniform, V, GROUP, ADJUSTED)

@@ -24,8 +24,10 @@ class SamplerTuning:
     """Groups are twice as large until a vocabulary has no more of them."""
     tokens_a_program: int = 1024
     """What one program of the first kernel reads."""
-    tile: int = 1024
+    tile: int = 2048
     """What the second kernel looks at together of what filters may keep."""
+    few: int = 128
+    """Tokens up to which each is compared with each instead of searching for edges."""
     capacity: int = 16384
     """Tokens a row that are listed; where filters may keep more, the row itself is read again."""
     bound_steps: int = 12
@@ -150,6 +152,7 @@ class DeviceSampler:
             GROUP=self.group,
             GROUPS=triton.next_power_of_2(self.num_groups),
             TILE=self.tuning.tile,
+            FEW=self.tuning.few,
             NEGLIGIBLE=NEGLIGIBLE,
             STEPS=self.tuning.bound_steps,
             DRAWS=variant.draws,

@@ -1,9 +1,6 @@
 """Which of the sampler's kernels the rows of a step need."""
 
 import enum
-from collections.abc import Iterable
-
-from lm.sampling import SamplingParams
 
 
 class Variant(enum.Enum):
@@ -32,9 +29,7 @@ class Variant(enum.Enum):
         return self.value.startswith("adjusted")
 
     @staticmethod
-    def least(params: Iterable[SamplingParams], *, adjusts: bool) -> "Variant":
-        """The cheapest one for some rows; ``adjusts`` where any has bits in ``rows.adjust``."""
-        drawn = [p for p in params if not p.is_greedy]
-        filters = any(p.top_k or p.top_p < 1.0 or p.min_p for p in drawn)
-        name = "filtered" if filters else "temperature" if drawn else "greedy"
+    def of(*, draws: bool, filters: bool, adjusts: bool) -> "Variant":
+        """The cheapest one that does this; filters mean nothing to rows that are all greedy."""
+        name = "greedy" if not draws else "filtered" if filters else "temperature"
         return Variant(f"adjusted {name}" if adjusts else name)

@@ -39,7 +39,8 @@ def main() -> None:
 def report(kernel: Any, variant: Variant, capability: int) -> None:
     tuning = SamplerTuning()
     constants = {
-        "GREEDY_BELOW": GREEDY_TEMPERATURE, "GROUP": tuning.group, "TILE": tuning.tile,
+        "GREEDY_BELOW": GREEDY_TEMPERATURE, "GROUP": tuning.group,
+        "TILE": tuning.tile, "FEW": tuning.few,
         "NEGLIGIBLE": NEGLIGIBLE, "STEPS": tuning.bound_steps, "SUMS": variant.draws,
         "DRAWS": variant.draws, "FILTERS": variant.filters, "ADJUSTED": variant.adjusts,
         "GROUPS": 2048 if kernel is choose_tokens else tuning.tokens_a_program // tuning.group,

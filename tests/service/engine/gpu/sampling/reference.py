@@ -1,7 +1,6 @@
 """Rows for the sampler, and the slow loop over ``lm.sampling`` that it must agree with."""
 
 import dataclasses
-import math
 
 import numpy as np
 import torch
@@ -14,10 +13,10 @@ from lm.sampling import (
     kept_logits,
     sample,
 )
-from service.engine.gpu.sampling.adjustments import Adjust, Adjustments
+from service.engine.gpu.sampling.adjustments import Adjustments
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.sampler import DeviceSampler, SamplerTuning
-from service.engine.gpu.sampling.uniforms import counter_uniforms
+from service.engine.gpu.sampling.table import SlotTable
 from service.engine.gpu.sampling.variant import Variant
 
 UNTOUCHED = -7
@@ -46,22 +45,21 @@ class Draw:
         )
 
 
-def fill(rows: SamplingRows, draws: list[Draw], slots: list[int]) -> None:
-    params = [draw.params for draw in draws]
-    seeds = np.array([p.seed for p in params], dtype=np.uint64)
-    indices = np.array([draw.index for draw in draws], dtype=np.int64)
-    rows.uniforms.copy_(torch.from_numpy(counter_uniforms(seeds, indices)))
-    rows.slots.copy_(torch.tensor(slots))
-    rows.temperatures.copy_(torch.tensor([p.temperature for p in params]))
-    rows.top_k.copy_(torch.tensor([min(p.top_k, 2**31 - 1) for p in params]))
-    rows.top_p.copy_(torch.tensor([p.top_p for p in params], dtype=torch.float64))
-    floors = [math.log(p.min_p) if p.min_p else -math.inf for p in params]
-    rows.log_min_p.copy_(torch.tensor(floors))
-    flags = [
-        (Adjust.SLOT if draw.adjusts else 0) | (Adjust.BANS if draw.banned_ids else 0)
-        for draw in draws
-    ]
-    rows.adjust.copy_(torch.tensor([int(flag) for flag in flags]))
+def fill(rows: SamplingRows, draws: list[Draw], slots: list[int]) -> Variant:
+    """Rows of a step, one a draw, and the least variant for them."""
+    table = SlotTable(max(*slots, len(draws)) + 1)
+    for draw, slot in zip(draws, slots, strict=True):
+        table.begin(slot, draw.params, adjusts=draw.adjusts)
+    staging = SamplingRows.empty(len(draws), CPU)
+    variant = table.fill(
+        staging,
+        np.array(slots, dtype=np.int32),
+        np.array([draw.index for draw in draws]),
+        np.array([bool(draw.banned_ids) for draw in draws]),
+    )
+    for field in dataclasses.fields(SamplingRows):
+        getattr(rows, field.name).copy_(getattr(staging, field.name))
+    return variant
 
 
 def device_tokens(
@@ -73,10 +71,9 @@ def device_tokens(
     """What the kernels draw; the row of a draw is not its slot."""
     num_rows, vocab_size = len(draws), len(draws[0].logits)
     slots = [(3 * n + 1) % num_rows if num_rows % 3 else n for n in range(num_rows)]
-    adjusts = any(draw.adjusts for draw in draws)
-    variant = variant or Variant.least([draw.params for draw in draws], adjusts=adjusts)
     rows = SamplingRows.empty(num_rows, device)
-    fill(rows, draws, slots)
+    least = fill(rows, draws, slots)
+    variant = variant or least
     adjustments = Adjustments(num_rows, vocab_size, device) if variant.adjusts else None
     for draw, slot in zip(draws, slots, strict=True):
         if adjustments is not None and draw.adjusts:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from lm.sampling import SamplingParams
@@ -21,7 +21,7 @@ from tests.service.engine.gpu.sampling.reference import (
 )
 
 CPU = torch.device("cpu")
-SMALL = SamplerTuning(group=8, tokens_a_program=64, tile=64, capacity=80)
+SMALL = SamplerTuning(group=8, tokens_a_program=64, tile=64, few=32, capacity=80)
 VOCAB_SIZE = 61
 TOKENS = st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=12).map(tuple)
 
@@ -50,7 +50,7 @@ DRAWS = st.builds(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=20)
+@settings(derandomize=True, deadline=None, max_examples=20, phases=[Phase.explicit, Phase.generate])
 @given(draws=st.lists(DRAWS, min_size=1, max_size=4))
 def test_adjusted_rows_draw_as_defined(draws: list[Draw]) -> None:
     assert_as_defined(draws, device_tokens(draws, tuning=SMALL))
