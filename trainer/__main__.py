@@ -52,7 +52,7 @@ def _train(call: options.TrainOptions) -> int:
 
         from trainer import run
         from trainer.amendment import Amendment
-        from trainer.loop import Diverged
+        from trainer.steps import Diverged
 
         if call.threads is not None:
             torch.set_num_threads(call.threads)

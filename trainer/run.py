@@ -21,7 +21,7 @@ from trainer.events import Listener
 from trainer.interrupt import Interrupt
 from trainer.journal import Journal
 from trainer.log import Log
-from trainer.loop import Ending, Loop, Parts
+from trainer.loop import Ending, Loop
 from trainer.loss import batch_loss
 from trainer.optimizer import Optimizer
 from trainer.plan import Plan
@@ -39,6 +39,7 @@ from trainer.speed.compiled import (
 from trainer.speed.norm import use_fast_norms
 from trainer.speed.recompute import recompute_activations
 from trainer.start import Start
+from trainer.steps import Parts
 
 TOKEN_CACHE = ".cache/tokens"  # noqa: S105
 """In the volume, for all of its runs."""
