@@ -22,7 +22,7 @@ from trainer.loss_scale import INITIAL_SCALE
 from trainer.optimizer import rates_at
 from trainer.outcome import Launched, Reading
 from trainer.plan import Plan, Window, is_due
-from trainer.precision import autocast
+from trainer.precision import autocast, repeatable
 from trainer.report import Report
 from trainer.snapshot import Subject
 from trainer.state import Counters
@@ -188,9 +188,10 @@ class Steps:
         torch.manual_seed((self.recipe.seed << 32) + index)
         nats = torch.zeros((), dtype=torch.float64, device=self.device)
         for rows, wanted in passes(self._to_device(inputs), self._to_device(targets)):
-            with autocast(parts.subject.precision, self.device):
-                total = parts.batch_loss(self.decoder, rows, wanted)
-            total.backward(torch.full_like(total, factor))  # type: ignore[no-untyped-call]
+            with repeatable(self.device, wanted=self.recipe.deterministic):
+                with autocast(parts.subject.precision, self.device):
+                    total = parts.batch_loss(self.decoder, rows, wanted)
+                total.backward(torch.full_like(total, factor))  # type: ignore[no-untyped-call]
             nats += total.detach()
         return nats
 
