@@ -16,7 +16,7 @@ EXTRAS = {
         *("report", "events", "samples"),
         *("corpus", "tokenizer_source", "tokenizer_training"),
         *("importing", "exporting", "speed", "smoke"),
-        *("describe", "options", "__main__"),
+        *("describe", "fit", "options", "peak", "__main__"),
     },
     "lm": {"chat", "foreign"},
     "service/engine": {

@@ -16,6 +16,7 @@ def trained(step: int, **changes: Any) -> Trained:
         gradient_norm=1.5,
         tokens_seen=128 * step,
         tokens_per_s=64.0,
+        share_of_peak=0.5,
         train_seconds=2.0 * step,
         skipped_steps=0,
         resident_bytes=3 * 2**29,

@@ -19,7 +19,14 @@ from trainer.interrupt import Interrupt
 from trainer.loop import Ending
 from trainer.recipes import override
 
-MACHINE_KEYS = {"seconds", "tokens_per_s", "train_seconds", "resident_bytes", "gpu_bytes"}
+MACHINE_KEYS = {
+    "seconds",
+    "tokens_per_s",
+    "share_of_peak",
+    "train_seconds",
+    "resident_bytes",
+    "gpu_bytes",
+}
 CHECKPOINT_KINDS = {"snapshot", "published"}
 
 _RECIPE = {

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "describe": _describe,
         "export": _export,
+        "fit": _fit,
         "import": _import,
         "plot": _plot,
         "push": _push,
@@ -52,7 +53,7 @@ def _train(call: options.TrainOptions) -> int:
 
         from trainer import run
         from trainer.amendment import Amendment
-        from trainer.loop import Diverged
+        from trainer.steps import Diverged
 
         if call.threads is not None:
             torch.set_num_threads(call.threads)
@@ -121,6 +122,20 @@ def _export(arguments: Sequence[str]) -> int:
     from trainer.exporting.__main__ import main as export_main
 
     return export_main(arguments)
+
+
+def _fit(arguments: Sequence[str]) -> int:
+    # As ``fit RECIPE``, too.
+    named = [] if not arguments or arguments[0].startswith("-") else ["--recipe"]
+    call = options.fit_parser().parse_args([*named, *arguments])
+    from rich.console import Console
+
+    from lm.device import pick_device
+    from trainer.fit import fit
+
+    recipe = _recipe(call.recipe, call.set, smoke=call.smoke)
+    fit(recipe, pick_device(call.device), Console())
+    return 0
 
 
 def _import(arguments: Sequence[str]) -> int:

@@ -245,6 +245,9 @@ class Recipe(Section):
     """Autocast dtype over float32 masters; ``auto`` measures whether bfloat16 is faster."""
     float32_matmul: Literal["highest", "high"] = "highest"
     """``high`` lets float32 products run in TF32 where the hardware has it."""
+    deterministic: bool = True
+    """Whether a GPU may only run kernels whose sums have one order. Without it attention's backward
+    pass may be faster, and a resumed run's bits may differ from an uninterrupted one's."""
     activation_checkpointing: bool = False
     compile: bool | Literal["auto"] = "auto"
     """``auto``: on a GPU, where that pays within seconds; not on a CPU."""

@@ -41,6 +41,8 @@ class Trained:
     tokens_seen: int
     tokens_per_s: float
     """Since the event before; evaluation, samples and saving are not in it."""
+    share_of_peak: float | None = None
+    """FLOPs of these tokens by the FLOPs of matrix products that the machine was measured at."""
     train_seconds: float
     """Spent in optimizer steps, over the whole run."""
     skipped_steps: int

@@ -25,6 +25,7 @@ GAUGES = {
     "loss_average": "Running average of the training loss, nats a token.",
     "learning_rate": "Learning rate of the parameters that AdamW updates.",
     "tokens_per_second": "Training tokens a second; evaluation and saving are not in it.",
+    "peak_ratio": "Share of the measured peak of matrix products that training reaches.",
     "validation_loss": "Loss on held-out text, nats a token.",
     "validation_bpb": "Bits per byte of held-out text.",
     "gap": "Validation loss minus the running average of the training loss, nats a token.",
@@ -116,6 +117,7 @@ class Metrics:
                 "loss_average": event.loss_average,
                 "learning_rate": event.learning_rate,
                 "tokens_per_second": event.tokens_per_s,
+                "peak_ratio": event.share_of_peak,
                 "gpu_memory_bytes": event.gpu_bytes,
             }
         )

@@ -29,6 +29,7 @@ examples:
 other commands (each has --help):
   python -m trainer recipes                       list the recipes
   python -m trainer describe --recipe gpt-80m     architecture, parameters and cost
+  python -m trainer fit --recipe gpt-80m          the largest micro-batch that a GPU holds
   python -m trainer plot ./volume/tiny            curves of a run, as a PNG
   python -m trainer import SOURCE --volume DIR    bring weights from elsewhere into a volume
   python -m trainer export RUN --output DIR       write a step as files that other tools open
@@ -164,6 +165,17 @@ def describe_parser() -> argparse.ArgumentParser:
         description="Print a recipe's architecture, parameters by part, and what training costs.",
     )
     add_recipe(parser)
+    return parser
+
+
+def fit_parser() -> argparse.ArgumentParser:
+    """Options of ``fit``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer fit",
+        description="Find the largest micro-batch of a recipe that a GPU holds, by trying.",
+    )
+    add_recipe(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     return parser
 
 

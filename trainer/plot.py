@@ -39,6 +39,11 @@ def plot(run_dir: Path, output: Path) -> None:
         gap.legend(fontsize=8)
     _draw(rate, "learning rate", "", train, "learning_rate")
     _draw(speed, "tokens a second", "", train, "tokens_per_s")
+    if any(line.get("share_of_peak") is not None for line in train):
+        share = speed.twinx()
+        _draw(share, "", "", train, "share_of_peak", unit=0.01, color="tab:orange", alpha=0.5)
+        share.set_ylabel("% of the measured peak", fontsize=8)
+        share.set_ylim(bottom=0.0)
     _draw(memory, "resident memory, GiB", "", train, "resident_bytes", unit=2**30)
     for axis in (gap, speed, memory):
         axis.axhline(0.0, color="black", linewidth=0.8)

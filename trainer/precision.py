@@ -6,6 +6,7 @@ must compute in the dtype it began with.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Literal
 
@@ -47,6 +48,28 @@ def float32_products(precision: Literal["highest", "high"]) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def repeatable(device: torch.device, *, wanted: bool) -> Iterator[None]:
+    """A context in which a GPU computes the same bits from the same numbers, if wanted.
+
+    Attention's fused backward passes add in any order unless told otherwise. A CPU needs nothing.
+    """
+    if device.type != "cuda" or not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
+    before = torch.get_deterministic_debug_mode()
+    memory = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory  # type: ignore[attr-defined]
+    memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it decides nothing here
+    torch.set_deterministic_debug_mode("error")  # with a warning alone attention stays as it is
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+        memory.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:

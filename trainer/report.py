@@ -38,11 +38,21 @@ class Report:
         self._device = device
         self._last = Counters()
         """At the step logged before, for the speed since then."""
+        self._tokens_at_peak: float | None = None
+        """Tokens a second at the machine's peak, once that is known."""
 
     def began(self, step: int, counters: Counters) -> None:
         """A run is taken up where it stands."""
         self._last = counters
         self._tell(Began(step=step, counters=counters))
+
+    def at_peak(self, flops_per_token: int, peak_flops: float) -> None:
+        """What a token takes, and what the machine can do a second."""
+        self._tokens_at_peak = peak_flops / flops_per_token
+        self.note(
+            f"{flops_per_token / 1e9:,.3f} GFLOPs a token; matrix products run at "
+            f"{peak_flops / 1e12:,.2f} TFLOP/s here"
+        )
 
     def note(self, text: str) -> None:
         """Say something once."""
@@ -70,6 +80,8 @@ class Report:
         tokens = counters.tokens_seen - self._last.tokens_seen
         seconds = counters.train_seconds - self._last.train_seconds
         self._last = counters
+        speed = tokens / seconds if seconds > 0 else 0.0
+        peak = self._tokens_at_peak
         self._tell(
             Trained(
                 step=step,
@@ -78,7 +90,8 @@ class Report:
                 learning_rate=rates.lr,
                 gradient_norm=gradient_norm,
                 tokens_seen=counters.tokens_seen,
-                tokens_per_s=round(tokens / seconds, 1) if seconds > 0 else 0.0,
+                tokens_per_s=round(speed, 1),
+                share_of_peak=None if peak is None else round(speed / peak, 4),
                 train_seconds=round(counters.train_seconds, 3),
                 skipped_steps=counters.skipped_steps,
                 resident_bytes=resident_bytes(),

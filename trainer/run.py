@@ -21,24 +21,21 @@ from trainer.events import Listener
 from trainer.interrupt import Interrupt
 from trainer.journal import Journal
 from trainer.log import Log
-from trainer.loop import Ending, Loop, Parts
+from trainer.loop import Ending, Loop
 from trainer.loss import batch_loss
 from trainer.optimizer import Optimizer
+from trainer.peak import measured_peak
 from trainer.plan import Plan
 from trainer.precision import Precision, choose_precision, float32_products
 from trainer.progress import show
 from trainer.report import Report
 from trainer.snapshot import Subject, library_versions
 from trainer.speed.allocator import keep_freed_memory
-from trainer.speed.compiled import (
-    compile_blocks,
-    compiled_batch_loss,
-    keep_compiled_code,
-    why_not_compiled,
-)
+from trainer.speed.compiled import compile_blocks, compiled_batch_loss, is_to_be_compiled
 from trainer.speed.norm import use_fast_norms
 from trainer.speed.recompute import recompute_activations
 from trainer.start import Start
+from trainer.steps import Parts
 
 TOKEN_CACHE = ".cache/tokens"  # noqa: S105
 """In the volume, for all of its runs."""
@@ -126,7 +123,7 @@ def _assemble(
     recipe, cache = start.recipe, run_dir.parent / TOKEN_CACHE
     data = open_data(recipe, start.step, cache, console=console, note=report.note)
     decoder = start.open_decoder(device)
-    is_compiled = _is_compiled(recipe, device, report)
+    is_compiled = is_to_be_compiled(recipe.compile, device, report.warn)
     if is_compiled:
         compile_blocks(decoder)
     elif device.type == "cpu":  # GPUs have a fused one
@@ -144,6 +141,8 @@ def _assemble(
         precision=_precision(start, device, report),
         flags=data.flags,
     )
+    peak = measured_peak(device, subject.precision)
+    report.at_peak(recipe.model.flops_per_token(recipe.batch.length), peak)
     checkpointer = Checkpointer(
         run_dir,
         Retention(
@@ -166,17 +165,6 @@ def _assemble(
         reads_back=reads_back,
         is_compiled=is_compiled,
     )
-
-
-def _is_compiled(recipe: Recipe, device: torch.device, report: Report) -> bool:
-    """Whether to compile; where ``auto`` would but cannot, the log says why."""
-    if recipe.compile is False or (recipe.compile == "auto" and device.type != "cuda"):
-        return False
-    keep_compiled_code()
-    reason = why_not_compiled(device) if recipe.compile == "auto" else None
-    if reason is not None:
-        report.warn(f"not compiled, which is slower: {reason}")
-    return reason is None
 
 
 def _precision(start: Start, device: torch.device, report: Report) -> Precision:

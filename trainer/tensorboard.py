@@ -12,7 +12,8 @@ from trainer.progress import LOGGER
 DIRECTORY = "tensorboard"
 """In the run's own."""
 TRAIN_SCALARS = (
-    "loss", "loss_average", "learning_rate", "gradient_norm", "tokens_per_s", "resident_bytes",
+    "loss", "loss_average", "learning_rate", "gradient_norm", "tokens_per_s", "share_of_peak",
+    "resident_bytes",
 )  # fmt: skip
 EVALUATION_SCALARS = ("validation_loss", "bits_per_byte", "gap")
 

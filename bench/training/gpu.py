@@ -37,13 +37,14 @@ SIDES: dict[str, Side] = {
     "ours": functools.partial(measure_ours, compiles="auto"),
     "ours-compiled": functools.partial(measure_ours, compiles=True),
     "ours-eager": functools.partial(measure_ours, compiles=False),
+    "ours-any-order": functools.partial(measure_ours, compiles="auto", deterministic=False),
     "ours-muon": functools.partial(measure_ours, compiles="auto", optimizer="muon"),
     "plain": functools.partial(measure_plain, regional=True),
     "plain-eager": functools.partial(measure_plain, regional=False),
     "huggingface": functools.partial(measure_theirs, compiles=False),
     "huggingface-compiled": functools.partial(measure_theirs, compiles=True),
 }
-DEFAULT_SIDES = ("ours", "plain", "huggingface", "ours-eager")
+DEFAULT_SIDES = ("ours", "ours-any-order", "plain", "huggingface", "ours-eager")
 SHAPES = ("8x2048", "4x256", "32x512", "32x2048")
 ATTENTIONS = ("auto", "flash", "cudnn", "efficient")
 WARM_UP = 4

@@ -13,6 +13,7 @@ from nursery import nurse
 import trainer.run  # noqa: F401  the command line imports it late
 from trainer.__main__ import main
 from trainer.loop import Loop
+from trainer.steps import Steps
 
 LOG = "stderr.txt"
 
@@ -32,7 +33,8 @@ def train_until_in(
 
     And then it hangs there for a while, as in a computation that takes long.
     """
-    original, calls = getattr(Loop, method), 0
+    owner: Any = Steps if hasattr(Steps, method) else Loop
+    original, calls = getattr(owner, method), 0
 
     def signalled(*arguments: Any, **keywords: Any) -> Any:
         nonlocal calls
@@ -42,7 +44,7 @@ def train_until_in(
             time.sleep(hang_s)
         return original(*arguments, **keywords)
 
-    setattr(Loop, method, signalled)
+    setattr(owner, method, signalled)
     train(volume, recipe=recipe)
 
 

@@ -20,11 +20,12 @@ from lm.decoder import Decoder
 from lm.volume import newest_step
 from trainer import run
 from trainer.interrupt import Interrupt
-from trainer.loop import MAX_SKIPPED_IN_A_ROW, Diverged, Ending, Loop
+from trainer.loop import Ending, Loop
 from trainer.loss import IGNORED, batch_loss
 from trainer.outcome import Reading, Values
 from trainer.plan import Window
 from trainer.speed.chunked_loss import chunked_cross_entropy
+from trainer.steps import MAX_SKIPPED_IN_A_ROW, Diverged, Steps
 
 ONE_EACH = ("batch.grad_accum_steps=1", "model.dropout=0.0")
 
@@ -157,15 +158,15 @@ def test_nothing_is_read_back_while_a_step_is_launched(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched = 0
-    launch = Loop._launch
+    launch = Steps.launch
 
-    def watched(self: Loop, window: Window) -> None:
+    def watched(self: Steps, window: Window) -> None:
         nonlocal launched
         launched += 1
         with NothingIsRead():
             launch(self, window)
 
-    monkeypatch.setattr(Loop, "_launch", watched)
+    monkeypatch.setattr(Steps, "launch", watched)
     monkeypatch.setattr(Tensor, "tolist", lambda _: pytest.fail("a tensor became a list"))
     monkeypatch.setattr(run, "batch_loss", chunked_loss)
     monkeypatch.setattr(Reading, "wait", lambda self: Values(*self._values.numpy().tolist()))
@@ -190,20 +191,21 @@ def test_steps_are_settled_one_late_and_all_at_an_evaluation_or_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way: list[tuple[int, str]] = []
-    for name in ("_launch", "_evaluate", "_snapshot"):
-        original = getattr(Loop, name)
+    for owner, name in ((Steps, "launch"), (Loop, "_evaluate"), (Loop, "_snapshot")):
+        original = getattr(owner, name)
 
         def watched(
-            self: Loop, *args: Any, name: str = name, original: Any = original, **keywords: Any
+            self: Any, *args: Any, name: str = name, original: Any = original, **keywords: Any
         ) -> Any:
             result = original(self, *args, **keywords)
-            under_way.append((len(self._under_way), name))
+            steps = self if isinstance(self, Steps) else self.steps
+            under_way.append((len(steps._under_way), name.strip("_")))
             return result
 
-        monkeypatch.setattr(Loop, name, watched)
+        monkeypatch.setattr(owner, name, watched)
     train_toy(tmp_path, reads_back=False, last_step=5)
-    expected = "1_launch 2_launch 2_launch 1_launch 0_evaluate 1_launch 0_snapshot"
-    assert [f"{count}{name}" for count, name in under_way] == expected.split()
+    expected = "1 launch, 2 launch, 2 launch, 1 launch, 0 evaluate, 1 launch, 0 snapshot"
+    assert ", ".join(f"{count} {name}" for count, name in under_way) == expected
 
 
 def test_the_speed_shown_leaves_out_evaluation_samples_and_saving(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from toy_run import journal_of, samples_of, tensors_of, toy_recipe, train_toy
 from lm.decoder import Decoder
 from lm.volume import newest_step
 from trainer import run
-from trainer.loop import MAX_SKIPPED_IN_A_ROW, Diverged
 from trainer.loss import batch_loss
 from trainer.loss_scale import GROWTH_INTERVAL, INITIAL_SCALE, next_scale
 from trainer.state import Counters
+from trainer.steps import MAX_SKIPPED_IN_A_ROW, Diverged
 
 ONE_EACH = toy_recipe("batch.grad_accum_steps=1", "phases.0.steps=20", "cadence.sample_every=10")
 TOKENS = 32

@@ -51,6 +51,7 @@ def test_every_figure_of_a_run_is_exported() -> None:
         "loss_average": 5.0,
         "learning_rate": 1e-3,
         "tokens_per_second": 64.0,
+        "peak_ratio": 0.5,
         "validation_loss": 4.75,
         "validation_bpb": 2.5,
         "gap": -0.25,

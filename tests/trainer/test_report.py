@@ -59,6 +59,15 @@ def test_speed_is_of_the_training_since_the_step_logged_before(ear: Ear) -> None
     assert second.gpu_bytes is None
 
 
+def test_speed_is_compared_with_the_machine_s_peak_once_that_is_known(ear: Ear) -> None:
+    report = report_to(ear)
+    report.trained(10, counters(10, 2.0), loss=3.0, gradient_norm=1.5, rates=RATES)
+    report.at_peak(1000, 640_000.0)
+    report.trained(20, counters(20, 6.0), loss=3.0, gradient_norm=1.5, rates=RATES)
+    shares = [event.share_of_peak for event in ear.heard if isinstance(event, Trained)]
+    assert shares == [None, 0.25]
+
+
 def test_a_resumed_run_s_first_speed_leaves_out_what_came_before(ear: Ear) -> None:
     report = report_to(ear)
     report.began(50, counters(50, 100.0))

@@ -24,6 +24,11 @@ from trainer.journal import read_lines
 from trainer.loop import Ending
 from trainer.loss import batch_loss
 
+LONG_ROWS = (
+    *("model.max_position_embeddings=512", "batch.length=512", "sources.0.max_bytes=400000"),
+    *("model.hidden_size=128", "phases.0.steps=4", "phases.1.steps=2", "cadence.eval_tokens=2048"),
+)
+"""Rows of several blocks of attention, whose sums a GPU may take in any order."""
 MICRO = ("unit=micro", "batch.grad_accum_steps=3", "phases.0.steps=10", "phases.1.steps=4")
 
 
@@ -94,7 +99,17 @@ def test_every_kind_of_recipe_resumes_bit_for_bit(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="trains on a GPU")
-@pytest.mark.parametrize("overrides", [MICRO, ("precision=bfloat16",), ("precision=float16",)])
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        MICRO,
+        ("precision=bfloat16",),
+        ("precision=float16",),
+        ("precision=bfloat16", *LONG_ROWS),
+        ("precision=bfloat16", "compile=false", *LONG_ROWS),
+    ],
+)
 def test_a_run_on_a_gpu_resumes_bit_for_bit(overrides: tuple[str, ...], tmp_path: Path) -> None:
     recipe = toy_recipe(*overrides)
     train_toy(tmp_path / "whole", recipe, device="cuda")

@@ -33,6 +33,21 @@ def why_not_compiled(device: torch.device) -> str | None:
     return None
 
 
+def is_to_be_compiled(
+    setting: bool | str,  # noqa: FBT001 - a recipe's value
+    device: torch.device,
+    warn: Callable[[str], None],
+) -> bool:
+    """Whether to compile by a recipe's setting; where ``auto`` would but cannot, ``warn`` hears."""
+    if setting is False or (setting == "auto" and device.type != "cuda"):
+        return False
+    keep_compiled_code()
+    reason = why_not_compiled(device) if setting == "auto" else None
+    if reason is not None:
+        warn(f"not compiled, which is slower: {reason}")
+    return reason is None
+
+
 def keep_compiled_code() -> None:
     """Keep what is compiled for the next start in the user's cache, not in /tmp; may be set."""
     if CACHE_VARIABLE in os.environ:

@@ -1,0 +1,46 @@
+from io import StringIO
+
+import pytest
+import torch
+from rich.console import Console
+from toy_run import toy_recipe
+
+from trainer.__main__ import main
+from trainer.fit import Tried, doubled, table_of, try_micro_batch
+
+CPU = torch.device("cpu")
+
+
+def test_sizes_double_until_one_does_not_fit() -> None:
+    asked: list[int] = []
+
+    def attempt(rows: int) -> Tried | None:
+        asked.append(rows)
+        return Tried(rows, 0.5, rows << 30) if rows <= 4 else None
+
+    tries = list(doubled(attempt))
+    assert asked == [1, 2, 4, 8]
+    assert [tried.micro_batch for tried in tries] == [1, 2, 4]
+    console = Console(file=StringIO(), width=120)
+    console.print(table_of(toy_recipe(), tries, 16 << 30))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[2].split() == ["2", "32", "2.0", "GiB", "12%", "64", "the", "recipe's"]
+    assert "the largest that fits" in lines[3]
+
+
+def test_a_size_is_tried_by_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = try_micro_batch(toy_recipe(), CPU, 3, "float32", is_compiled=False)
+    assert tried is not None
+    assert (tried.micro_batch, tried.peak_bytes) == (3, 0)
+    assert tried.seconds > 0
+
+    def out_of_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("trainer.fit.batch_loss", out_of_memory)
+    assert try_micro_batch(toy_recipe(), CPU, 3, "float32", is_compiled=False) is None
+
+
+def test_on_a_cpu_it_says_that_memory_is_no_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "tiny", "--device", "cpu"]) == 0
+    assert "On a CPU memory does not limit" in capsys.readouterr().out
