@@ -12,6 +12,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+import torch
+
 from service.engine.engine import Engine
 from service.engine.profile import WAITING, Laps
 from service.engine.request import (
@@ -62,6 +64,8 @@ class Worker:
         self._engines: list[Engine] = []
         self._owners: dict[str, Engine] = {}
         self._stopping = False
+        self._device_fault: Exception | None = None
+        """An error of the device that only a new process gets rid of."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.current: ServedModel | None = None
         """The model that new requests go to."""
@@ -104,7 +108,7 @@ class Worker:
         try:
             while not self._stopping:
                 self._take_turn()
-        except Exception:  # in our own books, not in a model's step: they are not to be trusted
+        except Exception:  # in our own books or the device's, which are not to be trusted then
             logger.exception("the engine's thread has ended; the service has to be restarted")
             self._on_death()
 
@@ -122,6 +126,8 @@ class Worker:
         self._on_turn(Turn(events, began_at, self._clock(), stats))
         self._laps.lap("telling the event loop")
         self._laps.end(stats)
+        if self._device_fault is not None:
+            raise self._device_fault
 
     def _take_commands(self) -> list[Event]:
         """Carry out what other threads asked for; waits for that while there is no work."""
@@ -142,6 +148,8 @@ class Worker:
             return [*expired, *self._forget_ended(engine.step())]
         except Exception as error:  # whatever the model raises, clients get an answer
             logger.exception("a step failed")
+            if is_lasting(error):
+                self._device_fault = error
             return [*expired, *self._fail(engine, f"{type(error).__name__}, see the log")]
 
     def _fail(self, engine: Engine, message: str) -> list[Event]:
@@ -179,3 +187,11 @@ def _total(parts: list[StepStats]) -> StepStats:
     """Statistics of several engines as of one."""
     names = [field.name for field in dataclasses.fields(StepStats)]
     return StepStats(**{name: sum(getattr(part, name) for part in parts) for name in names})
+
+
+def is_lasting(error: Exception) -> bool:
+    """Whether a device has failed for good, so that no later step can succeed.
+
+    CUDA keeps an error of a kernel until the process ends; running out of memory is none of them.
+    """
+    return isinstance(error, torch.AcceleratorError) or "Triton Error [CUDA]" in str(error)

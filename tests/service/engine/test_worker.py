@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator
 
 import pytest
+import torch
 from serving import (
     GatedDecoder,
     gated_engine,
@@ -82,6 +83,42 @@ def test_a_failing_step_ends_its_requests_and_the_service_goes_on(desk: Desk) ->
     assert desk.token_ids("later") == reference_ids(
         toy_decoder(0).double(), generation_request("later")
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+    ],
+    ids=["PyTorch's", "Triton's"],
+)
+def test_an_error_that_the_device_keeps_ends_every_stream_and_then_the_thread(
+    error: Exception,
+) -> None:
+    died = threading.Event()
+    desk = Desk()
+    desk.worker = Worker(desk.turns.append, lambda: desk.now, on_death=died.set)
+    desk.worker.start()
+    decoder, model = gated_model(num_slots=1)
+    decoder.open()
+    decoder.fault = error
+    for name in ("running", "waiting"):
+        desk.worker.submit(model, generation_request(name))
+    for name in ("running", "waiting"):
+        assert desk.end(name).reason is FinishReason.ERROR
+    assert died.wait(30)
+
+
+def test_running_out_of_memory_is_no_lasting_error(desk: Desk) -> None:
+    decoder, model = gated_model(num_slots=1)
+    decoder.open()
+    decoder.fault = torch.OutOfMemoryError("CUDA out of memory")
+    desk.worker.submit(model, generation_request("first"))
+    assert desk.end("first").reason is FinishReason.ERROR
+    decoder.fault = None
+    desk.worker.submit(model, generation_request("later"))
+    assert desk.end("later").reason is FinishReason.LENGTH
 
 
 def test_who_expires_in_a_failing_step_has_timed_out(desk: Desk) -> None:
