@@ -12,6 +12,8 @@ from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.sequence import Sequence
 
 HEAD_DIMS = range(32, 129, 2)
+MAX_GUESS_ROWS = 64
+"""Rows up to which the products of the decoding step are faster than cuBLAS's in a flat step."""
 
 
 def why_unsupported(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> str | None:
@@ -55,9 +57,11 @@ class FusedKernels:
         tile_rows: int,
     ) -> Step:
         """See ``StepKernels``."""
+        from service.engine.gpu.guess_step import GuessStep
         from service.engine.gpu.prefill_step import PrefillStep
 
-        return PrefillStep(config, weights, cache, rows, tiles, hidden, tile_rows)
+        kind = GuessStep if len(hidden) <= MAX_GUESS_ROWS else PrefillStep
+        return kind(config, weights, cache, rows, tiles, hidden, tile_rows)
 
     def head(
         self,

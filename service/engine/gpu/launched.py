@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from service.engine.gpu.outputs import Drawn
 from service.engine.sampling import draw_row
 from service.engine.scheduler import Chunk
 from service.engine.sequence import Sequence
@@ -23,8 +22,8 @@ class Part:
 
     chunks: Items[int]
     """For each row the chunk, by its number in the plan; rows of one chunk are neighbours."""
-    outputs: npt.NDArray[np.int32]
-    """[2, R]: drawn tokens and finiteness; valid once the device is done."""
+    drawn: Drawn
+    """Valid once the device is done."""
     kept: Items[tuple[int, Tensor]]
     """Chunks whose logits are wanted, and those of their rows, [n, V]."""
 
@@ -60,7 +59,9 @@ class StepResult:
         self.is_finite = [True] * len(chunks)
         """Whether the hidden states that each chunk's draws were made from are finite."""
         for part in parts:
-            token_ids, finite = part.outputs[:, : len(part.chunks)].tolist()
+            count = len(part.chunks)
+            token_ids = part.drawn.token_ids[:count].tolist()
+            finite = part.drawn.is_finite[:count].tolist()
             for number, token_id, is_finite in zip(part.chunks, token_ids, finite, strict=True):
                 self.token_ids[number].append(token_id)
                 if not is_finite:

@@ -49,22 +49,20 @@ class Shared:
 class Drawing:
     """Draws from the first rows of the logits."""
 
-    def __init__(self, shared: Shared, inputs: PackedInputs, is_finite: Tensor) -> None:
+    def __init__(self, shared: Shared, inputs: PackedInputs, outputs: Outputs) -> None:
         """Record the variants that most steps need; others are launched as they come."""
-        self.outputs = Outputs(len(is_finite), shared.device)
+        self.outputs = outputs
         self._shared = shared
-        self._is_finite = is_finite
         self._rows = SamplingRows(**{name: inputs.tensors[name] for name in FIELDS})
-        self._logits = shared.logits[: len(is_finite)]
+        self._logits = shared.logits[: len(outputs.tokens)]
         self._replays = {
             variant: shared.record(functools.partial(self._draw, variant))
             for variant in RECORDED_VARIANTS
         }
 
     def _draw(self, variant: Variant) -> None:
-        shared, outputs = self._shared, self.outputs.device
-        shared.sampler.compute(variant, self._logits, self._rows, outputs[0], shared.last_tokens)
-        outputs[1].copy_(self._is_finite)
+        shared, tokens = self._shared, self.outputs.tokens
+        shared.sampler.compute(variant, self._logits, self._rows, tokens, shared.last_tokens)
 
     def replay(self, variant: Variant) -> None:
         """Draw, and send what was drawn to the host."""
@@ -84,7 +82,7 @@ class RecordedDecode:
         fields |= {name: Field("i4", (rows,)) for name in ("token_ids", "positions")}
         self.inputs = PackedInputs(fields, shared.device)
         self.logits = shared.logits[:rows]
-        is_finite = torch.zeros(rows, dtype=torch.bool, device=shared.device)
+        outputs = Outputs(rows, shared.device)
         tensors = self.inputs.tensors
         tensors["slots"].fill_(-1)
         step_rows = StepRows(
@@ -94,10 +92,10 @@ class RecordedDecode:
             last_tokens=shared.last_tokens,
         )
         step = shared.kernels.decode(
-            shared.config, shared.weights, shared.cache, step_rows, self.logits, is_finite
+            shared.config, shared.weights, shared.cache, step_rows, self.logits, outputs.is_finite
         )
         self._forward = shared.record(step.compute)
-        self.drawing = Drawing(shared, self.inputs, is_finite)
+        self.drawing = Drawing(shared, self.inputs, outputs)
 
     def replay(self, variant: Variant) -> None:
         """Send the inputs that were filled, compute and draw."""
@@ -148,7 +146,7 @@ class RecordedHead:
         fields = sampling_fields(rows) | {"row_indices": Field("i4", (rows,))}
         self.inputs = PackedInputs(fields, shared.device)
         self.logits = shared.logits[:rows]
-        is_finite = torch.zeros(rows, dtype=torch.bool, device=shared.device)
+        outputs = Outputs(rows, shared.device)
         self.inputs.tensors["slots"].fill_(-1)
         step = shared.kernels.head(
             shared.config,
@@ -156,10 +154,10 @@ class RecordedHead:
             hidden,
             self.inputs.tensors["row_indices"],
             self.logits,
-            is_finite,
+            outputs.is_finite,
         )
         self._forward = shared.record(step.compute)
-        self.drawing = Drawing(shared, self.inputs, is_finite)
+        self.drawing = Drawing(shared, self.inputs, outputs)
 
     def replay(
         self, arrays: dict[str, Array], row_indices: npt.NDArray[np.int32], variant: Variant

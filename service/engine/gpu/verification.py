@@ -4,8 +4,8 @@ from service.engine.gpu.runner import GpuRunner
 
 PROMPT_TOKENS, DECODED_TOKENS = 20, 4
 TOLERANCE = 0.15
-"""Of the norm of the logits. Two ways of rounding to bfloat16 are 3% apart after 30 layers of random
-weights (measured on an H100, bench/results/gpu_h100_2026-11-27.md); a wrong kernel is by 100% or more.
+"""Of the norm of the logits. Two ways of rounding to bfloat16 are 3% apart after 30 layers of
+random weights (bench/results/gpu_h100_2026-11-27.md); a kernel that reads a wrong number by 100%.
 """
 
 
@@ -29,6 +29,6 @@ def why_wrong(runner: GpuRunner) -> str | None:
     Weights that are not finite are no fault of the kernels.
     """
     found = distance(runner)
-    if found <= TOLERANCE or found != found:  # noqa: PLR0124  only NaN differs from itself
+    if found <= TOLERANCE or found != found:  # only NaN differs from itself
         return None
     return f"logits are {found:.0%} of their norm away from the definition"
