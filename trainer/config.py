@@ -243,6 +243,9 @@ class Recipe(Section):
     """Phases past the recipe's own end, which ``--extend-steps`` adds."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Autocast dtype over float32 masters; ``auto`` measures whether bfloat16 is faster."""
+    half_residual: bool = False
+    """Whether blocks add to a stream in the autocast dtype instead of float32: faster on a GPU, and
+    each sum is rounded."""
     float32_matmul: Literal["highest", "high"] = "highest"
     """``high`` lets float32 products run in TF32 where the hardware has it."""
     deterministic: bool = True

@@ -22,6 +22,7 @@ from trainer.optimizer import Optimizer, rates_at
 from trainer.precision import Precision, autocast, choose_precision, repeatable
 from trainer.speed.compiled import compile_blocks, compiled_batch_loss, is_to_be_compiled
 from trainer.speed.recompute import recompute_activations
+from trainer.speed.residual import halve_residual
 
 STEPS = 4
 """Of each try; the first compiles and gets memory, the others are timed."""
@@ -118,6 +119,8 @@ def _train(
     if is_compiled:
         compile_blocks(decoder)
         loss_of = compiled_batch_loss()
+    if recipe.half_residual:
+        halve_residual(decoder)
     if recipe.activation_checkpointing:
         recompute_activations(decoder)
     is_gpu = device.type == "cuda"

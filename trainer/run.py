@@ -34,6 +34,7 @@ from trainer.speed.allocator import keep_freed_memory
 from trainer.speed.compiled import compile_blocks, compiled_batch_loss, is_to_be_compiled
 from trainer.speed.norm import use_fast_norms
 from trainer.speed.recompute import recompute_activations
+from trainer.speed.residual import halve_residual
 from trainer.start import Start
 from trainer.steps import Parts
 
@@ -128,6 +129,8 @@ def _assemble(
         compile_blocks(decoder)
     elif device.type == "cpu":  # GPUs have a fused one
         use_fast_norms(decoder)
+    if recipe.half_residual:
+        halve_residual(decoder)
     if recipe.activation_checkpointing:
         recompute_activations(decoder)
     optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer, reads_back=reads_back)

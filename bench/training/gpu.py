@@ -38,6 +38,10 @@ SIDES: dict[str, Side] = {
     "ours-compiled": functools.partial(measure_ours, compiles=True),
     "ours-eager": functools.partial(measure_ours, compiles=False),
     "ours-any-order": functools.partial(measure_ours, compiles="auto", deterministic=False),
+    "ours-half-residual": functools.partial(measure_ours, compiles="auto", half_residual=True),
+    "ours-half-any-order": functools.partial(
+        measure_ours, compiles="auto", half_residual=True, deterministic=False
+    ),
     "ours-muon": functools.partial(measure_ours, compiles="auto", optimizer="muon"),
     "plain": functools.partial(measure_plain, regional=True),
     "plain-eager": functools.partial(measure_plain, regional=False),

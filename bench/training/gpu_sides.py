@@ -75,11 +75,11 @@ def measure_ours(
     *,
     compiles: bool | str,
     optimizer: str = "adamw",
-    deterministic: bool = True,
+    **changes: object,
 ) -> Measured:
     """``trainer.run.train``, with evaluation and a checkpoint in the middle, journal and log."""
     recipe = recipe_of(shape, steps, compiles=compiles, optimizer=optimizer)
-    recipe = recipe.model_copy(update={"deterministic": deterministic})
+    recipe = recipe.model_copy(update=changes)
     measured = Measured(device)
     follow = Follow(measured, steps)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as volume:
