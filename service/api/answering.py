@@ -27,7 +27,7 @@ from service.errors import (
     InvalidRequest,
     ServiceError,
 )
-from service.runtime import Runtime
+from service.front import Front
 
 CHECKPOINT_HEADER = "x-nestling-checkpoint"
 
@@ -93,7 +93,7 @@ class VoiceOf(Protocol):
 
 
 async def answer(
-    request: Request, runtime: Runtime, ask: Ask, voice_of: VoiceOf, *, stream: bool
+    request: Request, runtime: Front, ask: Ask, voice_of: VoiceOf, *, stream: bool
 ) -> Response:
     """Admit, then answer whole or as a stream."""
     arrival: Arrival = request.state.arrival
