@@ -101,6 +101,8 @@ class Door:
             head, prompt = messages.encode_request(sent)
             heads.append(head | {"number": number})
             prompts.append(prompt)
+        if not self.is_open:
+            return  # they were opened; they fail as all others do
         group, decided = next(self._counter), asyncio.get_running_loop().create_future()
         self._groups[group] = (replies, decided)
         said = {

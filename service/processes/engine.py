@@ -31,6 +31,9 @@ class EngineRuntime(Runtime):
         self._directory = directory
         super().__init__(settings)
         self.hub = Hub(self.metrics, self.admission, self.worker)
+        self._hand_out = self.hub.on_turn
+        if self.profile is not None:
+            self._hand_out = self.profile.watched(self._hand_out)
         self.sessions: set[Session] = set()
         self.ended = asyncio.Event()
         """Whether there is nothing left to do: nobody is connected in a drain, or by a bug."""
@@ -64,7 +67,7 @@ class EngineRuntime(Runtime):
         """No loop is beside it that had to come first."""
 
     def _on_turn(self, turn: Turn) -> None:
-        self.hub.on_turn(turn)
+        self._hand_out(turn)
 
     def _on_served(self, model: ServedModel) -> None:
         super()._on_served(model)

@@ -1,21 +1,22 @@
 """Routes that the engine's process answers whole: what is about checkpoints, health and numbers.
 
-In an HTTP process ``ForwardMiddleware`` stands innermost, behind keys and limits, and sends such a
-request on; in the engine's process ``Inside`` answers it with the same routes.
+In an HTTP process ``ForwardRoute`` stands before the others, behind keys and limits, and sends such
+a request on; in the engine's process ``Inside`` answers it with the same routes.
 """
 
 import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.routing import BaseRoute, Match
+from starlette.types import Message, Receive, Scope, Send
 
 from service.api.arrival import Arrival
-from service.api.errors import respond
 from service.api.faults import FaultMiddleware
 from service.api.guard import HEALTH
-from service.api.limits import BROKEN
+from service.api.schemas import Health
 from service.app import add_rooms
 from service.errors import NotReady
 from service.runtime import Runtime
@@ -26,41 +27,35 @@ PREFIXES = ("/v1/models", "/runs/")
 Ask = Callable[[dict[str, Any], bytes], Awaitable[tuple[dict[str, Any], bytes]]]
 
 
-class ForwardMiddleware:
-    """Asks the engine's process; while there is none, health is told here, and the rest is 503."""
+class ForwardRoute(BaseRoute):
+    """Comes before all other routes; where there is no engine any more, it says so itself."""
 
-    def __init__(self, app: ASGIApp, ask: Ask, is_there: Callable[[], bool]) -> None:
-        self._app = app
+    def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self._is_there = is_there
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send on, or pass on."""
-        if scope["type"] != "http" or not _is_asked_inside(scope["path"]):
-            await self._app(scope, receive, send)
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the engine's process is to answer."""
+        is_inside = scope["type"] == "http" and (
+            scope["path"] in PATHS or scope["path"].startswith(PREFIXES)
+        )
+        return (Match.FULL if is_inside else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send on; raises ``NotReady`` without an engine, but for health."""
+        body = await Request(scope, receive).body()
+        try:
+            head, content = await self._ask(_head(scope), body)
+        except NotReady as error:
+            if scope["path"] not in HEALTH:
+                raise
+            is_alive = scope["path"] != "/healthz"
+            health = Health(status="not_ready" if is_alive else "broken", reason=error.message)
+            await JSONResponse(health.model_dump(), 503)(scope, receive, send)
             return
-        if self._is_there():
-            body = await _body(receive)
-            try:
-                head, content = await self._ask(_head(scope), body)
-            except NotReady:
-                pass
-            else:
-                headers = [
-                    (name.encode("latin-1"), v.encode("latin-1")) for name, v in head["headers"]
-                ]
-                start = {
-                    "type": "http.response.start",
-                    "status": head["status"],
-                    "headers": headers,
-                }
-                await send(start)
-                await send({"type": "http.response.body", "body": content})
-                return
-        if scope["path"] in HEALTH:
-            await self._app(scope, receive, send)
-            return
-        await respond(NotReady(BROKEN))(scope, receive, send)
+        headers = [(name.encode("latin-1"), v.encode("latin-1")) for name, v in head["headers"]]
+        start = {"type": "http.response.start", "status": head["status"], "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": content})
 
 
 class Inside:
@@ -91,19 +86,6 @@ class Inside:
 
         await self._app(_scope(head), receive, send)
         return said, bytes(content)
-
-
-def _is_asked_inside(path: str) -> bool:
-    return path in PATHS or path.startswith(PREFIXES)
-
-
-async def _body(receive: Receive) -> bytes:
-    content = bytearray()
-    while True:
-        message = await receive()
-        content += message.get("body", b"")
-        if not message.get("more_body", False):
-            return bytes(content)
 
 
 def _head(scope: Scope) -> dict[str, Any]:

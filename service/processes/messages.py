@@ -148,8 +148,8 @@ def encode_error(error: errors.ServiceError) -> dict[str, Any]:
 def decode_error(head: dict[str, Any]) -> errors.ServiceError:
     """The error that ``encode_error`` was given."""
     kind: type[errors.ServiceError] = getattr(errors, head["kind"])
-    said = {name: head[name] for name in ("param", "retry_after_s") if head.get(name) is not None}
-    error = kind(head["message"], **said)
+    needed = {name: head[name] for name in ("retry_after_s",) if name in head}
+    error = kind(head["message"], **needed)
     error.__dict__.update({name: head[name] for name in head if name != "kind"})
     return error
 

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
-from starlette.middleware import Middleware
 
 from service.app import app_over
-from service.processes.forward import ForwardMiddleware
+from service.processes.forward import ForwardRoute
 from service.processes.remote import RemoteFront
 from service.server import OTHER_FILES, DrainingServer, allow_open_files, server_config
 from service.settings import Settings
@@ -65,9 +64,7 @@ def run(
     front = RemoteFront(settings, path)
     app = app_over(front)
     door = front.worker
-    app.user_middleware.append(  # the last is the innermost
-        Middleware(ForwardMiddleware, ask=door.call, is_there=lambda: door.is_open)
-    )
+    app.router.routes.insert(0, ForwardRoute(door.call))
     allow_open_files(settings.max_connections + OTHER_FILES)
     gc.freeze()
     gc.enable()
