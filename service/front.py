@@ -31,6 +31,8 @@ class Front(abc.ABC):
     worker: Submits[Any]
     catalog: Catalog
     profile: Profile | None = None
+    joins_frames = False
+    """Whether events of a stream that are there at once leave in one piece."""
 
     @staticmethod
     def clock() -> float:

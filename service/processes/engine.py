@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from service.engine.served import ModelCard, ServedModel
@@ -88,12 +89,19 @@ class EngineRuntime(Runtime):
             self.ended.set()
 
 
-def run(settings: Settings, listener: socket.socket, directory: Path, lifeline: int) -> int:
+def run(
+    settings: Settings,
+    listener: socket.socket,
+    directory: Path,
+    lifeline: int,
+    on_begun: Callable[[], None],
+) -> int:
     """Serve HTTP processes until they are gone after a signal; 1 after a bug, 2 for bad options."""
     try:
         with with_volume(settings) as served:
             runtime = EngineRuntime(served, directory)
             runtime.load()
+            on_begun()
             gc.freeze()
             gc.enable()
             return asyncio.run(_serve(runtime, listener, lifeline))

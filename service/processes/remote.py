@@ -23,6 +23,8 @@ UNLIMITED = 1 << 40
 class RemoteFront(Front):
     """What HTTP sees of a service whose engine is in another process."""
 
+    joins_frames = True
+
     def __init__(self, settings: Settings, path: Path) -> None:
         """``path`` is the Unix socket of the engine's process."""
         self.settings = settings

@@ -24,6 +24,8 @@ END_S = 10.0
 LEAST_LIFE_S = 1.0
 """An HTTP process that ends sooner is begun again that much later."""
 
+ENGINE = 255
+"""Stands for the engine where HTTP processes have numbers."""
 COUNT_IN = "PROMETHEUS_MULTIPROC_DIR"
 """Names the directory of counters to prometheus-client, which looks as it is imported."""
 
@@ -77,7 +79,7 @@ class Supervisor:
         self._lifeline, self._our_end = os.pipe()
         """The parent alone holds the second: others read its end from the first."""
         self._news, self._tell = os.pipe()
-        """Numbers of HTTP processes that listen."""
+        """Numbers of HTTP processes that listen, and ``ENGINE`` once its options make sense."""
         self._engine = 0
         self._workers: dict[int, int] = {}
         """Number by process id."""
@@ -96,16 +98,13 @@ class Supervisor:
             self._engine = self._fork(self._run_engine)
             self._listener.close()
             self._preload()
-            self._reap()  # bad options end the engine's process at once
-            for number in range(len(self._sockets) if self._exit_code is None else 0):
-                self._begin(number)
             selector.register(woken, selectors.EVENT_READ)
             selector.register(self._news, selectors.EVENT_READ)
             while self._workers or self._exit_code is None:
                 for key, _ in selector.select(self._patience()):
                     content = os.read(key.fd, 1024)
                     if key.fd == self._news:
-                        self._on_listening(content)
+                        self._on_news(content)
                     else:
                         self._on_signals(content)
                 self._begin_due()
@@ -124,7 +123,13 @@ class Supervisor:
 
         for sock in self._sockets:
             sock.close()
-        return run(self._settings, self._listener, self._counters, self._lifeline)
+        return run(
+            self._settings,
+            self._listener,
+            self._counters,
+            self._lifeline,
+            lambda: self._say(ENGINE),
+        )
 
     def _run_worker(self, number: int) -> int:
         from service.processes.web import run
@@ -133,10 +138,16 @@ class Supervisor:
             if other != number:
                 sock.close()
 
-        def tell() -> None:
-            os.write(self._tell, bytes([number]))
+        return run(
+            self._settings,
+            self._sockets[number],
+            self._path,
+            self._lifeline,
+            lambda: self._say(number),
+        )
 
-        return run(self._settings, self._sockets[number], self._path, self._lifeline, tell)
+    def _say(self, number: int) -> None:
+        os.write(self._tell, bytes([number]))
 
     def _fork(self, run: Callable[[], int]) -> int:
         """Run in a child, in a process group of its own: a terminal's Ctrl-C is for the parent."""
@@ -180,7 +191,13 @@ class Supervisor:
         moments = [*self._due.values(), *([] if self._end_by is None else [self._end_by])]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
-    def _on_listening(self, numbers: bytes) -> None:
+    def _on_news(self, numbers: bytes) -> None:
+        if ENGINE in numbers and not self._is_stopping:
+            for number in range(len(self._sockets)):
+                self._begin(number)
+        self._on_listening(set(numbers) - {ENGINE})
+
+    def _on_listening(self, numbers: set[int]) -> None:
         was_complete = len(self._listening) == len(self._sockets)
         self._listening.update(numbers)
         if len(self._listening) == len(self._sockets) and not was_complete:

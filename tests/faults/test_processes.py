@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -159,9 +158,8 @@ def test_limits_hold_over_all_http_processes(tmp_path: Path, pool: ThreadPoolExe
 
         def ask(_: int) -> Stream:
             with httpx.Client(base_url=service.client.base_url, timeout=60) as client:
-                return stream_generate(client, prompt="ab", max_new_tokens=100, temperature=0)
+                return stream_generate(client, prompt="ab", max_new_tokens=250, temperature=0)
 
-        began = time.monotonic()
         asked: list[Future[Stream]] = [pool.submit(ask, number) for number in range(10)]
         answers = [one.result() for one in asked]
         accepted = [answer for answer in answers if answer.status == 200]
@@ -170,7 +168,6 @@ def test_limits_hold_over_all_http_processes(tmp_path: Path, pool: ThreadPoolExe
         assert all(answer.is_done for answer in accepted)
         assert {answer.status for answer in refused} == {429}
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
-        assert time.monotonic() - began > 100 * STEP_DELAY_S
         metrics = service.metrics()
         assert metrics.by_label("admission_rejections_total", "reason") == {"queue_full": 6}
         assert metrics.total("requests_total") == 4
