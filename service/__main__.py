@@ -50,6 +50,13 @@ def _run(arguments: Sequence[str] | None) -> int:
 
     logs.configure(settings.log_level, settings.log_format)
 
+    from service.processes.choice import num_http_workers
+
+    if num_workers := num_http_workers(settings):
+        from service.processes.supervisor import supervise
+
+        return supervise(settings, num_workers)
+
     from service.foreign import with_volume
     from service.runtime import Runtime
 

@@ -28,12 +28,13 @@ from service.api.errors import install_error_handlers
 from service.api.faults import FaultMiddleware
 from service.api.guard import HEALTH, METRICS, KeyMiddleware, say_keys_in_schema
 from service.api.page import complete_page
+from service.front import Front
 from service.runtime import Runtime
 from service.settings import Settings
 from service.traces import QUIET_ROUTES
 
 
-def _telemetry(runtime: Runtime) -> TelemetryConfig:
+def _telemetry(runtime: Front) -> TelemetryConfig:
     """FastAPI's spans of requests, where traces go somewhere; ours hang beneath them."""
     traces = runtime.traces
     return TelemetryConfig(
@@ -52,12 +53,12 @@ def create_app(settings: Settings, open_file: OpenFile = open_plain) -> FastAPI:
     return app_over(Runtime(settings, open_file))
 
 
-def app_over(runtime: Runtime) -> FastAPI:
+def app_over(runtime: Front) -> FastAPI:
     """Build the app over a runtime that may be loading its first model already."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        runtime.start()
+        await runtime.start()
         yield
         await runtime.stop()
 
@@ -71,14 +72,19 @@ def app_over(runtime: Runtime) -> FastAPI:
     )
     app.state.runtime = runtime
     _add_middleware(app, runtime)
-    install_error_handlers(app)
-    for room in (generate, openai, tgi, tokens, models, checkpoints, history, health, home):
-        app.include_router(room.router)
+    add_rooms(app)
     complete_page(app)
     return app
 
 
-def _add_middleware(app: FastAPI, runtime: Runtime) -> None:
+def add_rooms(app: FastAPI) -> None:
+    """Every route, and its errors."""
+    install_error_handlers(app)
+    for room in (generate, openai, tgi, tokens, models, checkpoints, history, health, home):
+        app.include_router(room.router)
+
+
+def _add_middleware(app: FastAPI, runtime: Front) -> None:
     """What every request passes on its way to any route; what is added last is outermost."""
     settings = runtime.settings
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)

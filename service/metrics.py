@@ -1,9 +1,9 @@
 """What Prometheus scrapes, named after vLLM's metrics with base units in the suffix.
 
-One registry a service, no globals: a service is one process, whose worker owns the model, so that
-a scrape always sees all of it. Labels have few values, and no client can make one. Buckets fit a
-model whose tokens take a millisecond: the first is below what any request can reach, the last
-above what any should.
+One registry a service, no globals; ``service.processes.counters`` adds up what HTTP processes
+count, where there are any, so that a scrape always sees all of it. Labels have few values, and no
+client can make one. Buckets fit a model whose tokens take a millisecond: the first is below what
+any request can reach, the last above what any should.
 """
 
 import math
@@ -208,20 +208,34 @@ class CheckpointMetrics:
         self._rejected.labels(reason=reason).inc()
 
 
-class Metrics:
-    """All metrics of one service."""
+class FrontMetrics:
+    """What the HTTP side of a service measures."""
 
-    def __init__(self, wall_clock: Callable[[], float]) -> None:
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.requests = RequestMetrics(self._registry)
-        self.engine = EngineMetrics(self._registry)
         self.loop_lag = Histogram(
             f"{PREFIX}_event_loop_lag_seconds",
             "How late the event loop wakes up.",
             buckets=LAG_BUCKETS,
             registry=self._registry,
         )
+
+    def on_step(self, stats: StepStats) -> None:
+        """The worker finished a turn; whoever is beside the engine measures it."""
+
+
+class Metrics(FrontMetrics):
+    """All metrics of one service."""
+
+    def __init__(self, wall_clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.engine = EngineMetrics(self._registry)
         self.checkpoints = CheckpointMetrics(self._registry, wall_clock)
+
+    def on_step(self, stats: StepStats) -> None:
+        """The worker finished a turn."""
+        self.engine.on_turn(stats)
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""

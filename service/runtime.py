@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -17,14 +17,15 @@ from lm.device import pick_device
 from lm.volume import OpenFile, Step, open_plain
 from service import naming, traces
 from service.api.limits import Admission, Limits
-from service.api.replies import Switchboard
+from service.api.replies import Reply, Switchboard
 from service.backend import BackendOptions
 from service.background import let_loop_first
 from service.catalog import Catalog
 from service.engine.profile import Profile
-from service.engine.served import ServedModel
+from service.engine.served import ModelCard, ServedModel
 from service.engine.worker import Turn, Worker
-from service.errors import DeadlineExceeded, NotReady
+from service.errors import DeadlineExceeded, InvalidRequest, NotReady
+from service.front import Front
 from service.gate import Gate
 from service.heartbeat import beat
 from service.history import Swaps
@@ -39,13 +40,13 @@ from service.watcher import CheckpointWatcher, Listeners
 logger = logging.getLogger(__name__)
 
 
-class Runtime:
+class Runtime(Front):
     """Everything between the routes and the volume."""
 
     def __init__(self, settings: Settings, open_file: OpenFile = open_plain) -> None:
         self.settings = settings
         self.swaps = Swaps(time.time)
-        self.metrics = Metrics(time.time)
+        self.metrics: Metrics = self._make_metrics()
         self.admission = Admission(
             Limits(
                 num_slots=settings.num_slots,
@@ -61,8 +62,8 @@ class Runtime:
         self._hand_out: Callable[[Turn], None] = self.switchboard.on_turn
         if self.profile is not None:
             self._hand_out = self.profile.watched(self._hand_out)
-        self.worker = Worker(
-            self._on_turn, self.clock, let_loop_first, self._on_death, self.profile
+        self.worker: Worker = Worker(
+            self._on_turn, self.clock, self._begin_engine, self._on_death, self.profile
         )
         self.catalog = Catalog(settings.volume, open_file)
         self.residency = Residency(
@@ -70,7 +71,7 @@ class Runtime:
                 max_models=settings.max_resident_models, drain_s=settings.swap_drain_s
             ),
             self.worker,
-            num_open=self.switchboard.num_open_on,
+            num_open=self.num_open_on,
             is_on_volume=self.catalog.holds,
             clock=self.clock,
         )
@@ -97,11 +98,6 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._heartbeat: asyncio.Task[None] | None = None
 
-    @staticmethod
-    def clock() -> float:
-        """The one monotonic clock of deadlines and latencies, in seconds."""
-        return time.perf_counter()
-
     def load(self) -> None:
         """Start the thread that loads, before there is anybody to answer; ``start`` does it, too.
 
@@ -112,13 +108,17 @@ class Runtime:
         sys.setswitchinterval(self.settings.switch_interval_s)
         self.watcher.start()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start the other threads; called in the event loop that answers requests."""
         if not self.watcher.is_started:
             self.load()
         self._loop = asyncio.get_running_loop()
         self._heartbeat = self._loop.create_task(beat(self.metrics.loop_lag.observe, self.clock))
         self.worker.start()
+
+    def num_open_on(self, model: ModelCard) -> int:
+        """Requests that a model answers; any thread may ask."""
+        return self.switchboard.num_open_on(model)
 
     async def stop(self) -> None:
         """Stop the threads; requests that still run are aborted."""
@@ -141,14 +141,6 @@ class Runtime:
             beside.replace(path)
         except OSError as error:
             logger.warning("cannot write the profile: %s", error)
-
-    async def drain(self) -> None:
-        """Accept nothing more and wait for what was accepted; after so long, abort it."""
-        self.admission.is_draining = True
-        deadline = self.clock() + self.settings.drain_timeout_s
-        while self.switchboard.num_open and self.clock() < deadline:
-            await asyncio.sleep(0.02)
-        self.switchboard.abort_all()
 
     def model(self) -> ServedModel:
         """The model for new requests; raises ``NotReady`` with the reason if there is none."""
@@ -179,12 +171,31 @@ class Runtime:
         except TimeoutError as error:
             raise DeadlineExceeded(f"loading {name} takes longer than a request may") from error
 
+    async def check_grammar(self, model: ModelCard, grammar: str) -> None:
+        """Raise ``InvalidRequest`` for what makes no sense; in a thread: it may take a while."""
+        assert isinstance(model, ServedModel), "here is an engine"
+        try:
+            await asyncio.to_thread(model.engine.grammars.check, grammar)
+        except ValueError as error:
+            raise InvalidRequest(f"the structure asked for makes no sense: {error}") from error
+
+    async def accepted(self, replies: Sequence[Reply]) -> None:
+        """What could be opened, is accepted."""
+
     async def steps_named(self, name: str) -> list[Step]:
         """Steps of the volume that a name can mean; see ``naming.candidates``."""
         try:
             return await asyncio.to_thread(naming.candidates, self.catalog, name, self.watcher.run)
         except OSError as error:
             raise NotReady(f"cannot read the volume: {error}") from error
+
+    def _make_metrics(self) -> Metrics:
+        return Metrics(time.time)
+
+    @staticmethod
+    def _begin_engine() -> None:
+        """In the engine's thread, before its first step."""
+        let_loop_first()
 
     def _on_served(self, model: ServedModel) -> None:
         self.metrics.checkpoints.on_served(model)

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.connection import guarded_protocol
-from service.runtime import Runtime
+from service.front import Front
 from service.settings import Settings
 
 CLOSE_CONNECTIONS_S = 5
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class DrainingServer(uvicorn.Server):
     """A uvicorn server that drains before it stops."""
 
-    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
+    def __init__(self, config: uvicorn.Config, runtime: Front) -> None:
         super().__init__(config)
         self._runtime = runtime
         self._draining: asyncio.Task[None] | None = None

@@ -56,6 +56,18 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    engine: Literal["auto", "thread", "process"] = Field(
+        "auto",
+        description="Whether the engine is a thread beside HTTP or a process of its own; auto is "
+        "a process on a GPU, where HTTP would take time from its steps.",
+    )
+    http_workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="HTTP processes over an engine's process; by default one on a CPU, and on a "
+        "GPU up to four, as there are cores.",
+    )
     device: str = Field("auto", description="auto (CUDA where there is one), cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16", "float64", "int8", "int4"] = Field(
         "auto",

@@ -5,14 +5,14 @@ from typing import Annotated
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.api.dependencies import RuntimeDep
+from service.api.dependencies import FrontDep
 from service.errors import Forbidden, Unauthorized
 
 _bearer = HTTPBearer(auto_error=False, description="The service's admin_key.")
 
 
 def check_admin_key(
-    runtime: RuntimeDep,
+    runtime: FrontDep,
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:
     """Raise ``Forbidden`` if no key is set, ``Unauthorized`` if it is not the one given."""

@@ -5,6 +5,7 @@ status and never becomes an error inside a 200.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import secrets
@@ -16,9 +17,9 @@ from service.api.ask import Ask, Chat, Prompt
 from service.api.chorus import Chorus, open_all
 from service.api.limits import check_context
 from service.engine.request import GenerationRequest
-from service.engine.served import ServedModel
+from service.engine.served import ModelCard
 from service.errors import InvalidRequest
-from service.runtime import Runtime
+from service.front import Front
 
 INLINE_ENCODE_CHARACTERS = 8192
 """Longer prompts are tokenized in a thread, so that they hold nobody else up."""
@@ -26,7 +27,7 @@ INLINE_ENCODE_CHARACTERS = 8192
 logger = logging.getLogger(__name__)
 
 
-async def admit(runtime: Runtime, ask: Ask, arrival: Arrival) -> Chorus:
+async def admit(runtime: Front, ask: Ask, arrival: Arrival) -> Chorus:
     """Validate against the model, check the limits and submit.
 
     Raises the ``ServiceError`` that says why a request is not accepted.
@@ -43,10 +44,15 @@ async def admit(runtime: Runtime, ask: Ask, arrival: Arrival) -> Chorus:
         fields = {"id": arrival.request_id, "prompts": list(map(str, ask.prompts))}
         logger.info("request asks", extra={"fields": fields})
     switchboard = runtime.switchboard
-    return open_all(switchboard, runtime.worker, model, requests, arrival, n=ask.n)
+    chorus = open_all(switchboard, runtime.worker, model, requests, arrival, n=ask.n)
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(chorus)
+        await runtime.accepted(chorus.replies)
+        opened.pop_all()
+    return chorus
 
 
-async def prompt_ids_of(model: ServedModel, prompt: Prompt) -> tuple[int, ...]:
+async def prompt_ids_of(model: ModelCard, prompt: Prompt) -> tuple[int, ...]:
     """Token ids of a prompt; an empty text begins a new one where the model has a token for it.
 
     Raises ``InvalidRequest`` for messages that the chat template refuses, and for unknown ids.
@@ -68,7 +74,7 @@ async def prompt_ids_of(model: ServedModel, prompt: Prompt) -> tuple[int, ...]:
     return tuple(await asyncio.to_thread(tokenizer.encode, prompt))
 
 
-def check_token_ids(model: ServedModel, param: str, token_ids: tuple[int, ...]) -> None:
+def check_token_ids(model: ModelCard, param: str, token_ids: tuple[int, ...]) -> None:
     """Raise ``InvalidRequest`` for ids that the model does not know."""
     vocab_size = model.tokenizer.vocab_size
     if max(token_ids, default=0) >= vocab_size:
@@ -78,7 +84,7 @@ def check_token_ids(model: ServedModel, param: str, token_ids: tuple[int, ...]) 
 
 
 async def _requests(
-    runtime: Runtime, model: ServedModel, ask: Ask, prompt: Prompt, arrival: Arrival
+    runtime: Front, model: ModelCard, ask: Ask, prompt: Prompt, arrival: Arrival
 ) -> list[GenerationRequest]:
     """The engine's requests for all answers to one prompt."""
     prompt_ids = await prompt_ids_of(model, prompt)
@@ -94,7 +100,7 @@ async def _requests(
     check_token_ids(model, "logit_bias", tuple(token for token, _ in ask.sampling.logit_bias))
     check_token_ids(model, "stop_token_ids", ask.stop_token_ids)
     if ask.grammar is not None:
-        await _check_grammar(model, ask.grammar)
+        await runtime.check_grammar(model, ask.grammar)
     seed = secrets.randbelow(MAX_SEED) if ask.seed is None else ask.seed
     return [
         GenerationRequest(
@@ -114,11 +120,3 @@ async def _requests(
         )
         for index in range(ask.n)
     ]
-
-
-async def _check_grammar(model: ServedModel, grammar: str) -> None:
-    """In a thread: a grammar may take a while to read."""
-    try:
-        await asyncio.to_thread(model.engine.grammars.check, grammar)
-    except ValueError as error:
-        raise InvalidRequest(f"the structure asked for makes no sense: {error}") from error

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Self
 
 from service.api.arrival import Arrival
-from service.api.replies import Reply, ReplyEvent, Switchboard
+from service.api.replies import ModelT_contra, Reply, ReplyEvent, Submits, Switchboard
 from service.engine.request import Finished, FinishReason, GenerationRequest
-from service.engine.served import ServedModel
-from service.engine.worker import Worker
 
 FAILURES = {FinishReason.ABORT, FinishReason.TIMEOUT, FinishReason.ERROR}
 
@@ -58,8 +56,8 @@ class Chorus:
 
 def open_all(
     switchboard: Switchboard,
-    worker: Worker,
-    model: ServedModel,
+    worker: Submits[ModelT_contra],
+    model: ModelT_contra,
     requests: Sequence[GenerationRequest],
     arrival: Arrival,
     *,

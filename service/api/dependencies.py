@@ -5,11 +5,21 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.api.arrival import Arrival
+from service.front import Front
 from service.runtime import Runtime
 
 
+def get_front(request: Request) -> Front:
+    """The service that this app was made for, wherever its engine is."""
+    front: Front = request.app.state.runtime
+    return front
+
+
+FrontDep = Annotated[Front, Depends(get_front)]
+
+
 def get_runtime(request: Request) -> Runtime:
-    """The service that this app was made for."""
+    """The same where the engine is: what ``service.processes.forward`` names is asked there."""
     runtime: Runtime = request.app.state.runtime
     return runtime
 

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Tag
 from service.api import tgi
 from service.api.answering import Said, answer
 from service.api.chorus import Chorus
-from service.api.dependencies import RuntimeDep
+from service.api.dependencies import FrontDep
 from service.api.dialects import Dialect
 from service.api.errors import error_body
 from service.api.replies import Reply, ReplyEvent
@@ -49,7 +49,7 @@ GenerateBody = Annotated[
 
 
 @router.post("/generate", response_model=Answer | Answers | TGIResponse, responses=ERRORS)
-async def generate(body: GenerateBody, request: Request, runtime: RuntimeDep) -> Response:
+async def generate(body: GenerateBody, request: Request, runtime: FrontDep) -> Response:
     """Continue a prompt.
 
     With `stream`, tokens come as server-sent events, each `data: {"token_id", "text"}`; the

@@ -5,7 +5,7 @@ import html
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from service.api.dependencies import RuntimeDep
+from service.api.dependencies import FrontDep
 
 router = APIRouter(include_in_schema=False)
 
@@ -32,7 +32,7 @@ PAGE = """<!doctype html>
 
 
 @router.get("/")
-async def home(request: Request, runtime: RuntimeDep) -> HTMLResponse:
+async def home(request: Request, runtime: FrontDep) -> HTMLResponse:
     """The page, with the address that the client used and, if there is one, the playground."""
     url = runtime.settings.playground_url
     item = "" if url is None else f'  <li><a href="{html.escape(url)}">Playground</a></li>\n'

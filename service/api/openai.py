@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.api.answering import answer
 from service.api.chorus import Chorus
-from service.api.dependencies import RuntimeDep
+from service.api.dependencies import FrontDep
 from service.api.openai_schemas import ChatCompletion, ChatRequest, Completion, CompletionRequest
 from service.api.openai_voices import ChatVoice, CompletionVoice
 from service.api.schemas import ErrorBody
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 @router.post("/completions", response_model=Completion, responses=ERRORS)
-async def completions(body: CompletionRequest, request: Request, runtime: RuntimeDep) -> Response:
+async def completions(body: CompletionRequest, request: Request, runtime: FrontDep) -> Response:
     """Continue one prompt or several, as OpenAI's completions do."""
 
     def voice_of(chorus: Chorus) -> CompletionVoice:
@@ -29,7 +29,7 @@ async def completions(body: CompletionRequest, request: Request, runtime: Runtim
 
 
 @router.post("/chat/completions", response_model=ChatCompletion, responses=ERRORS)
-async def chat_completions(body: ChatRequest, request: Request, runtime: RuntimeDep) -> Response:
+async def chat_completions(body: ChatRequest, request: Request, runtime: FrontDep) -> Response:
     """Answer a chat, as OpenAI's chat completions do.
 
     The prompt is written by the tokenizer's chat template; without one, as `User: …` and

@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self, TypeVar
 
 from opentelemetry.context import Context
 
@@ -27,9 +27,9 @@ from service.engine.request import (
     StepStats,
     TokenGenerated,
 )
-from service.engine.served import ServedModel
-from service.engine.worker import Turn, Worker
-from service.metrics import Metrics
+from service.engine.served import ModelCard
+from service.engine.worker import Turn
+from service.metrics import FrontMetrics
 from service.timeline import Timeline
 from service.traces import Ending, Traces
 
@@ -38,6 +38,20 @@ logger = logging.getLogger(__name__)
 
 ReplyEvent = PromptScored | TokenGenerated | Finished
 
+ModelT_contra = TypeVar("ModelT_contra", bound=ModelCard, contravariant=True)
+
+
+class Submits(Protocol[ModelT_contra]):
+    """Takes requests to the engine: the worker, or what leads to the process that has it."""
+
+    def submit(self, model: ModelT_contra, request: GenerationRequest) -> None:
+        """Queue a request on a model."""
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """End a request before the next step; nothing if it has already ended."""
+        ...
+
 
 class Reply:
     """Events of one request as they come."""
@@ -45,7 +59,7 @@ class Reply:
     def __init__(
         self,
         request: GenerationRequest,
-        model: ServedModel,
+        model: ModelCard,
         arrival: Arrival,
         abort: Callable[[], None],
         inbox: asyncio.Queue[ReplyEvent] | None = None,
@@ -108,7 +122,7 @@ class Switchboard:
     """All open replies: opens them, delivers events to them, observes their metrics."""
 
     def __init__(
-        self, metrics: Metrics, admission: Admission, traces: Traces | None = None
+        self, metrics: FrontMetrics, admission: Admission, traces: Traces | None = None
     ) -> None:
         self._metrics = metrics
         self._admission = admission
@@ -122,7 +136,7 @@ class Switchboard:
         """Accepted requests that have not ended."""
         return len(self._replies)
 
-    def num_open_on(self, model: ServedModel) -> int:
+    def num_open_on(self, model: ModelCard) -> int:
         """Those that a model answers; any thread may ask."""
         return self._open_on[model.checkpoint.fingerprint]
 
@@ -137,8 +151,8 @@ class Switchboard:
 
     def open(
         self,
-        worker: Worker,
-        model: ServedModel,
+        worker: Submits[ModelT_contra],
+        model: ModelT_contra,
         request: GenerationRequest,
         arrival: Arrival,
         inbox: asyncio.Queue[ReplyEvent] | None = None,
@@ -153,6 +167,13 @@ class Switchboard:
         self._admission.on_opened(arrival.client, request.num_tokens)
         worker.submit(model, request)
         return reply
+
+    def withdraw(self, reply: Reply) -> None:
+        """Forget a request that the engine's process did not accept: it was none."""
+        reply.is_finished = True
+        del self._replies[reply.request.request_id]
+        self._open_on[reply.model.checkpoint.fingerprint] -= 1
+        self._admission.on_ended(reply.arrival.client, reply.request.num_tokens, None)
 
     def abort_all(self) -> None:
         """End every open request before the next step; their clients are told."""
@@ -169,7 +190,7 @@ class Switchboard:
 
     def on_turn(self, turn: Turn) -> None:
         """Deliver what one turn of the worker brought; called in the event loop."""
-        self._metrics.engine.on_turn(turn.stats)
+        self._metrics.on_step(turn.stats)
         left = collections.Counter(
             event.request_id for event in turn.events if isinstance(event, TokenGenerated)
         )

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.api.answering import Said, VoiceOf, answer
 from service.api.chorus import Chorus
-from service.api.dependencies import RuntimeDep
+from service.api.dependencies import FrontDep
 from service.api.dialects import tgi_error
 from service.api.fields import MAX_STOP_STRINGS
 from service.api.replies import ReplyEvent
@@ -18,7 +18,7 @@ from service.api.tgi_schemas import TGIError, TGIInfo, TGIRequest, TGIResponse
 from service.api.token_text import token_text
 from service.engine.request import Finished, FinishReason, PromptScored, TokenGenerated, TokenScore
 from service.errors import ServiceError
-from service.runtime import Runtime
+from service.front import Front
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": TGIError} for status in (400, 413, 422, 429, 500, 503, 504)
@@ -28,19 +28,19 @@ router = APIRouter(tags=["text-generation-inference"])
 
 
 @router.post("/", response_model=list[TGIResponse], responses=ERRORS)
-async def root(body: TGIRequest, request: Request, runtime: RuntimeDep) -> Response:
+async def root(body: TGIRequest, request: Request, runtime: FrontDep) -> Response:
     """Continue a prompt, as a list of one answer or as a stream."""
     return await reply_to(body, request, runtime, stream=body.stream, in_list=True)
 
 
 @router.post("/generate_stream", response_model=TGIResponse, responses=ERRORS)
-async def generate_stream(body: TGIRequest, request: Request, runtime: RuntimeDep) -> Response:
+async def generate_stream(body: TGIRequest, request: Request, runtime: FrontDep) -> Response:
     """Continue a prompt as a stream of events `data:{"index", "token", …}`."""
     return await reply_to(body, request, runtime, stream=True)
 
 
 @router.get("/info", responses={503: {"model": ErrorBody}})
-async def info(runtime: RuntimeDep) -> TGIInfo:
+async def info(runtime: FrontDep) -> TGIInfo:
     """What serves, and its limits."""
     model, settings = runtime.model(), runtime.settings
     return TGIInfo(
@@ -57,7 +57,7 @@ async def info(runtime: RuntimeDep) -> TGIInfo:
 
 
 async def reply_to(
-    body: TGIRequest, request: Request, runtime: Runtime, *, stream: bool, in_list: bool = False
+    body: TGIRequest, request: Request, runtime: Front, *, stream: bool, in_list: bool = False
 ) -> Response:
     """Answer in TGI's shape."""
 

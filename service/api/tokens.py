@@ -7,12 +7,12 @@ from pydantic import Field, model_validator
 
 from service.api.admit import prompt_ids_of
 from service.api.ask import Chat
-from service.api.dependencies import RuntimeDep
+from service.api.dependencies import FrontDep
 from service.api.fields import Schema, Text, TokenId, refuse
 from service.api.openai_schemas import Message
 from service.api.schemas import ErrorBody
 from service.errors import InvalidRequest
-from service.runtime import Runtime
+from service.front import Front
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 404, 413, 422, 503, 504)
@@ -57,7 +57,7 @@ class DetokenizeResponse(Schema):
 
 
 @router.post("/tokenize", responses=ERRORS)
-async def tokenize(body: TokenizeRequest, runtime: RuntimeDep) -> TokenizeResponse:
+async def tokenize(body: TokenizeRequest, runtime: FrontDep) -> TokenizeResponse:
     """Cut a text or a chat into tokens, exactly as generating from it would."""
     model = await runtime.model_named(body.model, _deadline(runtime))
     prompt = (
@@ -72,7 +72,7 @@ async def tokenize(body: TokenizeRequest, runtime: RuntimeDep) -> TokenizeRespon
 
 
 @router.post("/detokenize", responses=ERRORS)
-async def detokenize(body: DetokenizeRequest, runtime: RuntimeDep) -> DetokenizeResponse:
+async def detokenize(body: DetokenizeRequest, runtime: FrontDep) -> DetokenizeResponse:
     """The text of token ids; bytes that are no characters become U+FFFD."""
     model = await runtime.model_named(body.model, _deadline(runtime))
     vocab_size = model.tokenizer.vocab_size
@@ -81,5 +81,5 @@ async def detokenize(body: DetokenizeRequest, runtime: RuntimeDep) -> Detokenize
     return DetokenizeResponse(prompt=model.tokenizer.decode(body.tokens))
 
 
-def _deadline(runtime: Runtime) -> float:
+def _deadline(runtime: Front) -> float:
     return runtime.clock() + runtime.settings.request_timeout_s

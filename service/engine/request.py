@@ -34,6 +34,8 @@ class GenerationRequest:
     """The same for the prompt's tokens."""
     grammar: str | None = None
     """What the text has to match, see ``engine.structured``."""
+    makes_text: bool = True
+    """Whether events have the tokens' text; without stop strings, whoever asks may make it."""
     deadline: float | None = None
     """Reading of the worker's clock at which the request is given up."""
 

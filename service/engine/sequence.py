@@ -3,7 +3,7 @@
 from lm.tokenizer import Tokenizer
 from service.engine.request import FinishReason, GenerationRequest, TokenScore
 from service.engine.structured import Constraint
-from service.engine.text import TextStream
+from service.engine.text import NoText, TextStream
 
 
 class Sequence:
@@ -27,7 +27,11 @@ class Sequence:
         """Whether pending tokens have to be read before the sequence can go on."""
         self.slot: int | None = None
         """Row of the cache while running."""
-        self.text = TextStream(tokenizer, request.stop, include_stop=request.include_stop)
+        self.text = (
+            TextStream(tokenizer, request.stop, include_stop=request.include_stop)
+            if request.makes_text
+            else NoText()
+        )
         self.constraint = constraint
         self.prompt_scores: list[TokenScore] = []
         own_ends = () if request.ignore_eos else tokenizer.eos_token_ids

@@ -24,12 +24,11 @@ class Checkpoint:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServedModel:
-    """One checkpoint, loaded and warmed."""
+class ModelCard:
+    """What is to be known of a model that serves, wherever its engine is."""
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
-    engine: Engine
     max_model_tokens: int
     """Prompt and output together."""
     dtype: str
@@ -43,3 +42,10 @@ class ServedModel:
     """On the service's probe text, where it was measured."""
     is_degenerate: bool = False
     """Whether its greedy probe text is empty or a loop, where that was looked at."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServedModel(ModelCard):
+    """One checkpoint, loaded and warmed."""
+
+    engine: Engine

@@ -69,3 +69,18 @@ class TextStream:
         """Text to send at the end, and whether a stop string completed only there."""
         text, stopped = self._matcher.push(self._decoder.finish())
         return (text, True) if stopped else (text + self._matcher.finish(), False)
+
+
+class NoText(TextStream):
+    """For a request whose text is made by whoever asked for it: there is none to send."""
+
+    def __init__(self) -> None:
+        """Nothing to decode with."""
+
+    def push(self, token_id: int, *, may_stop: bool = True) -> tuple[str, bool]:  # noqa: ARG002
+        """No text, and no stop string in it."""
+        return "", False
+
+    def finish(self) -> tuple[str, bool]:
+        """No text, and no stop string in it."""
+        return "", False

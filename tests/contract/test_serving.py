@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,14 +34,22 @@ MAX_NEW_TOKENS = 50
 PROMPTS = ("To be", "or not to be, that is the question", "Whether 'tis nobler", "a")
 
 
+@pytest.fixture(scope="module", params=[{}, {"engine": "process", "http_workers": 2}], ids=str)
+def processes(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Options that say where the engine is."""
+    options: dict[str, object] = request.param
+    return options
+
+
 @pytest.fixture(scope="module")
-def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def volume(tmp_path_factory: pytest.TempPathFactory, processes: object) -> Path:
     return tmp_path_factory.mktemp("contract") / "volume"
 
 
 @pytest.fixture(scope="module")
-def service(volume: Path) -> Iterator[ServiceProcess]:
-    with ServiceProcess(volume, step_delay_s=0.004, num_slots=NUM_CLIENTS) as service:
+def service(volume: Path, processes: dict[str, object]) -> Iterator[ServiceProcess]:
+    options: dict[str, Any] = {"num_slots": NUM_CLIENTS, **processes}
+    with ServiceProcess(volume, step_delay_s=0.004, **options) as service:
         yield service
 
 

@@ -1,0 +1,82 @@
+"""What HTTP sees of a service, whether its engine is a thread beside it or another process.
+
+``service.runtime`` is the one with everything in it; ``service.processes.remote`` leads to an
+engine's process.
+"""
+
+import abc
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from service.api.limits import Admission
+from service.api.replies import Reply, Submits, Switchboard
+from service.catalog import Catalog
+from service.engine.profile import Profile
+from service.engine.served import ModelCard
+from service.metrics import FrontMetrics
+from service.settings import Settings
+from service.traces import Traces
+
+
+class Front(abc.ABC):
+    """Takes requests in and gives events back, in one event loop."""
+
+    settings: Settings
+    metrics: FrontMetrics
+    admission: Admission
+    traces: Traces | None
+    switchboard: Switchboard
+    worker: Submits[Any]
+    catalog: Catalog
+    profile: Profile | None = None
+    joins_frames = False
+    """Whether events of a stream that are there at once leave in one piece."""
+
+    @staticmethod
+    def clock() -> float:
+        """The one monotonic clock of deadlines and latencies, in seconds.
+
+        The system's own on Linux, so that its readings hold in every process.
+        """
+        return time.perf_counter()
+
+    @abc.abstractmethod
+    async def start(self) -> None:
+        """Begin, in the event loop that answers requests."""
+
+    @abc.abstractmethod
+    async def stop(self) -> None:
+        """End; requests that still run are aborted."""
+
+    @abc.abstractmethod
+    def model(self) -> ModelCard:
+        """The model for new requests; raises ``NotReady`` with the reason if there is none."""
+
+    @abc.abstractmethod
+    async def model_named(self, name: str | None, deadline: float) -> ModelCard:
+        """The model that a request names, loaded if it has to be; ``None`` is the current one.
+
+        Raises ``UnknownModel`` naming what exists, ``NoRoom``, ``NotReady`` or, at the deadline,
+        ``DeadlineExceeded``.
+        """
+
+    @abc.abstractmethod
+    async def check_grammar(self, model: ModelCard, grammar: str) -> None:
+        """Raise ``InvalidRequest`` for a structure that makes no sense."""
+
+    @abc.abstractmethod
+    async def accepted(self, replies: Sequence[Reply]) -> None:
+        """Return once requests that were just opened are accepted; raises if none of them is."""
+
+    async def drain(self) -> None:
+        """Accept nothing more and wait for what was accepted; after so long, abort it."""
+        self.admission.is_draining = True
+        deadline = self.clock() + self.settings.drain_timeout_s
+        while self.switchboard.num_open and self.clock() < deadline:
+            await asyncio.sleep(0.02)
+        self.switchboard.abort_all()
+
+    def write_profile(self) -> None:  # noqa: B027  nothing is measured where no engine is
+        """Write where steps' time has gone, if that is measured."""

@@ -1,0 +1,45 @@
+"""Whether the engine has a process of its own, and how many HTTP processes there are."""
+
+import os
+
+from service.settings import Settings
+
+MAX_AUTO_WORKERS = 4
+
+
+def num_http_workers(settings: Settings) -> int:
+    """HTTP processes over one engine's process; 0 where engine and HTTP share a process.
+
+    Raises ``ValueError`` for settings that do not go together, and for a device that is not there.
+    """
+    if settings.engine == "thread" or (settings.engine == "auto" and not _is_on_gpu(settings)):
+        if settings.http_workers not in (None, 1):
+            raise ValueError("http_workers above 1 need engine=process")
+        return 0
+    if settings.http_workers is not None:
+        return settings.http_workers
+    if settings.engine == "process" and not _is_on_gpu(settings):
+        return 1
+    return max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) - 2))
+
+
+def _is_on_gpu(settings: Settings) -> bool:
+    """Asked without making this process one that uses the device: it is going to fork."""
+    if settings.device == "cpu":
+        return False
+    import torch
+
+    if torch.version.cuda is None:
+        return False
+    return settings.device.startswith("cuda") or _sees_cuda()
+
+
+def _sees_cuda() -> bool:
+    """Asked in a child, since a process whose CUDA driver is set up has no children with one."""
+    import torch
+
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if torch.cuda.is_available() else 1)
+    _, status = os.waitpid(pid, 0)
+    return status == 0

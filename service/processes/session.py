@@ -1,0 +1,177 @@
+"""The engine's side of the talk with one HTTP process: what it asks for, and which models it holds.
+
+A model whose card an HTTP process holds stays in memory, as one does that a variable holds.
+"""
+
+import asyncio
+import collections
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from service.engine.served import ServedModel
+from service.errors import ServiceError
+from service.processes import messages
+from service.processes.channel import Channel
+from service.processes.hub import Hub, Opened
+from service.processes.messages import NUMBER, Kind, message
+from service.runtime import Runtime
+
+Answer = Callable[[dict[str, Any], bytes], Awaitable[tuple[dict[str, Any], bytes]]]
+"""Answers a whole HTTP request; see ``forward``."""
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """One HTTP process, from its connection to its end."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        name: str,
+        runtime: Runtime,
+        hub: Hub,
+        answer: Answer,
+        on_end: Callable[["Session"], None],
+    ) -> None:
+        self._name = name
+        self._runtime = runtime
+        self._hub = hub
+        self._answer = answer
+        self._tell_end = on_end
+        self._held: dict[str, ServedModel] = {}
+        self._num_cards: collections.Counter[str] = collections.Counter()
+        self._tokenizers: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._channel = Channel(sock, self._on_frame, self._on_end)
+        self.send = self._channel.send
+        self.announce(runtime.worker.current)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the HTTP process still listens."""
+        return self._channel.is_open
+
+    def num_held(self, fingerprint: str) -> int:
+        """Cards of a model that it holds; any thread may ask."""
+        return self._num_cards[fingerprint]
+
+    def announce(self, model: ServedModel | None) -> None:
+        """New requests go to this model, if to any."""
+        card = None if model is None else self._grant(model)
+        self.send(message(Kind.CURRENT, {"card": card}))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+
+    def _grant(self, model: ServedModel) -> dict[str, Any]:
+        """A card for it to hold, behind the tokenizer that it names."""
+        fingerprint = model.checkpoint.fingerprint
+        self._held[fingerprint] = model
+        self._num_cards[fingerprint] += 1
+        if model.tokenizer.fingerprint not in self._tokenizers:
+            self._tokenizers.add(model.tokenizer.fingerprint)
+            self.send(message(Kind.TOKENIZER, *messages.encode_tokenizer(model.tokenizer)))
+        return messages.encode_card(model)
+
+    def _on_frame(self, kind: Kind, payload: bytes) -> None:
+        match kind:
+            case Kind.ABORT:
+                self._runtime.worker.abort(self._id_of(*NUMBER.unpack(payload)))
+            case Kind.RELEASE:
+                self._release(messages.read(payload)[0]["model"])
+            case Kind.SUBMIT:
+                self._on_submit(*messages.read(payload))
+            case Kind.NAME:
+                self._begin(self._find(messages.read(payload)[0]))
+            case Kind.CALL:
+                self._begin(self._call(*messages.read(payload)))
+            case _:
+                raise AssertionError(f"{kind.name} is for HTTP processes")
+
+    def _on_submit(self, head: dict[str, Any], body: bytes) -> None:
+        model = self._held[head["model"]]
+        opened = []
+        for one, prompt in zip(
+            head["requests"], messages.prompts(head["requests"], body), strict=True
+        ):
+            number = one.pop("number")
+            request = messages.decode_request(one | {"request_id": self._id_of(number)}, prompt)
+            opened.append(
+                Opened(self, number, head["client"], request, model.checkpoint.fingerprint)
+            )
+        grammars = {one.request.grammar for one in opened} - {None}
+        if grammars:
+            self._begin(self._submit_checked(head["group"], model, opened))
+        else:
+            self._submit(head["group"], model, opened)
+
+    async def _submit_checked(self, group: int, model: ServedModel, opened: list[Opened]) -> None:
+        """Read the grammars first, in a thread: then the worker finds them ready."""
+        try:
+            for grammar in {one.request.grammar for one in opened}:
+                if grammar is not None:
+                    await self._runtime.check_grammar(model, grammar)
+        except ServiceError as error:
+            self._judge(group, error)
+            return
+        if self.is_open:
+            self._submit(group, model, opened)
+
+    def _submit(self, group: int, model: ServedModel, opened: list[Opened]) -> None:
+        try:
+            self._hub.submit(model, opened)
+        except ServiceError as error:
+            self._judge(group, error)
+        else:
+            self._judge(group, None)
+
+    def _judge(self, group: int, error: ServiceError | None) -> None:
+        said = None if error is None else messages.encode_error(error)
+        self.send(message(Kind.VERDICT, {"group": group, "error": said}))
+
+    async def _find(self, asked: dict[str, Any]) -> None:
+        said: dict[str, Any] = {"call": asked["call"]}
+        try:
+            model = await self._runtime.model_named(asked["name"], asked["deadline"])
+            said["card"] = self._grant(model)
+        except ServiceError as error:
+            error.message = self._runtime.catalog.from_inside(error.message)
+            said["error"] = messages.encode_error(error)
+        self.send(message(Kind.NAMED, said))
+
+    async def _call(self, head: dict[str, Any], body: bytes) -> None:
+        answer, content = await self._answer(head, body)
+        self.send(message(Kind.ANSWER, {"call": head["call"], **answer}, content))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("what an HTTP process asked for failed", exc_info=error)
+            self.close()
+
+    def _id_of(self, number: int) -> str:
+        return f"{self._name}.{number}"
+
+    def _release(self, fingerprint: str) -> None:
+        self._num_cards[fingerprint] -= 1
+        if not self._num_cards[fingerprint]:
+            del self._num_cards[fingerprint]
+            del self._held[fingerprint]
+
+    def _on_end(self) -> None:
+        """The HTTP process is gone: nobody listens to its requests, and it holds no model."""
+        for task in self._tasks:
+            task.cancel()
+        self._hub.abort_all_of(self)
+        self._held.clear()
+        self._num_cards.clear()
+        self._tell_end(self)

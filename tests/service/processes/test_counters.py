@@ -1,0 +1,65 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from serving import Exposition
+
+from service.processes.counters import SharedMetrics
+
+COUNTING = """
+import sys
+from service.engine.request import FinishReason
+from service.metrics import FrontMetrics
+from service.timeline import Timeline
+metrics = FrontMetrics()
+for _ in range(int(sys.argv[1])):
+    timeline = Timeline(0.0, started=0.5, first_token=1.0, last_token=2.0, finished=2.0)
+    metrics.requests.on_finished(timeline, FinishReason.STOP, 3, 4)
+    metrics.requests.on_token(timeline, 0.25)
+    metrics.requests.on_refused("queue_full")
+    metrics.loop_lag.observe(0.001)
+"""
+
+
+def count(directory: Path, times: int) -> None:
+    """In a process that has ended when this returns."""
+    subprocess.run(
+        [sys.executable, "-c", COUNTING, str(times)],
+        check=True,
+        cwd=Path(__file__).parents[3],
+        env={"PROMETHEUS_MULTIPROC_DIR": str(directory)},
+    )
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_what_processes_count_is_added_to_what_the_engine_counts(
+    tmp_path: Path, accept: str
+) -> None:
+    metrics = SharedMetrics(tmp_path)
+    count(tmp_path, 2)
+    count(tmp_path, 3)
+    metrics.requests.on_refused("queue_full")
+    metrics.requests.on_refused("unauthorized")
+    text, content_type = metrics.scrape(accept)
+    assert ("openmetrics" in content_type) == bool(accept)
+    if accept:
+        assert text.endswith(b"# EOF\n")
+        return
+    found = Exposition(text.decode())
+    assert found.by_label("admission_rejections_total", "reason") == {
+        "queue_full": 6,
+        "unauthorized": 1,
+    }
+    assert found.by_label("requests_total", "outcome") == {
+        **dict.fromkeys(("abort", "error", "length", "timeout"), 0),
+        "stop": 5,
+    }
+    assert found.value("e2e_request_latency_seconds_sum") == 10
+    assert found.value("inter_token_latency_seconds_count") == 5
+    assert found.value("inter_token_latency_seconds_bucket", {"le": "0.25"}) == 5
+    assert found.value("event_loop_lag_seconds_count") == 5
+    assert found.value("generation_tokens_total") == 5
+    assert found.value("num_requests_running") == 0, "gauges are the engine's alone"
+    names = [line.split()[2] for line in text.decode().splitlines() if line.startswith("# TYPE")]
+    assert len(names) == len(set(names))
