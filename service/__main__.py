@@ -50,8 +50,9 @@ def _run(arguments: Sequence[str] | None) -> int:
 
     logs.configure(settings.log_level, settings.log_format)
 
-    from service.processes.choice import num_http_workers
+    from service.processes.choice import num_http_workers, with_usual_slots
 
+    settings = with_usual_slots(settings)
     if num_workers := num_http_workers(settings):
         from service.processes.supervisor import supervise
 

@@ -49,7 +49,7 @@ class Runtime(Front):
         self.metrics: Metrics = self._make_metrics()
         self.admission = Admission(
             Limits(
-                num_slots=settings.num_slots,
+                num_slots=settings.slots,
                 max_waiting_requests=settings.max_waiting_requests,
                 max_waiting_tokens=settings.max_waiting_tokens,
                 max_requests_per_client=settings.max_requests_per_key,
@@ -234,8 +234,8 @@ def loader_options(settings: Settings) -> LoaderOptions:
             dtype=settings.dtype,
             backend=settings.backend,
             threads=settings.threads,
-            num_slots=settings.num_slots,
-            max_step_tokens=settings.max_step_tokens or max(usual_step, 2 * settings.num_slots),
+            num_slots=settings.slots,
+            max_step_tokens=settings.max_step_tokens or max(usual_step, 2 * settings.slots),
         ),
         max_model_tokens=settings.max_model_tokens,
         reuse_prefixes=settings.reuse_prefixes,

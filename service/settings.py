@@ -38,6 +38,10 @@ def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
+CPU_SLOTS, GPU_SLOTS = 32, 256
+"""Requests that run at once by default."""
+
+
 class Settings(BaseSettings):
     """Settings of one service process; frozen."""
 
@@ -89,7 +93,12 @@ class Settings(BaseSettings):
         description="How long a Python thread keeps the interpreter's lock from one that waits: "
         "short, so that tokens leave while a step is prepared.",
     )
-    num_slots: int = Field(32, ge=1, description="Requests that run at once; others wait.")
+    num_slots: int | None = Field(
+        None,
+        ge=1,
+        description="Requests that run at once; others wait. By default 32 on a CPU and 256 on a "
+        "GPU, or as many as its memory holds.",
+    )
     max_step_tokens: int | None = Field(
         None,
         ge=2,
@@ -249,11 +258,16 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name} needs api_keys")
         return self
 
+    @property
+    def slots(self) -> int:
+        """Requests that run at once, a CPU's usual number where nobody has said."""
+        return self.num_slots or CPU_SLOTS
+
     @model_validator(mode="after")
     def _leave_room_for_prompts(self) -> Self:
-        if self.max_step_tokens is not None and self.max_step_tokens <= self.num_slots:
+        if self.max_step_tokens is not None and self.max_step_tokens <= self.slots:
             raise ValueError(
-                f"max_step_tokens {self.max_step_tokens} must exceed num_slots {self.num_slots}, "
+                f"max_step_tokens {self.max_step_tokens} must exceed num_slots {self.slots}, "
                 "else prompts could starve"
             )
         return self

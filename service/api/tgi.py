@@ -48,7 +48,7 @@ async def info(runtime: FrontDep) -> TGIInfo:
         model_sha=model.checkpoint.fingerprint,
         model_dtype=model.dtype,
         model_device_type=model.device,
-        max_concurrent_requests=settings.num_slots + settings.max_waiting_requests,
+        max_concurrent_requests=settings.slots + settings.max_waiting_requests,
         max_stop_sequences=MAX_STOP_STRINGS,
         max_input_tokens=model.max_model_tokens - 1,
         max_total_tokens=model.max_model_tokens,

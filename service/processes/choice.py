@@ -2,7 +2,7 @@
 
 import os
 
-from service.settings import Settings
+from service.settings import GPU_SLOTS, Settings
 
 MAX_AUTO_WORKERS = 4
 
@@ -21,6 +21,16 @@ def num_http_workers(settings: Settings) -> int:
     if settings.engine == "process" and not _is_on_gpu(settings):
         return 1
     return max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) - 2))
+
+
+def with_usual_slots(settings: Settings) -> Settings:
+    """The same settings, with the number of slots that is usual for their device."""
+    if settings.num_slots is not None or not _is_on_gpu(settings):
+        return settings
+    slots = GPU_SLOTS
+    if settings.max_step_tokens is not None:
+        slots = min(slots, settings.max_step_tokens - 1)
+    return settings.model_copy(update={"num_slots": slots})
 
 
 def _is_on_gpu(settings: Settings) -> bool:
