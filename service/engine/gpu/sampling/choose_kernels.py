@@ -31,24 +31,15 @@ def choose_tokens(
     logits,  # float32 [R, V]
     slots,  # int32 [R]
     temperatures,  # float32 [R]
-    uniforms,  # float64 [R]
-    top_k,  # int32 [R]
-    top_p,  # float64 [R]
-    log_min_p,  # float32 [R]
-    adjust,  # int32 [R]
-    words,  # int32 [S, V]
-    bias,  # float32 [S, V]
-    penalties,  # float32 [S, 4]
-    peaks,  # float32 [R, G]
-    sums,  # float32 [R, G]
+    uniforms, top_k, top_p, log_min_p, adjust,  # [R], as SamplingRows has them
+    words, bias, penalties,  # as Adjustments has them
+    peaks, sums,  # float32 [R, G]
     group_lists,  # workspace: int32 [R, G]
     value_lists,  # workspace: float32 [R, CAPACITY]
     id_lists,  # workspace: int32 [R, CAPACITY]
     tokens,  # out: int32 [R]
     last_tokens,  # out: int32 [S]
-    V,
-    G,
-    CAPACITY,
+    V, G, CAPACITY,
     GREEDY_BELOW: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, TILE: tl.constexpr,
     FEW: tl.constexpr, NEGLIGIBLE: tl.constexpr, STEPS: tl.constexpr,
     DRAWS: tl.constexpr, FILTERS: tl.constexpr, ADJUSTED: tl.constexpr,
