@@ -9,39 +9,41 @@ from service.engine.gpu.sampling.values_kernels import adjusted_row
 
 
 @triton.jit
+def kept_token(
+    row, peak, summed, top, uniform, k, p, log_min_p, group_list, value_list, id_list, V, CAPACITY,
+    GROUP: tl.constexpr, TILE: tl.constexpr, FEW: tl.constexpr, NEGLIGIBLE: tl.constexpr,
+    STEPS: tl.constexpr, ADJUSTED: tl.constexpr,
+):  # fmt: skip
+    """A token of what the row's filters leave, or of all where it has none."""
+    k = tl.where((k > 0) & (k < V), k, V)
+    if (k < V) | (p < 1.0) | (log_min_p > -float("inf")):
+        token = filtered_token(
+            row, peak, summed, top, uniform, k, p, log_min_p, group_list, value_list, id_list,
+            V, CAPACITY, GROUP, TILE, FEW, NEGLIGIBLE, STEPS, ADJUSTED,
+        )  # fmt: skip
+    else:
+        token = drawn_token(row, peak, summed, top, uniform, V, GROUP, ADJUSTED)
+    return token
+
+
+@triton.jit
 def choose_tokens(
     logits,  # float32 [R, V]
     slots,  # int32 [R]
     temperatures,  # float32 [R]
-    uniforms,  # float64 [R]
-    top_k,  # int32 [R]
-    top_p,  # float64 [R]
-    log_min_p,  # float32 [R]
-    adjust,  # int32 [R]
-    words,  # int32 [S, V]
-    bias,  # float32 [S, V]
-    penalties,  # float32 [S, 4]
-    peaks,  # float32 [R, G]
-    sums,  # float32 [R, G]
+    uniforms, top_k, top_p, log_min_p, adjust,  # [R], as SamplingRows has them
+    words, bias, penalties,  # as Adjustments has them
+    peaks, sums,  # float32 [R, G]
     group_lists,  # workspace: int32 [R, G]
     value_lists,  # workspace: float32 [R, CAPACITY]
     id_lists,  # workspace: int32 [R, CAPACITY]
     tokens,  # out: int32 [R]
     last_tokens,  # out: int32 [S]
-    V,
-    G,
-    CAPACITY,
-    GREEDY_BELOW: tl.constexpr,
-    GROUP: tl.constexpr,
-    GROUPS: tl.constexpr,
-    TILE: tl.constexpr,
-    FEW: tl.constexpr,
-    NEGLIGIBLE: tl.constexpr,
-    STEPS: tl.constexpr,
-    DRAWS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    ADJUSTED: tl.constexpr,
-):
+    V, G, CAPACITY,
+    GREEDY_BELOW: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, TILE: tl.constexpr,
+    FEW: tl.constexpr, NEGLIGIBLE: tl.constexpr, STEPS: tl.constexpr,
+    DRAWS: tl.constexpr, FILTERS: tl.constexpr, ADJUSTED: tl.constexpr,
+):  # fmt: skip
     """``GROUPS`` is G rounded up to a power of two."""
     row = tl.program_id(0)
     slot = tl.load(slots + row)
@@ -64,20 +66,14 @@ def choose_tokens(
                 summed = tl.load(sums + at, mask=group < G, other=0.0)
                 uniform = tl.load(uniforms + row)
                 if FILTERS:
-                    k = tl.load(top_k + row)
-                    k = tl.where((k > 0) & (k < V), k, V)
-                    p = tl.load(top_p + row)
-                    floor = tl.load(log_min_p + row)
-                    if (k < V) | (p < 1.0) | (floor > -float("inf")):
-                        token = filtered_token(
-                            source, peak, summed, top, uniform, k, p, floor,
-                            group_lists + row.to(tl.int64) * G,
-                            value_lists + row.to(tl.int64) * CAPACITY,
-                            id_lists + row.to(tl.int64) * CAPACITY,
-                            V, CAPACITY, GROUP, TILE, FEW, NEGLIGIBLE, STEPS, ADJUSTED,
-                        )  # fmt: skip
-                    else:
-                        token = drawn_token(source, peak, summed, top, uniform, V, GROUP, ADJUSTED)
+                    token = kept_token(
+                        source, peak, summed, top, uniform,
+                        tl.load(top_k + row), tl.load(top_p + row), tl.load(log_min_p + row),
+                        group_lists + row.to(tl.int64) * G,
+                        value_lists + row.to(tl.int64) * CAPACITY,
+                        id_lists + row.to(tl.int64) * CAPACITY,
+                        V, CAPACITY, GROUP, TILE, FEW, NEGLIGIBLE, STEPS, ADJUSTED,
+                    )  # fmt: skip
                 else:
                     token = drawn_token(source, peak, summed, top, uniform, V, GROUP, ADJUSTED)
         else:

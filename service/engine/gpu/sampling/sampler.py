@@ -24,7 +24,7 @@ class SamplerTuning:
     """Groups are twice as large until a vocabulary has no more of them."""
     tokens_a_program: int = 1024
     """What one program of the first kernel reads."""
-    tile: int = 2048
+    tile: int = 1024
     """What the second kernel looks at together of what filters may keep."""
     few: int = 128
     """Tokens up to which each is compared with each instead of searching for edges."""
