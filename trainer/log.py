@@ -61,12 +61,18 @@ class Log:
             memory = f"gpu {_size(event.gpu_bytes)}"
         figures = (
             f"loss {event.loss:.3f} avg {event.loss_average:.3f} lr {event.learning_rate:.1e} "
-            f"{event.tokens_per_s:,.0f} tok/s {_share(event.share_of_peak)}{memory}"
+            f"{event.tokens_per_s:,.0f} tok/s {memory}"
         )
-        self._bar.update(event.step, figures)
+        share = "" if event.share_of_peak is None else f"{event.share_of_peak:.0%} of peak"
+        self._bar.update(event.step, figures, share)
         eta = _duration(seconds_left(event.step, self._total_steps, event.train_seconds))
         self._log.info(
-            "step %d/%d · %s · eta %s", event.step, self._total_steps, figures, eta, extra=ON_BAR
+            "step %d/%d · %s · eta %s",
+            event.step,
+            self._total_steps,
+            " · ".join(filter(None, (figures, share))),
+            eta,
+            extra=ON_BAR,
         )
 
     def _evaluated(self, event: Evaluated) -> None:
@@ -109,10 +115,6 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
-
-
-def _share(share: float | None) -> str:
-    return "" if share is None else f"{share:.0%} of peak "
 
 
 def _size(num_bytes: int) -> str:

@@ -35,10 +35,10 @@ class Bar:
         self._progress = progress
         self._task = task
 
-    def update(self, step: int, text: str) -> None:
-        """Move to a step and show its figures."""
+    def update(self, step: int, text: str, share: str = "") -> None:
+        """Move to a step and show its figures, the share of the peak where there is room."""
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=step, figures=text)
+            self._progress.update(self._task, completed=step, figures=text, share=share)
 
 
 @contextlib.contextmanager
@@ -64,13 +64,15 @@ def show(run_dir: Path, *, total: int, done: int, console: Console) -> Iterator[
                 *[BarColumn(bar_width=8)] * (console.width >= WIDE),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[figures]}"),
+                *[TextColumn("{task.fields[share]}")] * (console.width >= WIDE),
                 TextColumn("eta"),
                 TimeRemainingColumn(),
                 console=console,
             )
         )
         yield Bar(
-            progress, progress.add_task(run_dir.name, total=total, completed=done, figures="")
+            progress,
+            progress.add_task(run_dir.name, total=total, completed=done, figures="", share=""),
         )
 
 

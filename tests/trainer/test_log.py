@@ -17,8 +17,8 @@ class FakeBar:
     def __init__(self) -> None:
         self.shown: list[tuple[int, str]] = []
 
-    def update(self, step: int, text: str) -> None:
-        self.shown.append((step, text))
+    def update(self, step: int, text: str, share: str = "") -> None:
+        self.shown.append((step, text, share))
 
 
 @pytest.fixture
@@ -36,15 +36,15 @@ def test_a_step_shows_loss_average_rate_speed_and_memory_on_bar_and_line(
     log: Log, bar: FakeBar, caplog: pytest.LogCaptureFixture
 ) -> None:
     log.hear(trained(10, tokens_per_s=1234.4, share_of_peak=0.414))
-    figures = "loss 4.000 avg 5.000 lr 1.0e-03 1,234 tok/s 41% of peak rss 1.5 GiB"
-    assert bar.shown == [(10, figures)]
-    assert f"step 10/100 · {figures} · eta 3:00" in caplog.text
+    figures = "loss 4.000 avg 5.000 lr 1.0e-03 1,234 tok/s rss 1.5 GiB"
+    assert bar.shown == [(10, figures, "41% of peak")]
+    assert f"step 10/100 · {figures} · 41% of peak · eta 3:00" in caplog.text
     assert caplog.records[-1].on_bar  # type: ignore[attr-defined]
 
 
 def test_on_a_gpu_its_memory_is_shown_instead(log: Log, bar: FakeBar) -> None:
     log.hear(trained(10, gpu_bytes=5 * 2**30))
-    assert bar.shown[0][1].endswith("tok/s 50% of peak gpu 5.0 GiB")
+    assert bar.shown[0][1].endswith("tok/s gpu 5.0 GiB")
 
 
 def test_an_evaluation_tells_the_gap(log: Log, caplog: pytest.LogCaptureFixture) -> None:
