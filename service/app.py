@@ -1,7 +1,6 @@
 """The FastAPI app of one service. Nothing happens at import: ``create_app(settings)`` makes it."""
 
 import contextlib
-import importlib.metadata
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -32,6 +31,7 @@ from service.front import Front
 from service.runtime import Runtime
 from service.settings import Settings
 from service.traces import QUIET_ROUTES
+from service.version import version as installed_version
 
 
 def _telemetry(runtime: Front) -> TelemetryConfig:
@@ -66,7 +66,7 @@ def app_over(runtime: Front) -> FastAPI:
         redoc_url=None,
         title="nestling",
         summary="A small language model, served while it learns.",
-        version=importlib.metadata.version("nestling"),
+        version=installed_version(),
         lifespan=lifespan,
         telemetry=_telemetry(runtime),
     )

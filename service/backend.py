@@ -29,6 +29,7 @@ from service.engine.native.packing import Packer, why_unsupported
 from service.engine.native.runner import NativeRunner
 from service.engine.runner import Runner, StepRunner
 from service.gate import CheckpointRefused
+from service.gpu_choices import choices_on_disk
 from service.kernels import NoKernels, open_library
 from service.weights import Piece, whole
 
@@ -187,6 +188,7 @@ class Backend:
                 options.device,
                 num_slots=options.num_slots,
                 max_step_tokens=options.max_step_tokens,
+                choose=choices_on_disk(),
             )
         return self._fused
 

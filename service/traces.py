@@ -7,7 +7,6 @@ timeline, so that nothing is traced while tokens are computed. Prompts and answe
 """
 
 import dataclasses
-import importlib.metadata
 import time
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from opentelemetry.util.types import AttributeValue
 from service.engine.request import FinishReason, GenerationRequest
 from service.engine.served import Checkpoint
 from service.timeline import Timeline
+from service.version import version
 
 NAME = "nestling"
 PHASES = ("queue", "prefill", "decode")
@@ -52,8 +52,7 @@ class Traces:
         self.provider = provider
         self._clock = clock
         self._shutdown = shutdown
-        version = importlib.metadata.version(NAME)
-        self._tracer: Tracer = provider.get_tracer(NAME, version)
+        self._tracer: Tracer = provider.get_tracer(NAME, version())
 
     @staticmethod
     def begin() -> tuple[Context, str | None]:
@@ -106,9 +105,7 @@ def connect(endpoint: str, clock: Callable[[], float]) -> Traces:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise ValueError("otlp_endpoint: it needs pip install 'nestling[traces]'") from error
-    resource = Resource.create(
-        {"service.name": NAME, "service.version": importlib.metadata.version(NAME)}
-    )
+    resource = Resource.create({"service.name": NAME, "service.version": version()})
     provider = SdkProvider(resource=resource, shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))

@@ -1,6 +1,5 @@
 """Routes for those who watch the service: alive, ready, which version, what numbers."""
 
-import importlib.metadata
 from typing import Annotated
 
 import torch
@@ -11,6 +10,7 @@ from service.api.dependencies import RuntimeDep
 from service.api.limits import BROKEN
 from service.api.schemas import CheckpointName, Health, Version
 from service.errors import NotReady
+from service.version import version as installed_version
 
 router = APIRouter(tags=["operations"])
 
@@ -51,7 +51,7 @@ async def version(runtime: RuntimeDep) -> Version:
     """What runs here, and which checkpoint it serves."""
     model = runtime.worker.current
     return Version(
-        version=importlib.metadata.version("nestling"),
+        version=installed_version(),
         torch=torch.__version__,
         device=None if model is None else model.device,
         dtype=None if model is None else model.dtype,

@@ -1,6 +1,5 @@
 """TGI's routes: ``POST /``, where Hugging Face's client posts, and ``POST /generate_stream``."""
 
-import importlib.metadata
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from service.api.token_text import token_text
 from service.engine.request import Finished, FinishReason, PromptScored, TokenGenerated, TokenScore
 from service.errors import ServiceError
 from service.front import Front
+from service.version import version as installed_version
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": TGIError} for status in (400, 413, 422, 429, 500, 503, 504)
@@ -52,7 +52,7 @@ async def info(runtime: FrontDep) -> TGIInfo:
         max_stop_sequences=MAX_STOP_STRINGS,
         max_input_tokens=model.max_model_tokens - 1,
         max_total_tokens=model.max_model_tokens,
-        version=importlib.metadata.version("nestling"),
+        version=installed_version(),
     )
 
 

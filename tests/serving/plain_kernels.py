@@ -30,8 +30,11 @@ class PlainKernels:
         rows: StepRows,
         logits: Tensor,
         is_finite: Tensor,
+        *,
+        is_long: bool,
     ) -> "_PlainDecode":
-        """See ``StepKernels``."""
+        """See ``StepKernels``; lengths do not matter here."""
+        del is_long
         return _PlainDecode(_Rows(config, weights, cache, rows), logits, is_finite)
 
     def prefill(

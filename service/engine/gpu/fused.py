@@ -1,5 +1,9 @@
 """The Triton kernels as ``kernel_set`` wants them, and whether they can compute a model here."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -11,6 +15,11 @@ from service.engine.gpu.sampling.variant import Variant
 from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.sequence import Sequence
 
+if TYPE_CHECKING:  # importing it needs Triton
+    from service.engine.gpu.kernels.choices import Choices
+
+Choose = Callable[[ModelConfig, DecoderWeights, int], "Choices"]
+"""The kernels of a step of so many rows over these weights."""
 HEAD_DIMS = range(32, 129, 2)
 MAX_GUESS_ROWS = 64
 """Rows up to which the products of the decoding step are faster than cuBLAS's in a flat step."""
@@ -32,6 +41,10 @@ class FusedKernels:
 
     name = "fused"
 
+    def __init__(self, choose: Choose | None = None) -> None:
+        """``choose`` says which kernels are the fastest; without it all have defaults."""
+        self._choose = choose
+
     def decode(
         self,
         config: ModelConfig,
@@ -40,11 +53,21 @@ class FusedKernels:
         rows: StepRows,
         logits: Tensor,
         is_finite: Tensor,
+        *,
+        is_long: bool,
     ) -> Step:
         """See ``StepKernels``."""
+        from service.engine.gpu.kernels.choices import default_attention, default_choices
         from service.engine.gpu.kernels.decode_step import DecodeStep
 
-        return DecodeStep(config, weights, cache, rows, logits, is_finite)
+        count = len(rows.token_ids)
+        choices = default_choices(config, count, is_long=is_long)
+        if self._choose is not None:
+            choices = self._choose(config, weights, count)
+            if is_long:
+                attention = default_attention(config, count, is_long=True)
+                choices = dataclasses.replace(choices, attention=attention)
+        return DecodeStep(config, weights, cache, rows, logits, is_finite, choices)
 
     def prefill(
         self,

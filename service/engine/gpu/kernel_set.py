@@ -36,8 +36,10 @@ class StepKernels(Protocol):
         rows: StepRows,
         logits: Tensor,
         is_finite: Tensor,
+        *,
+        is_long: bool,
     ) -> Step:
-        """A step of one token a sequence.
+        """A step of one token a sequence; ``is_long`` where some have thousands of keys.
 
         Writes logits, float32 [N, V], and whether each row's hidden state is finite, bool [N].
         """

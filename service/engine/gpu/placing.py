@@ -11,7 +11,7 @@ import torch
 from lm.config import ModelConfig
 from service.engine.gpu.cache import GpuCache
 from service.engine.gpu.double_buffer import NUM_SETS, DoubleBuffer, slots_that_fit
-from service.engine.gpu.fused import FusedKernels, FusedSampler
+from service.engine.gpu.fused import Choose, FusedKernels, FusedSampler
 from service.engine.gpu.layout import BUCKETS
 from service.engine.gpu.recorder import GraphRecorder
 from service.engine.gpu.runner import GpuRunner
@@ -40,8 +40,17 @@ class FusedModels:
 
     dtype = torch.bfloat16
 
-    def __init__(self, device: torch.device, *, num_slots: int, max_step_tokens: int) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        num_slots: int,
+        max_step_tokens: int,
+        choose: Choose | None = None,
+    ) -> None:
+        """``choose`` says which kernels are the fastest on the device."""
         self._device = device
+        self._choose = choose
         self._num_slots = num_slots
         self._max_step_tokens = max_step_tokens
         self._shape: Shape | None = None
@@ -84,7 +93,7 @@ class FusedModels:
                 cache.tensors,
                 num_slots=num_slots,
                 max_step_tokens=max(self._max_step_tokens, num_slots + 1),
-                kernels=FusedKernels(),
+                kernels=FusedKernels(self._choose),
                 sampler=FusedSampler(rows, config.vocab_size, num_slots + 1, self._device),
                 record=recorders[-1],
                 stream=stream,

@@ -77,7 +77,7 @@ class Drawing:
 class RecordedDecode:
     """One token of each of up to ``rows`` sequences: forward, then the draw."""
 
-    def __init__(self, shared: Shared, rows: int) -> None:
+    def __init__(self, shared: Shared, rows: int, *, is_long: bool) -> None:
         fields = sampling_fields(rows)
         fields |= {name: Field("i4", (rows,)) for name in ("token_ids", "positions")}
         self.inputs = PackedInputs(fields, shared.device)
@@ -92,7 +92,13 @@ class RecordedDecode:
             last_tokens=shared.last_tokens,
         )
         step = shared.kernels.decode(
-            shared.config, shared.weights, shared.cache, step_rows, self.logits, outputs.is_finite
+            shared.config,
+            shared.weights,
+            shared.cache,
+            step_rows,
+            self.logits,
+            outputs.is_finite,
+            is_long=is_long,
         )
         self._forward = shared.record(step.compute)
         self.drawing = Drawing(shared, self.inputs, outputs)

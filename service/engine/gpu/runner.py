@@ -114,7 +114,8 @@ class GpuRunner:
         prompt = FlatChunk(slot, 0, token_ids[:num_prompt], 1)
         with self._set.on_its_stream():
             rows = [self._launch_flat([prompt], [_Draw(0, slot, 0)], ())[-1].kept[0][1]]
-            for position in range(num_prompt, len(token_ids)):
+        for position in range(num_prompt, len(token_ids)):
+            with self._set.on_its_stream():  # each step is done before the inputs are used again
                 part = self._launch_decode([(token_ids[position], position, slot, 0)], [0], ())
                 rows.append(part.kept[0][1])
         return torch.cat(rows)
@@ -130,7 +131,10 @@ class GpuRunner:
         """One token of each of some chunks."""
         token_ids, positions, slots, indices = np.array(inputs, dtype=np.int64).T
         count = len(numbers)
-        step = next(step for size, step in self._set.decodes.items() if size >= count)
+        reach = int(positions.max())
+        step = next(
+            step for rows, tokens, step in self._set.decodes if rows >= count and tokens > reach
+        )
         arrays = step.inputs.begin()
         arrays["token_ids"][:count] = token_ids
         arrays["positions"][:count] = positions

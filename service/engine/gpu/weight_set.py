@@ -13,6 +13,9 @@ from service.engine.gpu.tensors import DecoderWeights, KeyValues, empty_weights
 
 DECODE_ROWS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256)
 """Rows of the recorded decoding steps; a step takes the smallest that holds it."""
+MAX_LONG_ROWS = 8
+SHORT_TOKENS = 1024
+"""Steps of up to so many rows are recorded twice, for sequences up to this length and for all."""
 HEAD_ROWS = (1, 4, 16, 64, 256)
 """The same for the rows of a flat step that yield logits."""
 
@@ -56,10 +59,11 @@ class WeightSet:
         largest = self.flat_buckets[-1].rows
         self.hidden = torch.zeros(largest, config.hidden_size, dtype=dtype, device=device)
         with torch.inference_mode():
-            self.decodes = {
-                rows: RecordedDecode(self.shared, rows)
-                for rows in sizes_up_to(DECODE_ROWS, num_slots)
-            }
+            self.decodes = [
+                (rows, tokens, RecordedDecode(self.shared, rows, is_long=tokens > SHORT_TOKENS))
+                for rows, tokens in decode_sizes(num_slots, cache.key.shape[3])
+            ]
+            """Rows and tokens that a step is for, the smallest first."""
             self.flats = {
                 bucket: RecordedFlat(self.shared, bucket, self.hidden)
                 for bucket in self.flat_buckets
@@ -75,6 +79,16 @@ class WeightSet:
         with torch.cuda.stream(self._stream):
             yield
             self._stream.synchronize()
+
+
+def decode_sizes(num_slots: int, max_tokens: int) -> list[tuple[int, int]]:
+    """Rows and tokens of the decoding steps; the first that is large enough is the best."""
+    return [
+        (rows, tokens)
+        for rows in sizes_up_to(DECODE_ROWS, num_slots)
+        for tokens in (SHORT_TOKENS, max_tokens)
+        if tokens == max_tokens or (rows <= MAX_LONG_ROWS and tokens < max_tokens)
+    ]
 
 
 def buckets_up_to(max_step_tokens: int) -> tuple[Bucket, ...]:

@@ -95,13 +95,13 @@ def static_parts(inner: int, slices: int) -> tuple[int, int]:
     return min(pairs, key=lambda pair: (sum(pair), pair[1]))
 
 
-def default_choices(config: ModelConfig, rows: int) -> Choices:
+def default_choices(config: ModelConfig, rows: int, *, is_long: bool = False) -> Choices:
     """What measured best on an H200 with SmolLM2-135M's shape, carried over to other shapes.
 
     One or two rows are sums, up to 32 static parts where they fit in shared memory, a loop beyond.
     """
     products = {part: default_product(config, rows, part) for part in PARTS}
-    return Choices(**products, attention=default_attention(config, rows))
+    return Choices(**products, attention=default_attention(config, rows, is_long=is_long))
 
 
 def default_product(config: ModelConfig, rows: int, part: Part) -> ProductChoice:
@@ -160,20 +160,22 @@ def fits(config: ModelConfig, part: Part, choice: ProductChoice) -> bool:
     return 2 * (choice.rows + columns) * sum(static_parts(inner, choice.warps)) <= SHARED_BYTES
 
 
-def default_attention(config: ModelConfig, rows: int) -> AttentionChoice:
+def default_attention(config: ModelConfig, rows: int, *, is_long: bool = False) -> AttentionChoice:
     """Splits so that rows, heads and splits together fill the card two to four times.
 
-    A row or two have few splits: each program of the next product merges them for itself.
+    A row or two have few splits: each program of the next product merges them for itself, which
+    costs more than it gains until a sequence ``is_long``.
     """
     programs = rows * config.num_key_value_heads
     splits = 1
     limit = 8 if rows <= 2 else 16
     while splits < limit and programs * splits * 2 <= 4 * PROGRAMS:
         splits *= 2
-    group = config.num_attention_heads // config.num_key_value_heads
-    if rows <= 2 and group <= 4:
-        return AttentionChoice(splits, keys=32, tensor_cores=False, warps=8)
-    return AttentionChoice(splits, keys=64, tensor_cores=True, stages=3)
+    if rows <= 2 and not is_long:
+        return AttentionChoice(2, keys=128, tensor_cores=True)
+    if rows <= 16:
+        return AttentionChoice(splits, keys=64, tensor_cores=True, warps=2)
+    return AttentionChoice(splits, keys=128, tensor_cores=True)
 
 
 def _power_of_two(number: int) -> int:

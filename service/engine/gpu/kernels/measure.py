@@ -18,6 +18,7 @@ from lm.config import ModelConfig
 from service.engine.gpu.kernels.choices import (
     MAX_SUM_ROWS,
     PARTS,
+    PROGRAMS,
     AttentionChoice,
     Choices,
     Part,
@@ -30,6 +31,7 @@ from service.engine.gpu.kernels.choices import (
     sums,
 )
 from service.engine.gpu.kernels.decode_step import DecodeStep
+from service.engine.gpu.recorder import GraphRecorder
 from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
 
 CONTEXT = 256
@@ -37,7 +39,7 @@ CONTEXT = 256
 WARM_UPS = 2
 REPEATS = 5
 REPLAYS = 4
-FORMAT = 1
+FORMAT = 2
 """Of what the fastest kernels are; counted up with every change of the kernels."""
 Timer = Callable[[Choices], float]
 """Seconds of a step with these choices; infinite where the card refuses one."""
@@ -64,10 +66,16 @@ def product_candidates(config: ModelConfig, rows: int, part: Part) -> list[Produ
 def attention_candidates(config: ModelConfig, rows: int) -> list[AttentionChoice]:
     """Ways to attend worth measuring, the default first."""
     default = default_attention(config, rows)
-    found = [default, dataclasses.replace(default, keys=64, tensor_cores=True, warps=4)]
-    found.append(dataclasses.replace(default, keys=32, tensor_cores=True, warps=2))
-    if default.splits > 1:
-        found.append(dataclasses.replace(default, splits=default.splits // 2))
+    found = [default, dataclasses.replace(default, keys=64, warps=4, stages=3)]
+    found += [
+        dataclasses.replace(default, splits=splits, keys=keys, warps=warps)
+        for splits, keys, warps in (
+            (default.splits // 2, 64, 4),
+            (default.splits // 2, 128, 4),
+            (default.splits * 2, 64, 2),
+        )
+        if splits and splits * rows * config.num_key_value_heads <= 4 * PROGRAMS
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -106,35 +114,33 @@ def step_timer(config: ModelConfig, weights: DecoderWeights, rows: int) -> Timer
     logits = torch.empty(rows, config.vocab_size, device=device)
     is_finite = torch.empty(rows, dtype=torch.int8, device=device)
     cache = KeyValues(key=shared, value=shared.clone().expand(layers, -1, -1, -1, -1))
+    stream = torch.cuda.Stream(device)
 
     def time(choices: Choices) -> float:
         step = DecodeStep(config, weights, cache, step_rows, logits, is_finite, choices)
         try:
-            return _time_recorded(step.compute)
+            return _time_recorded(step.compute, stream)
         except TritonError:  # more registers or shared memory than the card has
             return math.inf
 
     return time
 
 
-def _time_recorded(compute: Callable[[], None]) -> float:
-    """Median seconds of a replay."""
-    compute()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        compute()
-    for _ in range(WARM_UPS):
-        graph.replay()
+def _time_recorded(compute: Callable[[], None], stream: torch.cuda.Stream) -> float:
+    """Median seconds of a replay on a stream; other threads may use the device meanwhile."""
+    replay = GraphRecorder(stream)(compute)
     times: list[float] = []
-    for _ in range(REPEATS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(REPLAYS):
-            graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / 1e3 / REPLAYS)
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            replay()
+        for _ in range(REPEATS):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            for _ in range(REPLAYS):
+                replay()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / 1e3 / REPLAYS)
     return statistics.median(times)
 
 
