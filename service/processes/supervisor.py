@@ -5,6 +5,7 @@ once: they share that memory, and one that takes another's place serves after so
 """
 
 import contextlib
+import gc
 import logging
 import os
 import selectors
@@ -117,6 +118,8 @@ class Supervisor:
         """Import what HTTP processes need, so that they count in files from the beginning."""
         os.environ[COUNT_IN] = str(self._counters)
         import service.processes.web  # noqa: F401
+
+        gc.freeze()  # shared from here on: a collection would write to all of it
 
     def _run_engine(self) -> int:
         from service.processes.engine import run
