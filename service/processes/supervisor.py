@@ -5,6 +5,7 @@ once: they share that memory, and one that takes another's place serves after so
 """
 
 import contextlib
+import gc
 import logging
 import os
 import selectors
@@ -118,6 +119,8 @@ class Supervisor:
         os.environ[COUNT_IN] = str(self._counters)
         import service.processes.web  # noqa: F401
 
+        gc.freeze()  # shared from here on: a collection would write to all of it
+
     def _run_engine(self) -> int:
         from service.processes.engine import run
 
@@ -204,7 +207,7 @@ class Supervisor:
             host, port = self._sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             logger.info(
-                "running on http://%s:%d, HTTP in %d processes", shown, port, len(self._sockets)
+                "running on http://%s:%d; HTTP processes: %d", shown, port, len(self._sockets)
             )
 
     def _on_signals(self, numbers: bytes) -> None:
@@ -238,7 +241,8 @@ class Supervisor:
 
     def _on_engine_ended(self, code: int) -> None:
         """HTTP processes see it, too: they tell their clients, and end."""
-        self._exit_code = code
+        was_told = self._is_stopping and code == -signal.SIGTERM  # before it could listen to it
+        self._exit_code = 0 if was_told else code
         self._is_stopping = True
         self._due.clear()
         self._end_by = time.monotonic() + END_S

@@ -32,21 +32,21 @@ def count(directory: Path, times: int) -> None:
     )
 
 
-@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
-def test_what_processes_count_is_added_to_what_the_engine_counts(
-    tmp_path: Path, accept: str
-) -> None:
-    metrics = SharedMetrics(tmp_path)
-    count(tmp_path, 2)
-    count(tmp_path, 3)
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory: pytest.TempPathFactory) -> SharedMetrics:
+    """Beside two processes that have counted and ended."""
+    directory = tmp_path_factory.mktemp("counters")
+    metrics = SharedMetrics(directory)
+    count(directory, 2)
+    count(directory, 3)
     metrics.requests.on_refused("queue_full")
     metrics.requests.on_refused("unauthorized")
-    text, content_type = metrics.scrape(accept)
-    assert ("openmetrics" in content_type) == bool(accept)
-    if accept:
-        assert text.endswith(b"# EOF\n")
-        return
-    found = Exposition(text.decode())
+    return metrics
+
+
+def test_what_processes_count_is_added_to_what_the_engine_counts(metrics: SharedMetrics) -> None:
+    text = metrics.exposition().decode()
+    found = Exposition(text)
     assert found.by_label("admission_rejections_total", "reason") == {
         "queue_full": 6,
         "unauthorized": 1,
@@ -61,5 +61,12 @@ def test_what_processes_count_is_added_to_what_the_engine_counts(
     assert found.value("event_loop_lag_seconds_count") == 5
     assert found.value("generation_tokens_total") == 5
     assert found.value("num_requests_running") == 0, "gauges are the engine's alone"
-    names = [line.split()[2] for line in text.decode().splitlines() if line.startswith("# TYPE")]
+    names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
+
+
+def test_who_asks_for_openmetrics_gets_it(metrics: SharedMetrics) -> None:
+    text, content_type = metrics.scrape("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    assert text.endswith(b"# EOF\n")
+    assert b'nestling_requests_total{outcome="stop"} 5.0' in text
