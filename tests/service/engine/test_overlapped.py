@@ -258,10 +258,8 @@ def test_plain_streams_get_a_token_a_step_beside_one_that_is_read_first() -> Non
     plain = dataclasses.replace(ask(12, STEM[:5], 12), request_id="plain")
     served.submit(plain)
     served.step()
-    gaps = []
-    for _ in range(8):
-        gaps.append(sum(event.request_id == "plain" for event in served.step()))
-    assert gaps == [1] * 8
+    counts = [sum(event.request_id == "plain" for event in served.step()) for _ in range(8)]
+    assert counts == [1] * 8
 
 
 def test_a_step_in_flight_for_a_sequence_that_has_ended_is_nobodys() -> None:
