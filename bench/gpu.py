@@ -174,6 +174,7 @@ def greedy_misses(runner: GpuRunner) -> int:
     return misses
 
 
+@torch.inference_mode()
 def steps(runner: GpuRunner, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of the recorded steps by themselves, no host in between."""
     del options
