@@ -5,7 +5,7 @@ decay arrive with every step (they belong to the schedule and the phase), so its
 moments alone: tensors named by parameter, which a checkpoint holds without a pickle.
 A gradient that is not finite never reaches a weight or a moment: ``step`` checks first.
 
-Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; ``torch.optim.Muon``.
+Muon is ``trainer.muon``'s.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig, PhaseConfig
+from trainer.muon import Muon
 
 _NORM_EPS = 1e-6
 """As ``torch.nn.utils.clip_grad_norm_`` has it."""
@@ -39,10 +40,16 @@ def rates_at(config: OptimizerConfig, phase: PhaseConfig, factor: float) -> Rate
 
 
 class Optimizer:
-    """Updates the named parameters of a decoder (a tied head is one parameter)."""
+    """Updates the named parameters of a decoder (a tied head is one parameter).
+
+    ``dtype`` is that of the run's matrix products, Muon's among them.
+    """
 
     def __init__(
-        self, named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        config: OptimizerConfig,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         named = list(named_parameters)
         self._parameters = [parameter for _, parameter in named]
@@ -54,7 +61,7 @@ class Optimizer:
             (_adamw(others, config), others)
         ]
         if matrices:
-            self._parts.append((_muon(matrices, config), matrices))
+            self._parts.append((_muon(matrices, config, dtype), matrices))
 
     def step(self, rates: Rates, divisor: float = 1.0) -> float | None:
         """Divide the gradients, clip them and update the weights.
@@ -74,7 +81,7 @@ class Optimizer:
             return None
         divisor *= max(1.0, (norm + _NORM_EPS) / self._max_norm)
         for optimizer, _ in self._parts:
-            is_muon = isinstance(optimizer, torch.optim.Muon)
+            is_muon = isinstance(optimizer, Muon)
             for group in optimizer.param_groups:
                 group["lr"] = rates.muon_lr if is_muon else rates.lr
                 group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
@@ -114,7 +121,7 @@ class Optimizer:
 def _divide(optimizer: torch.optim.Optimizer, divisor: float) -> None:
     """Divide gradients; fused AdamW does it in its own pass over them."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if isinstance(optimizer, torch.optim.Muon):
+    if isinstance(optimizer, Muon):
         torch._foreach_div_([p.grad for p in parameters if p.grad is not None], divisor)
     else:
         scale = torch.tensor(divisor, device=parameters[0].device)
@@ -132,9 +139,9 @@ def _adamw(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-def _muon(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optimizer:
+def _muon(named: NamedParameters, config: OptimizerConfig, dtype: torch.dtype) -> Muon:
     group = {"params": [parameter for _, parameter in named], "decays": True}
-    return torch.optim.Muon([group], lr=config.muon_lr, momentum=config.muon_momentum)
+    return Muon([group], lr=config.muon_lr, momentum=config.muon_momentum, dtype=dtype)
 
 
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:

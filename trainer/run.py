@@ -116,7 +116,9 @@ def _assemble(
         use_fast_norms(decoder)
     if recipe.activation_checkpointing:
         recompute_activations(decoder)
-    optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer)
+    precision = _precision(start, device, report)
+    dtype = getattr(torch, precision)
+    optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer, dtype)
     optimizer.load_state_tensors(start.moments)
     retention = recipe.retention
     subject = Subject(
@@ -124,7 +126,7 @@ def _assemble(
         decoder=decoder,
         optimizer=optimizer,
         tokenizer=data.tokenizer,
-        precision=_precision(start, device, report),
+        precision=precision,
         flags=data.flags,
     )
     checkpointer = Checkpointer(
