@@ -103,21 +103,10 @@ struct Int8Matrix {
     const float* scales = rows.scales + tile * height * groups;
     for (int i = 0; i < kRows; ++i) out[i][0] = out[i][1] = zero();
     for (int g = 0; g < groups; ++g, offsets += height, scales += height) {
-      I16 sum[kRows][2];
-      for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = set1(offsets[i]);
-      for (int quad = 0; quad < rows.group / 4; ++quad, a += height, b += 4 * kPanel) {
-        const I16 first = load_bytes(b), second = load_bytes(b + 64);
-        for (int i = 0; i < kRows; ++i) {
-          const I16 x = set1(a[i]);
-          sum[i][0] = dot_bytes(sum[i][0], first, x);
-          sum[i][1] = dot_bytes(sum[i][1], second, x);
-        }
-      }
-      for (int i = 0; i < kRows; ++i) {
-        const F16 scale = set1(scales[i]);
-        out[i][0] = fma(to_float(sum[i][0]), scale, out[i][0]);
-        out[i][1] = fma(to_float(sum[i][1]), scale, out[i][1]);
-      }
+      for (int half = 0; half < 2; half += halves(kRows))
+        add_group<kRows>(a, height, rows.group, b + 64 * half, offsets, scales, half, out);
+      a += rows.group / 4 * height;
+      b += rows.group * kPanel;
     }
     const auto* weight_scales = reinterpret_cast<const float*>(b);
     for (int i = 0; i < kRows; ++i) {
@@ -155,6 +144,34 @@ struct Int8Matrix {
 
   const uint8_t* data;
   int outputs, inputs;
+
+ private:
+  // out += the products of a group of inputs with halves(kRows) halves of the panel, the first at b.
+  template <int kRows>
+  static inline __attribute__((always_inline)) void add_group(
+      const int32_t* a, int height, int group, const uint8_t* b, const int32_t* offsets,
+      const float* scales, int first, F16 (&out)[kRows][2]) {
+    constexpr int kHalves = halves(kRows);
+    I16 sum[kRows][kHalves];
+    for (int i = 0; i < kRows; ++i)
+      for (int half = 0; half < kHalves; ++half) sum[i][half] = set1(offsets[i]);
+    for (int quad = 0; quad < group / 4; ++quad, a += height, b += 4 * kPanel) {
+      Weights weights[kHalves];
+      for (int half = 0; half < kHalves; ++half) weights[half] = weights_of(load_bytes(b + 64 * half));
+      for (int i = 0; i < kRows; ++i) {
+        const I16 x = set1(a[i]);
+        for (int half = 0; half < kHalves; ++half)
+          sum[i][half] = dot_bytes(sum[i][half], weights[half], x);
+      }
+    }
+    for (int i = 0; i < kRows; ++i) {
+      const F16 scale = set1(scales[i]);
+      for (int half = 0; half < kHalves; ++half) {
+        F16& result = out[i][first + half];
+        result = fma(to_float(sum[i][half]), scale, result);
+      }
+    }
+  }
 };
 
 }  // namespace nestling

@@ -62,4 +62,4 @@ def test_weights_of_another_config_are_refused_by_name(change: str) -> None:
     else:
         weights[name] = torch.zeros(320)
     with pytest.raises(ValueError, match=rf"do not fit the config: {name}"):
-        pack(native_config(), weights, "int8", open_native("avx512"))
+        pack(native_config(), weights, "int8", open_native())
