@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "lanes.hpp"
 
 namespace nestling {
@@ -17,11 +19,12 @@ constexpr int halves(int rows) { return rows <= 2 ? 2 : 1; }
 #ifdef NESTLING_VNNI
 constexpr int kMaxInt8Rows = 6;  // 12 accumulators, which hide the dot product's latency
 constexpr bool kUnsignedWeights = true;
+constexpr bool flips(int) { return false; }
 #else
 constexpr int kMaxInt8Rows = 4;  // 8 accumulators, magnitudes and signs of the weights
-// vpmaddubsw adds two products in 16 bits and saturates there. Bytes of -127 to 127 fit if their
-// signs are moved to the activations; 255 would not.
 constexpr bool kUnsignedWeights = false;
+// From three rows on, activations are multiplied by magnitudes of weights.
+constexpr bool flips(int rows) { return rows > 2; }
 #endif
 
 struct F16 {
@@ -57,6 +60,11 @@ inline I16 load_bytes(const uint8_t* p) {
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
 }
 inline I16 load(const int32_t* p) { return load_bytes(reinterpret_cast<const uint8_t*>(p)); }
+inline I16 load_words(const int16_t* p) {
+  const auto* words = reinterpret_cast<const __m128i*>(p);
+  return {_mm256_cvtepi16_epi32(_mm_loadu_si128(words)),
+          _mm256_cvtepi16_epi32(_mm_loadu_si128(words + 1))};
+}
 inline void store(int32_t* p, I16 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
@@ -108,11 +116,11 @@ inline __m256i dot_quads(__m256i sum, __m256i u, __m256i s) {
 #endif
 }
 
-// Four 8-bit weights a lane, as the dot product wants them: unsigned.
+// Four 8-bit weights a lane, as the dot product wants them for so many rows: unsigned.
+template <int kRows>
 using Weights = I16;
-inline Weights weights_of(I16 raw) { return raw; }
 // sum + the four products of each lane's bytes; weights are as kUnsignedWeights says.
-inline I16 dot_bytes(I16 sum, Weights weights, I16 x) {
+inline I16 dot_bytes(I16 sum, I16 weights, I16 x) {
   return {dot_quads(sum.a, weights.a, x.a), dot_quads(sum.b, weights.b, x.b)};
 }
 
@@ -129,24 +137,46 @@ inline I16 total(NibbleSum sum) { return sum; }
 // Sums of neighbouring 16-bit numbers.
 inline __m256i sum_pairs(__m256i x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1)); }
 
-// Four 8-bit weights a lane, as the dot product wants them.
-struct Weights {
-  I16 magnitude, sign;
+// sum + the four products of each lane's bytes: vpmaddubsw adds two in 16 bits and saturates there,
+// where 255 · 127 would not fit twice, but 127 · 128 does.
+inline __m256i dot_quads(__m256i sum, __m256i u, __m256i s) {
+  return _mm256_add_epi32(sum, sum_pairs(_mm256_maddubs_epi16(u, s)));
+}
+inline __m256i flipped(__m256i raw) {
+  return _mm256_xor_si256(raw, _mm256_set1_epi8(static_cast<char>(0x80)));
+}
+
+// Four 8-bit weights a lane, for a row or two: magnitudes of activations, weights with their signs.
+struct SignedWeights {
+  SignedWeights() = default;
+  explicit SignedWeights(I16 raw) : w{flipped(raw.a), flipped(raw.b)} {}
+  I16 w;
 };
-inline Weights weights_of(I16 raw) {
-  const __m256i flip = _mm256_set1_epi8(static_cast<char>(0x80));
-  const I16 sign = {_mm256_xor_si256(raw.a, flip), _mm256_xor_si256(raw.b, flip)};
-  return {{_mm256_abs_epi8(sign.a), _mm256_abs_epi8(sign.b)}, sign};
+inline I16 dot_bytes(I16 sum, const SignedWeights& weights, I16 x) {
+  const I16& w = weights.w;
+  return {dot_quads(sum.a, _mm256_abs_epi8(x.a), _mm256_sign_epi8(w.a, x.a)),
+          dot_quads(sum.b, _mm256_abs_epi8(x.b), _mm256_sign_epi8(w.b, x.b))};
 }
-inline __m256i dot_quads(__m256i sum, __m256i magnitude, __m256i sign, __m256i x) {
-  const __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x, sign));
-  return settled(_mm256_add_epi32(sum, sum_pairs(pairs)));
+
+// For more rows: magnitudes of weights, activations whose bits are flipped where the weight is
+// negative. |w| · ~x = w · x - |w|, and what is missing is one number for an output and a group: it is
+// packed with the weights. Moving a sign for each row takes one of the two units that multiply.
+struct FlippingWeights {
+  FlippingWeights() = default;
+  explicit FlippingWeights(I16 raw) {
+    const I16 w = {flipped(raw.a), flipped(raw.b)};
+    const __m256i zero = _mm256_setzero_si256();
+    magnitude = {_mm256_abs_epi8(w.a), _mm256_abs_epi8(w.b)};
+    is_negative = {_mm256_cmpgt_epi8(zero, w.a), _mm256_cmpgt_epi8(zero, w.b)};
+  }
+  I16 magnitude, is_negative;
+};
+inline I16 dot_bytes(I16 sum, const FlippingWeights& w, I16 x) {
+  return {settled(dot_quads(sum.a, w.magnitude.a, _mm256_xor_si256(x.a, w.is_negative.a))),
+          settled(dot_quads(sum.b, w.magnitude.b, _mm256_xor_si256(x.b, w.is_negative.b)))};
 }
-// sum + the four products of each lane's bytes; weights are as kUnsignedWeights says.
-inline I16 dot_bytes(I16 sum, const Weights& w, I16 x) {
-  return {dot_quads(sum.a, w.magnitude.a, w.sign.a, x.a),
-          dot_quads(sum.b, w.magnitude.b, w.sign.b, x.b)};
-}
+template <int kRows>
+using Weights = std::conditional_t<flips(kRows), FlippingWeights, SignedWeights>;
 
 // Sums of products with nibbles, in 16 bits: 32 inputs of 15 · 127 at most are two of 30,480.
 struct NibbleSum {

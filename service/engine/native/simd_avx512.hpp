@@ -12,6 +12,7 @@ constexpr int kMaxInt8Rows = 6;  // 12 accumulators of a group and 12 over all g
 // Halves of a panel that one pass over a tile of some rows takes.
 constexpr int halves(int) { return 2; }
 constexpr bool kUnsignedWeights = true;
+constexpr bool flips(int) { return false; }
 
 struct F16 {
   __m512 v;
@@ -40,6 +41,9 @@ inline F16 round(F16 a) { return {_mm512_roundscale_ps(a.v, 0)}; }
 inline I16 set1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline I16 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I16 load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline I16 load_words(const int16_t* p) {
+  return {_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
 inline void store(int32_t* p, I16 a) { _mm512_storeu_si512(p, a); }
 inline I16 operator+(I16 a, I16 b) { return {_mm512_add_epi32(a, b)}; }
 inline I16 operator&(I16 a, I16 b) { return {_mm512_and_si512(a, b)}; }
@@ -63,12 +67,12 @@ inline F16 keep_first(F16 a, int count, F16 other) {
   return {_mm512_mask_blend_ps(mask, other.v, a.v)};
 }
 
-// Four 8-bit weights a lane, as the dot product wants them.
+// Four 8-bit weights a lane, as the dot product wants them for so many rows.
+template <int kRows>
 using Weights = I16;
-inline Weights weights_of(I16 raw) { return raw; }
 
 // sum + the four products of each lane's bytes; weights are unsigned, or as kUnsignedWeights says.
-inline I16 dot_bytes(I16 sum, Weights weights, I16 x) {
+inline I16 dot_bytes(I16 sum, I16 weights, I16 x) {
   return {_mm512_dpbusd_epi32(sum, weights, x)};
 }
 

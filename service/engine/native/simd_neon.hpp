@@ -12,6 +12,7 @@ constexpr int kMaxInt8Rows = 4;  // 16 accumulators
 // Halves of a panel that one pass over a tile of some rows takes, as the registers allow.
 constexpr int halves(int rows) { return rows <= 2 ? 2 : 1; }
 constexpr bool kUnsignedWeights = false;  // sdot multiplies signed bytes
+constexpr bool flips(int) { return false; }
 
 struct F16 {
   float32x4_t v[4];
@@ -70,6 +71,9 @@ inline I16 load(const int32_t* p) {
 inline I16 load_bytes(const uint8_t* p) {
   return each<I16>([&](int i) { return vreinterpretq_s32_u8(vld1q_u8(p + 16 * i)); });
 }
+inline I16 load_words(const int16_t* p) {
+  return each<I16>([&](int i) { return vmovl_s16(vld1_s16(p + 4 * i)); });
+}
 inline void store(int32_t* p, I16 x) {
   for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, x.v[i]);
 }
@@ -118,18 +122,26 @@ inline F16 keep_first(F16 x, int count, F16 other) {
   });
 }
 
-// Four 8-bit weights a lane, as the dot product wants them: signed.
-using Weights = I16;
-inline Weights weights_of(I16 raw) {
-  const int32x4_t flip = vdupq_n_s32(static_cast<int32_t>(0x80808080u));
-  return each<I16>([&](int i) { return veorq_s32(raw.v[i], flip); });
-}
-// sum + the four products of each lane's bytes; weights are as kUnsignedWeights says.
-inline I16 dot_bytes(I16 sum, const Weights& weights, I16 x) {
+// sum + the four products of each lane's bytes.
+inline I16 dot_bytes(I16 sum, I16 weights, I16 x) {
   return each<I16>([&](int i) {
     return vdotq_s32(sum.v[i], vreinterpretq_s8_s32(weights.v[i]), vreinterpretq_s8_s32(x.v[i]));
   });
 }
+// Four 8-bit weights a lane, as the dot product wants them for so many rows: signed.
+struct SignedWeights {
+  SignedWeights() = default;
+  explicit SignedWeights(I16 raw) {
+    const int32x4_t flip = vdupq_n_s32(static_cast<int32_t>(0x80808080u));
+    w = each<I16>([&](int i) { return veorq_s32(raw.v[i], flip); });
+  }
+  I16 w;
+};
+inline I16 dot_bytes(I16 sum, const SignedWeights& weights, I16 x) {
+  return dot_bytes(sum, weights.w, x);
+}
+template <int kRows>
+using Weights = SignedWeights;
 
 // Sums of products with nibbles.
 using NibbleSum = I16;

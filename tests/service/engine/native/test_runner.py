@@ -11,6 +11,7 @@ from serving import generation_request
 from serving.native import ISAS, PRECISIONS, native_config, native_runner, open_native
 from toys import toy_config, toy_decoder, toy_tokenizer
 
+from service.engine.native.library import NO_RESOURCES, OUT_OF_RANGE
 from service.engine.native.packing import pack, why_unsupported
 from service.engine.native.reference import logits
 from service.engine.native.runner import NativeRunner
@@ -146,6 +147,23 @@ def test_numbers_out_of_range_are_refused(
     runner = native_runner(open_native(), "int8")
     with pytest.raises(IndexError, match="out of range"):
         runner.compute(token_ids, positions, slots, [0])
+
+
+def test_memory_that_cannot_be_had_is_an_error_and_no_crash() -> None:
+    with pytest.raises(MemoryError, match="no memory for steps of -1 tokens"):
+        native_runner(open_native(), "int8", max_step_tokens=-1)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"), [(OUT_OF_RANGE, IndexError), (NO_RESOURCES, MemoryError)]
+)
+def test_what_a_step_says_of_itself_is_an_error(
+    outcome: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = native_runner(open_native(), "int8")
+    monkeypatch.setattr(open_native().functions, "nestling_step", lambda *_: outcome)
+    with pytest.raises(error):
+        runner.compute([1], [0], [0], [0])
 
 
 @pytest.mark.parametrize(
