@@ -9,7 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toy_run import toy_recipe, train_toy
 
 from trainer import muon, precision
+from trainer.config import OptimizerConfig
 from trainer.muon import Muon, orthogonalize
+from trainer.optimizer import Optimizer, Rates
 
 SHAPES = [(24, 40), (40, 24), (32, 32)]
 
@@ -105,6 +107,24 @@ def test_in_bfloat16_it_is_torch_s_own() -> None:
     for mine, other in zip(ours, theirs, strict=True):
         distance = (mine - other).detach().norm() / other.detach().norm()
         assert float(distance) < 0.05
+
+
+def test_moments_that_torch_s_own_saved_go_on() -> None:
+    """As those of a run that began before this module was there."""
+    old = torch.optim.Muon([nn.Parameter(torch.ones(24, 40))])
+    (parameter,) = old.param_groups[0]["params"]
+    parameter.grad = gradients(24, 40)
+    old.step()
+    name, config = "model.layers.0.w", OptimizerConfig(name="muon", lr=0.1, grad_clip=None)
+    named = [(name, parameter), ("model.norm.weight", nn.Parameter(torch.ones(3)))]
+    optimizer = Optimizer(named, config, torch.float32)
+    optimizer.load_state_tensors(
+        {f"{name}/{key}": tensor for key, tensor in old.state[parameter].items()}
+    )
+    expected = old.state[parameter]["momentum_buffer"].lerp(parameter.grad, 0.05)
+    assert optimizer.step(Rates(0.1, 0.1, 0.0)) is not None
+    moment = optimizer.state_tensors()[f"{name}/momentum_buffer"]
+    torch.testing.assert_close(moment, expected)
 
 
 @pytest.mark.parametrize(("speedup", "dtype"), [(0.1, torch.float32), (3.0, torch.bfloat16)])
