@@ -19,6 +19,8 @@
 #include "vectors.hpp"
 
 namespace nestling {
+// Of the one file that includes this: the compiler then knows every call, and inlines more.
+namespace {
 
 template <class T>
 class Buffer {
@@ -280,4 +282,5 @@ class Model {
   std::vector<Tile> tiles_;
 };
 
+}  // namespace
 }  // namespace nestling
