@@ -13,7 +13,7 @@ namespace nestling {
 // vectors of outputs, then 32 scales and 32 least values in bfloat16. A line's low nibbles are 4
 // inputs of each output, its high nibbles the next 4.
 struct Int4Matrix {
-  using Rows = Int8Rows;
+  using Rows = ByteRows<kMaxInt4Rows>;
   static constexpr int kGroup = kSumGroup;
   static constexpr int kNibbleBytes = kPanel * kGroup / 2;
   static constexpr int kBlockBytes = kNibbleBytes + 4 * kPanel;

@@ -17,10 +17,12 @@ constexpr float kTiny = 1e-30f;  // 127 / kTiny is finite
 // 192 and 256 cost SmolLM2-135M 2.4% of perplexity on Shakespeare, 96 1.1%, 64 and 32 0.6%.
 inline int scale_group(int inputs) { return inputs % 64 == 0 ? 64 : kSumGroup; }
 
-struct Int8Rows {
-  static constexpr int kMost = kMaxInt8Rows;
+// Rows in 8 bits, in tiles of at most so many.
+template <int kMostInTile>
+struct ByteRows {
+  static constexpr int kMost = kMostInTile;
 
-  Int8Rows(uint8_t* memory, int rows, int width)
+  ByteRows(uint8_t* memory, int rows, int width)
       : tiling(rows, kMost), width(width), group(scale_group(width)) {
     const int64_t room = tiling.room();
     words = reinterpret_cast<int32_t*>(memory);
@@ -83,6 +85,8 @@ struct Int8Rows {
     for (int i = 0; i < 4; ++i) out[i * tiling.height] = load_quad(packed + 4 * i);
   }
 };
+
+using Int8Rows = ByteRows<kMaxInt8Rows>;
 
 // Weights [N, K]: panels of [K / 4][32] quads and the panel's 32 scales. Where activations are flipped
 // (simd_avx2.hpp) a group of inputs begins with 32 sums of the magnitudes of its negative weights, in

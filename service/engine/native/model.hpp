@@ -91,6 +91,7 @@ class Model {
 
   int64_t row_bytes() const {
     const int widest = std::max(s_.hidden, s_.inner);
+    // Tiles of 4-bit products may be taller, but no more room is counted for them: see most_room.
     return 64 + std::max(Bf16Rows::bytes(s_.max_rows, widest), Int8Rows::bytes(s_.max_rows, widest));
   }
 

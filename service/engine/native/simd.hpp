@@ -18,7 +18,7 @@
 
 namespace nestling {
 
-constexpr int kMostRows = std::max(kMaxRows, kMaxInt8Rows);
+constexpr int kMostRows = std::max({kMaxRows, kMaxInt8Rows, kMaxInt4Rows});
 
 inline F16 zero() { return set1(0.0f); }
 

@@ -18,10 +18,12 @@ constexpr int kMaxRows = 3;  // 12 accumulators of 16 registers
 constexpr int halves(int rows) { return rows <= 2 ? 2 : 1; }
 #ifdef NESTLING_VNNI
 constexpr int kMaxInt8Rows = 6;  // 12 accumulators, which hide the dot product's latency
+constexpr int kMaxInt4Rows = 6;
 constexpr bool kUnsignedWeights = true;
 constexpr bool flips(int) { return false; }
 #else
 constexpr int kMaxInt8Rows = 4;  // 8 accumulators, magnitudes and signs of the weights
+constexpr int kMaxInt4Rows = 8;  // some sums in memory: unpacking nibbles for more rows is worth it
 constexpr bool kUnsignedWeights = false;
 // From three rows on, activations are multiplied by magnitudes of weights.
 constexpr bool flips(int rows) { return rows > 2; }

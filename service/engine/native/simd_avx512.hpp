@@ -9,6 +9,7 @@ namespace nestling {
 
 constexpr int kMaxRows = 12;  // of a tile: 24 accumulators of 32 registers
 constexpr int kMaxInt8Rows = 6;  // 12 accumulators of a group and 12 over all groups
+constexpr int kMaxInt4Rows = 6;
 // Halves of a panel that one pass over a tile of some rows takes.
 constexpr int halves(int) { return 2; }
 constexpr bool kUnsignedWeights = true;

@@ -9,6 +9,7 @@ namespace nestling {
 
 constexpr int kMaxRows = 2;      // 16 accumulators of 32 registers
 constexpr int kMaxInt8Rows = 4;  // 16 accumulators
+constexpr int kMaxInt4Rows = 4;
 // Halves of a panel that one pass over a tile of some rows takes, as the registers allow.
 constexpr int halves(int rows) { return rows <= 2 ? 2 : 1; }
 constexpr bool kUnsignedWeights = false;  // sdot multiplies signed bytes
