@@ -115,7 +115,7 @@ def test_the_fastest_of_each_part_is_taken() -> None:
         return float(sum(getattr(choices, f.name) != getattr(wanted, f.name) for f in fields))
 
     assert measure(config, rows, time) == wanted
-    assert len(seen) < 25
+    assert len(seen) <= 25, "what measuring takes at a first start"
 
 
 def test_choices_are_kept_on_disk(tmp_path: Path) -> None:
