@@ -3,6 +3,7 @@
 #   docker build --target trainer --tag nestling-trainer .
 #   docker build --target playground --tag nestling-playground .
 # CPU wheels of PyTorch by default; `--build-arg TORCH_INDEX=` takes PyPI's, which are for CUDA.
+# For linux/amd64 and linux/arm64: `docker buildx build --platform linux/arm64 …`, or on such a machine.
 # No compiler is in any image that runs: kernels are compiled for it. docs/operations.md says sizes.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 

@@ -35,6 +35,8 @@ from service.weights import Piece, whole
 
 WORTHWHILE_SPEEDUP = 1.2
 """bfloat16 is chosen by itself only where it is at least so much faster than float32."""
+BFLOAT16_CARD = (8, 0)
+"""Compute capability from which cards have products in bfloat16."""
 CACHE_SHARE = 0.8
 """Of the memory that is available when a model is loaded, what its full cache may take."""
 NATIVE_ALONE = {"int8", "int4"}
@@ -217,6 +219,10 @@ class Backend:
 
     def _measured(self, config: ModelConfig) -> str:
         """bfloat16 where a measurement at the first model's size says so, else float32."""
+        if self._auto_dtype is None and self._options.device.type == "cuda":
+            # A product of a small model takes as long as its launch: a clock tells nothing there.
+            is_native = torch.cuda.get_device_capability(self._options.device) >= BFLOAT16_CARD
+            self._auto_dtype = "bfloat16" if is_native else "float32"
         if self._auto_dtype is None:
             speedup = bfloat16_speedup(
                 self._options.device,

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 from lm.config import ModelConfig
 from service.engine.gpu.fused import Choose
 from service.engine.gpu.tensors import DecoderWeights
-from service.kernels import cache_directory
 
 if TYPE_CHECKING:  # importing it needs Triton
     from service.engine.gpu.kernels.choices import Choices
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 def choices_on_disk(directory: Path | None = None) -> Choose:
     """Chooses by measurements that are kept in a directory, by default the user's cache."""
-    kept = cache_directory().parent / "gpu" if directory is None else directory
+    kept = usual_directory() if directory is None else directory
 
     def choose(config: ModelConfig, weights: DecoderWeights, rows: int) -> "Choices":
         from service.engine.gpu.kernels.choices import default_choices
@@ -38,17 +38,28 @@ def choices_on_disk(directory: Path | None = None) -> Choose:
     return choose
 
 
+def usual_directory() -> Path | None:
+    """The user's cache (``XDG_CACHE_HOME`` moves it); ``None`` for a user without a home."""
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # neither HOME nor an entry of the user's in passwd
+        return None
+    return Path(base) / "nestling" / "gpu"
+
+
 def measured_choices(
-    config: ModelConfig, weights: DecoderWeights, rows: int, directory: Path
+    config: ModelConfig, weights: DecoderWeights, rows: int, directory: Path | None
 ) -> "Choices":
     """The choices for steps of so many rows on the card that the weights are on.
 
     Measured once for a card, a shape and the versions of PyTorch and Triton; kept in a file of
-    ``directory``. A file that cannot be read is measured anew, one that cannot be written is not
-    there the next time.
+    ``directory``, if there is one. A file that cannot be read is measured anew, one that cannot be
+    written is not there the next time.
     """
     from service.engine.gpu.kernels.measure import fingerprint, measure, step_timer
 
+    if directory is None:
+        return measure(config, rows, step_timer(config, weights, rows))
     path = directory / f"decode-{fingerprint(config, weights, rows)}.json"
     kept = read_choices(path)
     if kept is not None:

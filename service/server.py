@@ -86,10 +86,15 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 def allow_open_files(count: int) -> None:
     """Raise this process's own limit of open files, as far as the system lets it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY not in (soft, hard) and soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
-        if count > hard:
-            logger.warning("of max_connections, only about %d can be open", hard - OTHER_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError):  # macOS has a limit of its own below an infinite one
+        most = soft
+    if most < count:
+        logger.warning("of max_connections, only about %d can be open", most - OTHER_FILES)
 
 
 def serve(app: FastAPI, settings: Settings) -> None:

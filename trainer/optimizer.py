@@ -6,7 +6,7 @@ moments alone: tensors named by parameter, which a checkpoint holds without a pi
 A gradient that is not finite never reaches a weight or a moment. On a CPU the host looks first; a
 GPU decides for itself, inside the update, and the host learns of it when it reads the outcome.
 
-Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; ``torch.optim.Muon``.
+Muon is ``trainer.muon``'s.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig, PhaseConfig
+from trainer.muon import Muon
 from trainer.speed.muon import BatchedMuon
 
 _NORM_EPS = 1e-6
@@ -57,6 +58,7 @@ class Optimizer:
         self,
         named_parameters: Iterable[tuple[str, nn.Parameter]],
         config: OptimizerConfig,
+        dtype: torch.dtype = torch.float32,
         *,
         reads_back: bool = True,
     ) -> None:
@@ -65,6 +67,7 @@ class Optimizer:
         Args:
             named_parameters: what to update.
             config: how.
+            dtype: of the run's matrix products, Muon's among them.
             reads_back: whether the host looks at each step before it updates anything; otherwise
                 the device decides by itself.
 
@@ -80,7 +83,8 @@ class Optimizer:
             (_adamw(others, config), others)
         ]
         if matrices:
-            self._parts.append((_muon(matrices, config, reads_back=reads_back), matrices))
+            muon = _muon(matrices, config, dtype, reads_back=reads_back)
+            self._parts.append((muon, matrices))
 
     @torch.no_grad()
     def step(self, rates: Rates, divisor: float = 1.0, loss: Tensor | None = None) -> Stepped:
@@ -101,11 +105,11 @@ class Optimizer:
         excess = ((norm + _NORM_EPS) / self._max_norm).clamp(min=1.0)
         scale, found_inf = (divisor * excess).float(), stepped.skipped.float()
         for optimizer, _ in self._parts:
-            is_muon = isinstance(optimizer, torch.optim.Muon | BatchedMuon)
+            is_muon = isinstance(optimizer, Muon | BatchedMuon)
             for group in optimizer.param_groups:
                 group["lr"] = rates.muon_lr if is_muon else rates.lr
                 group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
-            if isinstance(optimizer, torch.optim.Muon):
+            if isinstance(optimizer, Muon):
                 torch._foreach_div_(_gradients_of(optimizer), float(scale))
             else:
                 # The two attributes by which a gradient scaler reaches a fused step, which
@@ -159,12 +163,12 @@ def _adamw(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optim
 
 
 def _muon(
-    named: NamedParameters, config: OptimizerConfig, *, reads_back: bool
+    named: NamedParameters, config: OptimizerConfig, dtype: torch.dtype, *, reads_back: bool
 ) -> torch.optim.Optimizer:
     group = {"params": [parameter for _, parameter in named], "decays": True}
     if not reads_back:
-        return BatchedMuon([group], momentum=config.muon_momentum)
-    return torch.optim.Muon([group], lr=config.muon_lr, momentum=config.muon_momentum)
+        return BatchedMuon([group], momentum=config.muon_momentum, dtype=dtype)
+    return Muon([group], lr=config.muon_lr, momentum=config.muon_momentum, dtype=dtype)
 
 
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:

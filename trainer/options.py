@@ -7,9 +7,10 @@ how many threads) is not. Nothing heavy is imported, so ``--help`` answers at on
 import argparse
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from lm.cores import usable_cores
 
 BESIDE_SERVICE_NICE = 10
 
@@ -70,7 +71,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         parser.error("--lr is for --extend-steps; a recipe's own is --set optimizer.lr=…")
     threads, nice = values.threads, values.nice
     if values.beside_service:
-        threads = threads or max(1, num_cores() - 1)
+        threads = threads or max(1, usable_cores() - 1)
         nice = BESIDE_SERVICE_NICE if nice is None else nice
     return TrainOptions(
         recipe=values.recipe,
@@ -251,11 +252,6 @@ def add_volume(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where checkpoints go (default: ./volume)",
     )
-
-
-def num_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _port(text: str) -> int:

@@ -1,8 +1,9 @@
 """The dtype that matrix products run in while the weights stay float32.
 
 ``auto`` asks a clock, not the processor's name: bfloat16 is taken only where a product of the
-recipe's own size runs clearly faster in it. The answer is stored with the run, for a resumed run
-must compute in the dtype it began with.
+recipe's own size runs clearly faster in it. The answer holds for all products of a step, Muon's
+orthogonalisation among them, and is stored with the run, for a resumed run must compute in the
+dtype it began with.
 """
 
 import contextlib

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from lm.decoder import Decoder
 from lm.device import pick_device
 from lm.volume import Retention, RunLock, StepDamaged, newest_sound_step, sweep
 from trainer.amendment import Amendment, differences
@@ -123,17 +124,15 @@ def _assemble(
         reads_back = device.type != "cuda"
     recipe, cache = start.recipe, run_dir.parent / TOKEN_CACHE
     data = open_data(recipe, start.step, cache, console=console, note=report.note)
-    decoder = start.open_decoder(device)
     is_compiled = is_to_be_compiled(recipe.compile, device, report.warn)
-    if is_compiled:
-        compile_blocks(decoder)
-    elif device.type == "cpu":  # GPUs have a fused one
-        use_fast_norms(decoder)
-    if recipe.half_residual:
-        halve_residual(decoder)
-    if recipe.activation_checkpointing:
-        recompute_activations(decoder)
-    optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer, reads_back=reads_back)
+    decoder = _decoder(start, device, is_compiled=is_compiled)
+    precision = _precision(start, device, report)
+    optimizer = Optimizer(
+        decoder.named_parameters(),
+        recipe.optimizer,
+        getattr(torch, precision),
+        reads_back=reads_back,
+    )
     optimizer.load_state_tensors(start.moments)
     retention = recipe.retention
     subject = Subject(
@@ -141,7 +140,7 @@ def _assemble(
         decoder=decoder,
         optimizer=optimizer,
         tokenizer=data.tokenizer,
-        precision=_precision(start, device, report),
+        precision=precision,
         flags=data.flags,
     )
     peak = measured_peak(device, subject.precision)
@@ -168,6 +167,21 @@ def _assemble(
         reads_back=reads_back,
         is_compiled=is_compiled,
     )
+
+
+def _decoder(start: Start, device: torch.device, *, is_compiled: bool) -> Decoder:
+    """The run's decoder, computed as the recipe and the device want it."""
+    recipe = start.recipe
+    decoder = start.open_decoder(device)
+    if is_compiled:
+        compile_blocks(decoder)
+    elif device.type == "cpu":  # GPUs have a fused one
+        use_fast_norms(decoder)
+    if recipe.half_residual:
+        halve_residual(decoder)
+    if recipe.activation_checkpointing:
+        recompute_activations(decoder)
+    return decoder
 
 
 def _precision(start: Start, device: torch.device, report: Report) -> Precision:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lm.volume import newest_step
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "run.py"
+WITHOUT_LINUX = Path(__file__).with_name("without_linux")
 
 
 @pytest.fixture
@@ -40,7 +42,8 @@ def job(recipe: Path, tmp_path: Path) -> Iterator["Job"]:
 class Job:
     """``scripts/run.py`` in a process group of its own, as a shell would start it."""
 
-    def __init__(self, recipe: Path, tmp_path: Path) -> None:
+    def __init__(self, recipe: Path, tmp_path: Path, **environment: str) -> None:
+        self._environment = os.environ | environment
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.volume = tmp_path / "volume"
@@ -51,7 +54,12 @@ class Job:
     def __enter__(self) -> "Job":
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                self._command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         return self
 
@@ -90,6 +98,21 @@ def test_a_job_prints_a_curl_that_works_and_one_signal_ends_it_whole(
     assert saved is not None
     assert f"interrupted; it is saved at step {saved.number}" in job.log
     assert "draining" in job.log
+
+
+def test_a_mac_trains_and_serves_through_pytorch(recipe: Path, tmp_path: Path) -> None:
+    """Without what only Linux and glibc have: affinity, scheduling policies, /proc, malloc_trim."""
+    path = f"{WITHOUT_LINUX}:{ROOT}"
+    with Job(recipe, tmp_path, PYTHONPATH=path, HOME="/proc/no-home") as job:
+        job.wait_for("curl -N")
+        reason = "PyTorch serves, without native kernels: there are kernels for neon of aarch64"
+        assert reason in job.log
+        assert re.search(r"serving toy@\d+ \(\w+, torch, on cpu", job.log)
+        with urllib.request.urlopen(f"http://127.0.0.1:{job.port}/version") as response:
+            assert json.load(response)["backend"] == "torch"
+        os.killpg(job.process.pid, signal.SIGINT)
+        assert job.process.wait(timeout=60) == 0
+        assert "Traceback" not in job.log
 
 
 def test_a_child_that_fails_stops_the_other_and_gives_its_status(job: Job) -> None:

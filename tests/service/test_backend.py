@@ -56,7 +56,7 @@ def no_kernels(**_: object) -> None:
 def test_the_kernels_serve_what_they_can(
     dtype: str, name: str, precision: str, is_native: bool
 ) -> None:
-    isa = open_native("avx2").isa and backend.open_library(threads=1).isa
+    isa = open_native().isa and backend.open_library(threads=1).isa
     made = make_backend(dtype, name)
     choice = made.choose(native_config())
     assert choice.precision == precision
@@ -71,7 +71,7 @@ def test_the_kernels_serve_what_they_can(
 
 def test_models_of_both_kinds_take_turns_each_with_its_own_threads() -> None:
     """In the engine's one thread, where the kernels want PyTorch to stay out of their way."""
-    open_native("avx2")
+    open_native()
     options = dataclasses.replace(backend_options("bfloat16"), threads=2)
     made = Backend(options)
     runners = []
@@ -124,7 +124,7 @@ def test_a_gpu_says_why_its_fused_kernels_do_not_compute(
 
 @pytest.mark.parametrize(("dtype", "name"), [("int8", "auto"), ("auto", "native")])
 def test_another_shape_is_refused_where_only_kernels_will_do(dtype: str, name: str) -> None:
-    open_native("avx2")
+    open_native()
     with pytest.raises(CheckpointRefused, match="head_dim 16 is no multiple of 32") as refused:
         make_backend(dtype, name).choose(toy_config())
     assert refused.value.reason == "unsupported"
@@ -162,7 +162,7 @@ def test_kernels_that_are_asked_for_must_be_there(
 
 
 def test_a_step_is_served_through_the_kernels(tmp_path: Path) -> None:
-    open_native("avx2")
+    open_native()
     step = publish_toy(tmp_path, "toy", 1, config=native_config(), seed=4)
     options = LoaderOptions(
         backend=backend_options(),

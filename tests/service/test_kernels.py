@@ -1,93 +1,25 @@
-"""The library is compiled once for each state of its sources, or its absence is explained."""
+"""The fastest kernels that work are opened, or their absence is explained."""
 
+import ctypes
+import ctypes.util
+import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from serving.native import open_native
-from tools import require_tool
+from serving.native import ISAS, open_native
 
 from service import kernels
-from service.kernels import NoKernels, library_path, open_library, supported_isas
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "nestling" / "native"
-
-
-def test_without_a_compiler_the_error_says_so(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(NoKernels, match=r"no C\+\+ compiler: install g\+\+"):
-        library_path("avx2")
-
-
-def test_what_the_compiler_says_is_passed_on(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require_tool("g++", package="g++")
-    monkeypatch.setattr(kernels, "COMMON_FLAGS", ("-fno-such-flag",))
-    with pytest.raises(NoKernels, match="no-such-flag"):
-        library_path("avx2")
-    assert list(own_cache.iterdir()) == []
-
-
-def test_a_library_is_compiled_once(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    require_tool("g++", package="g++")
-    source = own_cache.parent / "sources"
-    source.mkdir(parents=True)
-    (source / "step.cpp").write_text("int nothing;\n")
-    monkeypatch.setattr(kernels, "SOURCES", source)
-    first = library_path("avx2")
-    made_at = first.stat().st_mtime_ns
-    assert library_path("avx2") == first
-    assert first.stat().st_mtime_ns == made_at
-    (source / "step.cpp").write_text("int something_else;\n")
-    assert library_path("avx2") != first
-
-
-def test_a_package_that_brings_kernels_needs_no_compiler(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require_tool("g++", package="g++")
-    source = own_cache.parent / "sources"
-    source.mkdir(parents=True)
-    (source / "step.cpp").write_text("int nothing;\n")
-    monkeypatch.setattr(kernels, "SOURCES", source)
-    shipped = kernels.ship()
-    assert len(shipped) == len(kernels.FLAGS)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert library_path("avx2") in shipped
-    assert not own_cache.exists()
-    (source / "step.cpp").write_text("int something_else;\n")
-    with pytest.raises(NoKernels, match="no C"):
-        library_path("avx2")
-
-
-@pytest.mark.parametrize(
-    ("flags", "isas"),
-    [
-        ("fpu sse2", []),
-        ("fma avx2 f16c", ["avx2"]),
-        ("fma avx2 f16c avx512f avx512bw avx512dq avx512vl avx512_vnni", ["avx2"]),
-        (
-            "fma avx2 f16c avx512f avx512bw avx512dq avx512vl avx512_vnni avx512_bf16",
-            ["avx512", "avx2"],
-        ),
-    ],
-)
-def test_the_processor_decides(tmp_path: Path, flags: str, isas: list[str]) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"processor : 0\nflags\t\t: {flags}\n")
-    assert supported_isas(cpuinfo) == isas
-    assert supported_isas(tmp_path / "absent") == []
+from service.engine.native import library
+from service.engine.native.library import Library
+from service.kernels import NoKernels, open_library, supported_isas
+from service.processor import InstructionSet
 
 
 def test_another_processor_gets_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "NEEDS", {isa: {"no-such-flag"} for isa in kernels.FLAGS})
-    with pytest.raises(NoKernels, match="neither AVX-512 nor AVX2"):
+    monkeypatch.setattr("service.processor.supported", list)
+    with pytest.raises(NoKernels, match=r"there are kernels for .*: not this"):
         open_library()
 
 
@@ -100,17 +32,96 @@ def test_a_library_that_does_not_load_is_named(
         open_library("avx2")
 
 
+@pytest.mark.parametrize("trouble", ["does not compile", "does not load"])
+def test_the_next_instruction_set_is_tried(
+    trouble: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    last = ISAS[-1]
+    open_native(last)
+    if len(ISAS) < 2:
+        pytest.skip("this processor has one instruction set")
+    found = kernels.library_path
+    (tmp_path / "broken.so").write_text("no library")
+
+    def path_of(isa: InstructionSet) -> Path:
+        if isa.name == last:
+            return found(isa)
+        if trouble == "does not compile":
+            raise NoKernels("g++ failed: unknown option")
+        return tmp_path / "broken.so"
+
+    monkeypatch.setattr(kernels, "library_path", path_of)
+    with caplog.at_level(logging.WARNING):
+        assert open_library(threads=1).isa == last
+    (message,) = caplog.messages
+    assert message.startswith(f"{last} instead of the fastest kernels: ")
+
+
+def test_where_none_works_every_reason_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_native()
+
+    def path_of(isa: InstructionSet) -> Path:
+        raise NoKernels("no compiler" if isa.name in ISAS[:2] else "another reason")
+
+    monkeypatch.setattr(kernels, "library_path", path_of)
+    with pytest.raises(NoKernels, match=r"^no compiler(; another reason)?$"):
+        open_library()
+
+
 def test_the_fastest_is_opened() -> None:
-    open_native("avx2")
+    open_native()
     assert open_library(threads=1).isa == supported_isas()[0]
+
+
+def test_threads_that_cannot_be_had_are_an_error_and_no_crash() -> None:
+    """Room for some of their stacks alone: those that began end again, and the process goes on."""
+    path = str(open_native().functions._name)
+    code = f"""
+import resource
+from pathlib import Path
+from service.engine.native.library import Library
+Library({path!r}, "any", 2)
+in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + (64 << 20),) * 2)
+try:
+    Library({path!r}, "any", 64)
+except OSError as error:
+    print(error, len(list(Path("/proc/self/task").iterdir())))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "64 threads cannot be had 1\n"
+
+
+def test_a_library_with_other_structures_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(open_native().functions._name)
+
+    class Shape(ctypes.Structure):
+        _fields_ = (*library.Shape._fields_, ("more", ctypes.c_int64))
+
+    changed = tuple(Shape if one is library.Shape else one for one in library.STRUCTURES)
+    monkeypatch.setattr(library, "STRUCTURES", changed)
+    with pytest.raises(OSError, match=r"Shape has 48 bytes there and 56 here"):
+        Library(path, ISAS[0], 1)
+
+
+def test_a_library_without_a_function_is_refused() -> None:
+    libc = ctypes.util.find_library("c")
+    if libc is None:
+        pytest.skip("no C library found")
+    with pytest.raises(OSError, match="has no function nestling_structure_bytes"):
+        Library(libc, ISAS[0], 1)
 
 
 def test_the_command_says_where_the_kernels_are_or_why_not(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_native("avx2")
+    open_native()
     kernels.main()
-    assert capsys.readouterr().out.startswith("native kernels for avx")
+    assert capsys.readouterr().out.startswith(f"native kernels for {ISAS[0]}: /")
     monkeypatch.setenv("CXX", "no-such-compiler")
     kernels.main()
     assert "PyTorch will serve: no C++ compiler" in capsys.readouterr().out

@@ -38,7 +38,7 @@ def make_loader(
 def served_by(dtype: str) -> tuple[ModelConfig, Loader]:
     """A toy and a loader for it: PyTorch or, for int8, the kernels."""
     if dtype == "int8":
-        open_native("avx2")
+        open_native()
         return native_config(), make_loader(dtype=dtype)
     return toy_config(), make_loader(dtype=dtype)
 

@@ -16,6 +16,7 @@ from serving import Exposition
 from tools import free_port
 from toy_run import journal_of, toy_recipe
 
+from lm.cores import usable_cores
 from lm.volume import newest_step
 from trainer import options
 from trainer.__main__ import main
@@ -185,7 +186,7 @@ def test_a_run_s_curves_are_drawn_into_its_directory(
 
 def test_beside_a_service_a_core_is_left_and_priority_is_low() -> None:
     beside = options.parse_train(["--beside-service"])
-    assert (beside.threads, beside.nice) == (max(1, options.num_cores() - 1), 10)
+    assert (beside.threads, beside.nice) == (max(1, usable_cores() - 1), 10)
     chosen = options.parse_train(["--beside-service", "--threads", "3", "--nice", "0"])
     assert (chosen.threads, chosen.nice) == (3, 0)
     alone = options.parse_train([])

@@ -1,9 +1,9 @@
 """Muon for GPUs: all matrices of one shape in one batch, and a step that the device may skip.
 
 The update is that of ``torch.optim.Muon`` (https://kellerjordan.github.io/posts/muon), which goes
-over the matrices one by one; here Newton-Schulz runs on a stack of them. Like fused AdamW it takes
-``grad_scale``, which gradients are divided by, and ``found_inf``, which leaves weights and
-momentum alone where it is 1: the host need not know of either.
+over the matrices one by one; here as in ``trainer.muon`` Newton-Schulz runs on a stack of them.
+Like fused AdamW it takes ``grad_scale``, which gradients are divided by, and ``found_inf``, which
+leaves weights and momentum alone where it is 1: the host need not know of either.
 
 Shapes: N matrices of one shape, R rows, S columns.
 """
@@ -15,22 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-STEPS = 5
-EPS = 1e-7
-
-
-def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Matrices [N, R, S] with all singular values near 1, by Newton-Schulz, in ``dtype``."""
-    a, b, c = COEFFICIENTS
-    is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if is_tall else matrices).to(dtype)
-    x = x / torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True).clamp(min=EPS)
-    for _ in range(STEPS):
-        gram = torch.bmm(x, x.mT)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.mT if is_tall else x
+from trainer.muon import orthogonalize
 
 
 class BatchedMuon(torch.optim.Optimizer):
@@ -42,9 +27,15 @@ class BatchedMuon(torch.optim.Optimizer):
     """Float32 [], 1 for a step to be skipped."""
 
     def __init__(
-        self, params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], *, momentum: float
+        self,
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+        *,
+        momentum: float,
+        dtype: torch.dtype,
     ) -> None:
+        """``dtype`` is that of Newton-Schulz's products."""
         super().__init__(params, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -66,7 +57,7 @@ class BatchedMuon(torch.optim.Optimizer):
             gradients.div_(self.grad_scale)
         before = torch.stack(buffers)
         momentum = before.lerp(gradients, 1 - group["momentum"])
-        update = orthogonalized(gradients.lerp(momentum, group["momentum"]))
+        update = orthogonalize(gradients.lerp(momentum, group["momentum"]), self._dtype)
         rows, columns = parameters[0].shape
         step = update.float() * (-group["lr"] * math.sqrt(max(1.0, rows / columns)))
         decay = torch.full((), 1 - group["lr"] * group["weight_decay"], device=step.device)

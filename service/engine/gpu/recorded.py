@@ -100,6 +100,7 @@ class RecordedDecode:
             outputs.is_finite,
             is_long=is_long,
         )
+        self._step = step  # what is recorded writes to its workspaces
         self._forward = shared.record(step.compute)
         self.drawing = Drawing(shared, self.inputs, outputs)
 
@@ -134,6 +135,7 @@ class RecordedFlat:
             hidden[: bucket.rows],
             bucket.tile_rows,
         )
+        self._step = step  # what is recorded writes to its workspaces
         self._forward = shared.record(step.compute)
 
     def replay(self, layout: FlatLayout) -> None:
@@ -162,6 +164,7 @@ class RecordedHead:
             self.logits,
             outputs.is_finite,
         )
+        self._step = step  # what is recorded writes to its workspaces
         self._forward = shared.record(step.compute)
         self.drawing = Drawing(shared, self.inputs, outputs)
 

@@ -35,4 +35,16 @@ class GraphRecorder:
             finally:
                 graph.capture_end()
         self.num_recorded += 1
-        return graph.replay
+        return _Recording(graph, compute)
+
+
+class _Recording:
+    """A graph, and the function that it was recorded from, whose tensors it goes on to use."""
+
+    def __init__(self, graph: torch.cuda.CUDAGraph, compute: Callable[[], None]) -> None:
+        self._graph = graph
+        self._compute = compute
+
+    def __call__(self) -> None:
+        """Do the same again."""
+        self._graph.replay()

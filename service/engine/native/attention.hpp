@@ -44,7 +44,7 @@ struct Softmax {
 template <int kRows>
 inline void prefetch(const uint32_t* words, int count) {
   if constexpr (kRows <= kMaxRows / 3)
-    for (int i = 0; i < count; i += 16) _mm_prefetch(words + i, _MM_HINT_T0);
+    for (int i = 0; i < count; i += 16) __builtin_prefetch(words + i);
 }
 
 // Turns a row of scores into bfloat16 weights relative to their largest; keys from `visible` on

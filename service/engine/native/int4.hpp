@@ -13,7 +13,7 @@ namespace nestling {
 // vectors of outputs, then 32 scales and 32 least values in bfloat16. A line's low nibbles are 4
 // inputs of each output, its high nibbles the next 4.
 struct Int4Matrix {
-  using Rows = Int8Rows;
+  using Rows = ByteRows<kMaxInt4Rows>;
   static constexpr int kGroup = kSumGroup;
   static constexpr int kNibbleBytes = kPanel * kGroup / 2;
   static constexpr int kBlockBytes = kNibbleBytes + 4 * kPanel;
@@ -33,7 +33,8 @@ struct Int4Matrix {
     const float* scales = rows.scales + tile * height * (inputs / rows.group);
     for (int i = 0; i < kRows; ++i) out[i][0] = out[i][1] = zero();
     for (int block = 0; block < inputs / kGroup; ++block) {
-      add_block<kRows>(a, height, b, scales, sums, out);
+      for (int half = 0; half < 2; half += halves(kRows))
+        add_block<kRows>(a, height, b, scales, sums, half, out);
       a += kGroup / 4 * height;
       b += kBlockBytes;
       sums += height;
@@ -50,35 +51,42 @@ struct Int4Matrix {
   int outputs, inputs;
 
  private:
-  // out += a block's products.
+  // out += a block's products with halves(kRows) halves of the panel, from the first on.
   template <int kRows>
-  static inline __attribute__((always_inline)) void add_block(const int32_t* a, int height,
-                                                             const uint8_t* b,
-                                                             const float* scales,
-                                                             const float* sums,
-                                                             F16 (&out)[kRows][2]) {
+  static inline __attribute__((always_inline)) void add_block(
+      const int32_t* a, int height, const uint8_t* block, const float* scales, const float* sums,
+      int first, F16 (&out)[kRows][2]) {
+    constexpr int kHalves = halves(kRows);
     const I16 low_nibble = set1(0x0f0f0f0f);
-    I16 sum[kRows][2];
-    for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = set1(0);
+    const uint8_t* b = block + 64 * first;
+    NibbleSum sum[kRows][kHalves];
+    for (int i = 0; i < kRows; ++i)
+      for (int half = 0; half < kHalves; ++half) sum[i][half] = no_nibbles();
     for (int line = 0; line < kGroup / 8; ++line, a += 2 * height, b += 128) {
-      const I16 first = load_bytes(b), second = load_bytes(b + 64);
-      const I16 first_low = first & low_nibble, second_low = second & low_nibble;
-      const I16 first_high = shift_right<4>(first) & low_nibble;
-      const I16 second_high = shift_right<4>(second) & low_nibble;
+      I16 low[kHalves], high[kHalves];
+      for (int half = 0; half < kHalves; ++half) {
+        const I16 both = load_bytes(b + 64 * half);
+        low[half] = both & low_nibble;
+        high[half] = shift_right<4>(both) & low_nibble;
+      }
       for (int i = 0; i < kRows; ++i) {
         const I16 x = set1(a[i]), y = set1(a[height + i]);
-        sum[i][0] = dot_nibbles(dot_nibbles(sum[i][0], first_low, x), first_high, y);
-        sum[i][1] = dot_nibbles(dot_nibbles(sum[i][1], second_low, x), second_high, y);
+        for (int half = 0; half < kHalves; ++half)
+          sum[i][half] = dot_nibbles(dot_nibbles(sum[i][half], low[half], x), high[half], y);
       }
     }
-    const auto* lines = reinterpret_cast<const uint16_t*>(b);
-    const F16 scale[2] = {load_bf16(lines), load_bf16(lines + kLanes)};
-    const F16 least[2] = {load_bf16(lines + 2 * kLanes), load_bf16(lines + 3 * kLanes)};
+    const auto* ranges = reinterpret_cast<const uint16_t*>(block + kNibbleBytes) + first * kLanes;
+    F16 scale[kHalves], least[kHalves];
+    for (int half = 0; half < kHalves; ++half) {
+      scale[half] = load_bf16(ranges + half * kLanes);
+      least[half] = load_bf16(ranges + kPanel + half * kLanes);
+    }
     for (int i = 0; i < kRows; ++i) {
       const F16 x = set1(scales[i]), x_sum = set1(sums[i]);
-      for (int half = 0; half < 2; ++half) {
-        const F16 product = to_float(sum[i][half]) * scale[half];
-        out[i][half] = fma(x_sum, least[half], fma(product, x, out[i][half]));
+      for (int half = 0; half < kHalves; ++half) {
+        F16& result = out[i][first + half];
+        const F16 product = to_float(total(sum[i][half])) * scale[half];
+        result = fma(x_sum, least[half], fma(product, x, result));
       }
     }
   }
@@ -146,10 +154,12 @@ struct Int4Matrix {
         out[i] = static_cast<uint8_t>(nibbles[8 * line + i] | nibbles[8 * line + 4 + i] << 4);
   }
 
+  // Rounded to the nearest, even.
   static uint16_t to_bf16(float x) {
-    uint16_t lanes[kLanes];
-    store_bf16(lanes, set1(x));
-    return lanes[0];
+    uint32_t raw;
+    std::memcpy(&raw, &x, sizeof raw);
+    if (x != x) return static_cast<uint16_t>(raw >> 16 | 0x40);
+    return static_cast<uint16_t>((raw + 0x7fff + (raw >> 16 & 1)) >> 16);
   }
   static float as_bf16(float x) {
     const uint32_t wide = uint32_t{to_bf16(x)} << 16;

@@ -17,10 +17,12 @@ constexpr float kTiny = 1e-30f;  // 127 / kTiny is finite
 // 192 and 256 cost SmolLM2-135M 2.4% of perplexity on Shakespeare, 96 1.1%, 64 and 32 0.6%.
 inline int scale_group(int inputs) { return inputs % 64 == 0 ? 64 : kSumGroup; }
 
-struct Int8Rows {
-  static constexpr int kMost = kMaxInt8Rows;
+// Rows in 8 bits, in tiles of at most so many.
+template <int kMostInTile>
+struct ByteRows {
+  static constexpr int kMost = kMostInTile;
 
-  Int8Rows(uint8_t* memory, int rows, int width)
+  ByteRows(uint8_t* memory, int rows, int width)
       : tiling(rows, kMost), width(width), group(scale_group(width)) {
     const int64_t room = tiling.room();
     words = reinterpret_cast<int32_t*>(memory);
@@ -84,15 +86,20 @@ struct Int8Rows {
   }
 };
 
-// Weights [N, K]: panels of [K / 4][32] quads and the panel's 32 scales.
+using Int8Rows = ByteRows<kMaxInt8Rows>;
+
+// Weights [N, K]: panels of [K / 4][32] quads and the panel's 32 scales. Where activations are flipped
+// (simd_avx2.hpp) a group of inputs begins with 32 sums of the magnitudes of its negative weights, in
+// 16 bits: a panel stays one stream, since a gap in what one row reads costs it half of its rate.
 struct Int8Matrix {
   using Rows = Int8Rows;
+  static constexpr int kSumBytes = flips(kMaxInt8Rows) ? 2 * kPanel : 0;  // of a group
 
   Int8Matrix(const uint8_t* data, int outputs, int inputs)
       : data(data), outputs(outputs), inputs(inputs) {}
 
   int panels() const { return (outputs + kPanel - 1) / kPanel; }
-  static int64_t panel_bytes(int inputs) { return int64_t{kPanel} * inputs + 4 * kPanel; }
+  static int64_t panel_bytes(int inputs) { return scales_at(inputs) + 4 * kPanel; }
 
   template <int kRows>
   void tile(const Rows& rows, int tile, int panel, F16 (&out)[kRows][2]) const {
@@ -103,21 +110,10 @@ struct Int8Matrix {
     const float* scales = rows.scales + tile * height * groups;
     for (int i = 0; i < kRows; ++i) out[i][0] = out[i][1] = zero();
     for (int g = 0; g < groups; ++g, offsets += height, scales += height) {
-      I16 sum[kRows][2];
-      for (int i = 0; i < kRows; ++i) sum[i][0] = sum[i][1] = set1(offsets[i]);
-      for (int quad = 0; quad < rows.group / 4; ++quad, a += height, b += 4 * kPanel) {
-        const I16 first = load_bytes(b), second = load_bytes(b + 64);
-        for (int i = 0; i < kRows; ++i) {
-          const I16 x = set1(a[i]);
-          sum[i][0] = dot_bytes(sum[i][0], first, x);
-          sum[i][1] = dot_bytes(sum[i][1], second, x);
-        }
-      }
-      for (int i = 0; i < kRows; ++i) {
-        const F16 scale = set1(scales[i]);
-        out[i][0] = fma(to_float(sum[i][0]), scale, out[i][0]);
-        out[i][1] = fma(to_float(sum[i][1]), scale, out[i][1]);
-      }
+      for (int half = 0; half < 2; half += halves(kRows))
+        add_group<kRows>(a, height, rows.group, b, offsets, scales, half, out);
+      a += rows.group / 4 * height;
+      b += kSumBytes + rows.group * kPanel;
     }
     const auto* weight_scales = reinterpret_cast<const float*>(b);
     for (int i = 0; i < kRows; ++i) {
@@ -129,9 +125,9 @@ struct Int8Matrix {
   void read_row(int output, float* x) const {
     const uint8_t* panel = data + output / kPanel * panel_bytes(inputs);
     float scale;
-    std::memcpy(&scale, panel + int64_t{kPanel} * inputs + 4 * (output % kPanel), sizeof scale);
+    std::memcpy(&scale, panel + scales_at(inputs) + 4 * (output % kPanel), sizeof scale);
     for (int k = 0; k < inputs; k += 4) {
-      const uint8_t* quad = panel + (k / 4 * kPanel + output % kPanel) * 4;
+      const uint8_t* quad = panel + quad_at(inputs, k, output % kPanel);
       for (int i = 0; i < 4; ++i) x[k + i] = static_cast<float>(quad[i] - 128) * scale;
     }
   }
@@ -143,18 +139,75 @@ struct Int8Matrix {
       largest = max(largest, max(load(x + k), zero() - load(x + k)));
     const float peak = max_lanes(largest);
     const F16 inverse = set1(peak > kTiny ? 127.0f / peak : 0.0f);
-    reinterpret_cast<float*>(panel + int64_t{kPanel} * inputs)[n] = peak / 127.0f;
-    auto* quads = reinterpret_cast<uint32_t*>(panel);
+    reinterpret_cast<float*>(panel + scales_at(inputs))[n] = peak / 127.0f;
+    const int group = scale_group(inputs);
+    F16 negative = zero();
     for (int k = 0; k < inputs; k += kLanes) {
-      uint32_t packed[kLanes / 4];
-      store_bytes(reinterpret_cast<int8_t*>(packed), to_int(load(x + k) * inverse));
-      for (int i = 0; i < kLanes / 4; ++i)  // adding 128 to a byte flips its first bit
-        quads[(k / 4 + i) * kPanel + n] = packed[i] ^ 0x80808080u;
+      const I16 q = to_int(load(x + k) * inverse);
+      int8_t bytes[kLanes];
+      store_bytes(bytes, q);
+      uint8_t* quads = panel + quad_at(inputs, k, n);
+      for (int i = 0; i < kLanes; i += 4) {  // adding 128 to a byte flips its first bit
+        const uint32_t quad = static_cast<uint32_t>(load_quad(bytes + i)) ^ 0x80808080u;
+        std::memcpy(quads + i * kPanel, &quad, sizeof quad);
+      }
+      if (kSumBytes == 0) continue;
+      negative = negative + max(zero() - to_float(q), zero());
+      if ((k + kLanes) % group != 0) continue;
+      auto* sums = reinterpret_cast<int16_t*>(panel + group_at(group, k / group));
+      sums[n] = static_cast<int16_t>(sum_lanes(negative));
+      negative = zero();
     }
   }
 
   const uint8_t* data;
   int outputs, inputs;
+
+ private:
+  // Places in a panel: of a group of inputs, of four inputs of an output, of the scales.
+  static int64_t group_at(int group, int number) {
+    return int64_t{number} * (kSumBytes + group * kPanel);
+  }
+  static int64_t quad_at(int inputs, int k, int n) {
+    const int group = scale_group(inputs);
+    return group_at(group, k / group) + kSumBytes + (k % group / 4 * kPanel + n) * 4;
+  }
+  static int64_t scales_at(int inputs) {
+    return group_at(scale_group(inputs), inputs / scale_group(inputs));
+  }
+
+  // out += the products of a group of inputs, which begins at b, with halves(kRows) halves of the
+  // panel, from the first on.
+  template <int kRows>
+  static inline __attribute__((always_inline)) void add_group(
+      const int32_t* a, int height, int group, const uint8_t* b, const int32_t* offsets,
+      const float* scales, int first, F16 (&out)[kRows][2]) {
+    constexpr int kHalves = halves(kRows);
+    const auto* missing = reinterpret_cast<const int16_t*>(b) + first * kLanes;
+    if constexpr (kSumBytes > 0 && !flips(kRows)) __builtin_prefetch(b);
+    b += kSumBytes + 64 * first;
+    I16 sum[kRows][kHalves];
+    for (int i = 0; i < kRows; ++i)
+      for (int half = 0; half < kHalves; ++half)
+        sum[i][half] = flips(kRows) ? load_words(missing + kLanes * half) : set1(offsets[i]);
+    for (int quad = 0; quad < group / 4; ++quad, a += height, b += 4 * kPanel) {
+      Weights<kRows> weights[kHalves];
+      for (int half = 0; half < kHalves; ++half)
+        weights[half] = Weights<kRows>(load_bytes(b + 64 * half));
+      for (int i = 0; i < kRows; ++i) {
+        const I16 x = set1(a[i]);
+        for (int half = 0; half < kHalves; ++half)
+          sum[i][half] = dot_bytes(sum[i][half], weights[half], x);
+      }
+    }
+    for (int i = 0; i < kRows; ++i) {
+      const F16 scale = set1(scales[i]);
+      for (int half = 0; half < kHalves; ++half) {
+        F16& result = out[i][first + half];
+        result = fma(to_float(sum[i][half]), scale, result);
+      }
+    }
+  }
 };
 
 }  // namespace nestling

@@ -7,6 +7,8 @@ import ctypes
 
 FORMATS = {"bfloat16": 0, "int8": 1, "int4": 2}
 """Precisions of packed weights, as ``step.hpp`` numbers them."""
+DONE, OUT_OF_RANGE, NO_RESOURCES = range(3)
+"""What C functions say of themselves, as ``step.hpp`` numbers it."""
 PARTS = ("embed", "norm", "qkv", "rotate", "attention", "output", "gate_up", "down", "head")
 """Parts of a step, as ``step.hpp`` numbers them."""
 
@@ -76,17 +78,32 @@ class StepArguments(ctypes.Structure):
     ]
 
 
+STRUCTURES: tuple[type[ctypes.Structure], ...] = (
+    PackArguments,
+    LayerWeights,
+    Shape,
+    ModelWeights,
+    StepArguments,
+)
+"""In the order of ``nestling_structure_bytes``."""
+
+
 class Library:
     """The kernels for one instruction set, and the threads that they run on.
 
     One a process: models share the threads, which a second step at the same time does without.
+    Raises ``OSError`` for a file that is no such library, or threads that cannot be had.
     """
 
     def __init__(self, path: str, isa: str, threads: int) -> None:
         self.isa = isa
         self.threads = threads
-        self.functions = _declare(ctypes.CDLL(path))
-        self._pool = ctypes.c_void_p(self.functions.nestling_pool_new(threads))
+        self.functions = _declare(ctypes.CDLL(path), path)
+        _compare_structures(self.functions, path)
+        pool = self.functions.nestling_pool_new(threads)
+        if not pool:
+            raise OSError(f"{threads} threads cannot be had")
+        self._pool = ctypes.c_void_p(pool)
 
     @property
     def pool(self) -> ctypes.c_void_p:
@@ -98,17 +115,47 @@ class Library:
         if hasattr(self, "_pool"):
             self.functions.nestling_pool_free(self._pool)
 
+    def pack(self, precision: str, arguments: PackArguments, threads: int) -> None:
+        """Pack rows on so many threads of their own; raises ``MemoryError``."""
+        _check(self.functions.nestling_pack(FORMATS[precision], arguments, threads))
 
-def _declare(functions: ctypes.CDLL) -> ctypes.CDLL:
-    """Give the C functions their types."""
+    def step(self, model: ctypes.c_void_p, arguments: StepArguments) -> None:
+        """Compute one step.
+
+        Raises:
+            IndexError: a number of the step would index past an array; nothing was computed.
+            MemoryError: there is no memory for it.
+
+        """
+        _check(self.functions.nestling_step(model, self._pool, arguments))
+
+
+def _check(outcome: int) -> None:
+    if outcome == OUT_OF_RANGE:
+        raise IndexError("a step's numbers are out of range")
+    if outcome != DONE:
+        raise MemoryError("the native kernels got no memory or no threads")
+
+
+def _compare_structures(functions: ctypes.CDLL, path: str) -> None:
+    """Raise ``OSError`` if the library's structures are not those of this module."""
+    for number, structure in enumerate(STRUCTURES):
+        theirs, ours = functions.nestling_structure_bytes(number), ctypes.sizeof(structure)
+        if theirs != ours:
+            raise OSError(f"{path}: {structure.__name__} has {theirs} bytes there and {ours} here")
+
+
+def _declare(functions: ctypes.CDLL, path: str) -> ctypes.CDLL:
+    """Give the C functions their types; raises ``OSError`` if one is missing."""
     pointer, int32 = ctypes.c_void_p, ctypes.c_int32
     signatures: dict[str, tuple[object, list[object]]] = {
+        "nestling_structure_bytes": (int32, [int32]),
         "nestling_pool_new": (pointer, [int32]),
         "nestling_pool_free": (None, [pointer]),
         "nestling_packed_bytes": (ctypes.c_int64, [int32, int32, int32]),
-        "nestling_pack": (None, [int32, ctypes.POINTER(PackArguments)]),
+        "nestling_pack": (int32, [int32, ctypes.POINTER(PackArguments), int32]),
         "nestling_multiply": (
-            None,
+            int32,
             [pointer, int32, pointer, int32, int32, pointer, int32, pointer],
         ),
         "nestling_model_new": (
@@ -116,9 +163,12 @@ def _declare(functions: ctypes.CDLL) -> ctypes.CDLL:
             [ctypes.POINTER(Shape), ctypes.POINTER(ModelWeights)],
         ),
         "nestling_model_free": (None, [pointer]),
-        "nestling_step": (ctypes.c_int, [pointer, pointer, ctypes.POINTER(StepArguments)]),
+        "nestling_step": (int32, [pointer, pointer, ctypes.POINTER(StepArguments)]),
     }
     for name, (result, arguments) in signatures.items():
-        function = getattr(functions, name)
+        try:
+            function = getattr(functions, name)
+        except AttributeError as error:
+            raise OSError(f"{path} has no function {name}") from error
         function.restype, function.argtypes = result, arguments
     return functions

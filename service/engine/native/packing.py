@@ -253,7 +253,8 @@ def _pack_rows(library: Library, place: _Place, first_row: int, rows: Tensor) ->
         stride=place.stride,
         matrix=place.matrix,
     )
-    library.functions.nestling_pack(FORMATS[place.precision], arguments)
+    # As many threads as PyTorch's work here may have: few where a load gives way to a service.
+    library.pack(place.precision, arguments, torch.get_num_threads())
 
 
 def _total_bytes(config: ModelConfig, precision: str, library: Library) -> int:

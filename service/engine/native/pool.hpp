@@ -10,7 +10,6 @@
 // thread's core, and both share that one beside an idle one: a tenth of the rate with 32 streams.
 #pragma once
 
-#include <immintrin.h>
 #include <pthread.h>
 #include <sched.h>
 
@@ -23,6 +22,15 @@
 namespace nestling {
 
 class Team;
+
+// Tells the core that its thread waits.
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 // Keeps the calling thread to one core for as long as it lives. A thread of the idle policy stays
 // free: whoever works on that core would leave it no time, and the others wait for it.
@@ -64,15 +72,17 @@ inline std::vector<int> cores_of(int num_threads) {
 
 class Pool {
  public:
+  // Throws where the system has not so many threads; those that began have ended then.
   explicit Pool(int num_threads) : size_(num_threads), cores_(cores_of(num_threads)) {
-    for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this, i] { work(cores_[i]); });
+    try {
+      for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this, i] { work(cores_[i]); });
+    } catch (...) {
+      end();
+      throw;
+    }
   }
 
-  ~Pool() {
-    job_ = nullptr;
-    publish();
-    for (auto& worker : workers_) worker.join();
-  }
+  ~Pool() { end(); }
 
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
@@ -93,9 +103,15 @@ class Pool {
   static void wait(const std::atomic<uint32_t>& value, uint32_t old, int spins) {
     for (int i = 0; i < spins; ++i) {
       if (value.load(std::memory_order_acquire) != old) return;
-      _mm_pause();
+      pause();
     }
     value.wait(old, std::memory_order_acquire);
+  }
+
+  void end() {
+    job_ = nullptr;
+    publish();
+    for (auto& worker : workers_) worker.join();
   }
 
   void publish() {

@@ -25,9 +25,12 @@ class NativeRunner:
         self._library = library
         self._weights = weights
         self._max_rows = max_step_tokens
-        self._model = ctypes.c_void_p(
-            library.functions.nestling_model_new(weights.shape(max_step_tokens), weights.structure)
+        model = library.functions.nestling_model_new(
+            weights.shape(max_step_tokens), weights.structure
         )
+        if not model:
+            raise MemoryError(f"no memory for steps of {max_step_tokens} tokens")
+        self._model = ctypes.c_void_p(model)
         self._nanoseconds = torch.zeros(len(PARTS), dtype=torch.int64)
         self.cache = cache
 
@@ -70,7 +73,8 @@ class NativeRunner:
     ) -> tuple[Tensor, list[bool]]:
         """Logits [logit rows, V] of some rows of a step, and which rows are finite.
 
-        Rows of a sequence follow one another in the order of their positions.
+        Rows of a sequence follow one another in the order of their positions. Raises ``IndexError``
+        for numbers that the model, the cache or a step has no room for.
         """
         rows = len(token_ids)
         numbers = torch.tensor([*token_ids, *positions, *slots, *logit_rows], dtype=torch.int32)
@@ -94,8 +98,7 @@ class NativeRunner:
             finite=finite.data_ptr(),
             nanoseconds=self._nanoseconds.data_ptr(),
         )
-        failed = self._library.functions.nestling_step(self._model, self._library.pool, step)
-        assert not failed, "a step's numbers are out of range"
+        self._library.step(self._model, step)
         return logits[:, :vocab_size], finite.tolist()
 
     @torch.inference_mode()

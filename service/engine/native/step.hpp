@@ -7,6 +7,9 @@ namespace nestling {
 
 enum Format : int32_t { kBf16 = 0, kInt8 = 1, kInt4 = 2 };
 
+// What a C function says about itself; library.py numbers them alike.
+enum Outcome : int32_t { kDone = 0, kOutOfRange = 1, kNoResources = 2 };
+
 // Rows of a published weight, on their way into a packed matrix. A weight has runs of neighbouring
 // outputs there, `stride` apart: gate and up projection alternate by 16.
 struct PackArguments {

@@ -23,7 +23,7 @@ struct Tiling {
     count = (rows + height - 1) / height;
   }
   // Rows that a buffer must have room for: whole tiles.
-  static int most_room(int rows) { return rows + kMaxRows; }
+  static int most_room(int rows) { return rows + kMostRows; }
   int room() const { return count * height; }
   int rows_of(int tile) const { return std::min(height, rows - tile * height); }
 

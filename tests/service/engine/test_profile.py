@@ -60,7 +60,7 @@ def test_an_engines_steps_are_told_apart_by_kind(is_native: bool) -> None:
     profile = Profile(time.perf_counter)
     began = time.perf_counter()
     if is_native:
-        runner = native_runner(open_native("avx2"), "int8")
+        runner = native_runner(open_native(), "int8")
         engine = Engine(runner, toy_tokenizer(), max_step_tokens=64, laps=profile)
     else:
         engine = toy_engine(laps=profile)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from lm.config import ModelConfig
 
-Form = Literal["sums", "parts", "loop", "cublas"]
+Form = Literal["sums", "tiles", "parts", "loop", "cublas"]
 Part = Literal["qkv", "out", "gate_up", "down", "head"]
 PARTS: tuple[Part, ...] = ("qkv", "out", "gate_up", "down", "head")
 SHARED_BYTES = 160 * 1024
@@ -17,7 +17,9 @@ PROGRAMS = 128
 """About as many as a card has multiprocessors."""
 MAX_INPUTS = 48 * 1024
 """Rows times inner width that the registers of eight warps hold."""
-MAX_SUM_ROWS = 8
+MAX_SUM_ROWS = 2
+MAX_TILE_INPUTS = 24576
+"""Inputs that a program of four warps holds in float32 for a norm without spilling registers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +97,20 @@ def static_parts(inner: int, slices: int) -> tuple[int, int]:
     return min(pairs, key=lambda pair: (sum(pair), pair[1]))
 
 
-def default_choices(config: ModelConfig, rows: int, *, is_long: bool = False) -> Choices:
-    """What measured best on an H200 with SmolLM2-135M's shape, carried over to other shapes.
+def two_tiles(inner: int) -> tuple[int, int]:
+    """The two powers of two that hold an inner width: 576 is 512 + 64; the second may be 0."""
+    first = 16
+    while first * 2 <= inner:
+        first *= 2
+    rest = max(0, inner - first)
+    return first, max(16, _power_of_two(rest)) if rest else 0
 
-    One or two rows are sums, up to 32 static parts where they fit in shared memory, a loop beyond.
+
+def default_choices(config: ModelConfig, rows: int, *, is_long: bool = False) -> Choices:
+    """What was fastest on an H100 with SmolLM2-135M's shape, carried over to other shapes.
+
+    One or two rows are sums, up to 32 two tiles where they fit in shared memory, else parts or a
+    loop; cuBLAS beyond (bench/results/gpu_h100_2026-11-27.md).
     """
     products = {part: default_product(config, rows, part) for part in PARTS}
     return Choices(**products, attention=default_attention(config, rows, is_long=is_long))
@@ -108,13 +120,24 @@ def default_product(config: ModelConfig, rows: int, part: Part) -> ProductChoice
     """Of one product of so many rows."""
     if rows <= 2:
         return sums(config, rows, part)
-    if rows > 64:
+    if rows > 32:
         return ProductChoice("cublas")
-    for parts in parts_choices(config, rows, part):
-        return parts
+    for fixed in (*tiles_choices(config, rows, part), *parts_choices(config, rows, part)):
+        return fixed
     tile = max(16, _power_of_two(rows))
     outputs = 64 if part == "head" else 32
     return ProductChoice("loop", rows=tile, outputs=outputs, inner=64, stages=4)
+
+
+def tiles_choices(config: ModelConfig, rows: int, part: Part) -> list[ProductChoice]:
+    """Two tiles that fit into shared memory and registers, the likely best first."""
+    tile = max(16, _power_of_two(rows))
+    _, inner = product_shape(config, part)
+    if rows > 32 or tile * inner > MAX_TILE_INPUTS:
+        return []
+    outputs = (64, 32) if part == "head" else (32, 16) if rows <= 8 else (16, 32)
+    found = [ProductChoice("tiles", rows=tile, outputs=n, warps=4) for n in outputs]
+    return [choice for choice in found if fits(config, part, choice)]
 
 
 def parts_choices(config: ModelConfig, rows: int, part: Part) -> list[ProductChoice]:
@@ -157,7 +180,9 @@ def fits(config: ModelConfig, part: Part, choice: ProductChoice) -> bool:
     if choice.rows * inner > MAX_INPUTS:
         return False
     columns = choice.outputs * (2 if part == "gate_up" else 1)
-    return 2 * (choice.rows + columns) * sum(static_parts(inner, choice.warps)) <= SHARED_BYTES
+    is_tiles = choice.form == "tiles"
+    held = sum(two_tiles(inner) if is_tiles else static_parts(inner, choice.warps))
+    return 2 * (choice.rows + columns) * held <= SHARED_BYTES
 
 
 def default_attention(config: ModelConfig, rows: int, *, is_long: bool = False) -> AttentionChoice:

@@ -29,6 +29,7 @@ from service.engine.gpu.kernels.choices import (
     parts_choices,
     product_shape,
     sums,
+    tiles_choices,
 )
 from service.engine.gpu.kernels.decode_step import DecodeStep
 from service.engine.gpu.recorder import GraphRecorder
@@ -39,7 +40,7 @@ CONTEXT = 256
 WARM_UPS = 2
 REPEATS = 5
 REPLAYS = 4
-FORMAT = 2
+FORMAT = 3
 """Of what the fastest kernels are; counted up with every change of the kernels."""
 Timer = Callable[[Choices], float]
 """Seconds of a step with these choices; infinite where the card refuses one."""
@@ -53,6 +54,7 @@ def product_candidates(config: ModelConfig, rows: int, part: Part) -> list[Produ
     if rows <= MAX_SUM_ROWS:
         found.append(sums(config, rows, part))
     if rows <= 64:
+        found += tiles_choices(config, rows, part)
         found += parts_choices(config, rows, part)[:2]
     if rows >= 32:
         found.append(ProductChoice("loop", rows=min(tile, 64), outputs=wide, inner=64, stages=4))

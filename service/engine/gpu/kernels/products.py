@@ -10,12 +10,13 @@ import triton
 from torch import Tensor
 
 from service.engine.gpu.kernels.beside_cublas import gate, normalize
-from service.engine.gpu.kernels.choices import ProductChoice, static_parts
+from service.engine.gpu.kernels.choices import ProductChoice, static_parts, two_tiles
 from service.engine.gpu.kernels.decode_attention import Splits
 from service.engine.gpu.kernels.launch import Launch
 from service.engine.gpu.kernels.loop import multiply_in_a_loop
 from service.engine.gpu.kernels.parts import multiply_in_parts
 from service.engine.gpu.kernels.sums import merge_and_multiply, multiply_by_sums
+from service.engine.gpu.kernels.tiles import multiply_in_tiles
 from service.engine.gpu.tensors import StepRows
 
 
@@ -134,6 +135,10 @@ def _by_tiles(launch: Launch, choice: ProductChoice, product: Product) -> None:
     numbers = (rows, outputs, product.eps)
     if choice.form == "loop":
         multiply_in_a_loop[grid](*_pointers(product), *numbers, BK=choice.inner, **sizes, **options)
+    elif choice.form == "tiles":
+        first, second = two_tiles(inner)
+        sizes |= {"K0": first, "K1": second}
+        multiply_in_tiles[grid](*_pointers(product), *numbers, **sizes, **options)
     else:
         slices = choice.warps
         first, second = static_parts(inner, slices)

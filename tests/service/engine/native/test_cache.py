@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from serving.native import native_config, native_runner, open_native
+from serving.native import ISAS, native_config, native_runner, open_native
 from toys import toy_decoder
 
 from service.engine.native.cache import NativeCache
@@ -17,8 +17,9 @@ def test_a_fresh_cache_is_zero_and_as_large_as_asked() -> None:
     assert not cache.value.any()
 
 
-def test_values_are_the_projections_in_bfloat16() -> None:
-    runner = native_runner(open_native("avx512"), "bfloat16")
+@pytest.mark.parametrize("isa", ISAS)
+def test_values_are_the_projections_in_bfloat16(isa: str) -> None:
+    runner = native_runner(open_native(isa), "bfloat16")
     token_ids = [3, 250, 17, 99, 5]
     runner.compute(token_ids, list(range(5)), [2] * 5, [])
     weights = toy_decoder(3, native_config()).state_dict()
@@ -27,16 +28,17 @@ def test_values_are_the_projections_in_bfloat16() -> None:
         x, x.shape[-1:], weights["model.layers.0.input_layernorm.weight"], 1e-5
     )
     expected = linear(
-        open_native("avx512"), x, weights["model.layers.0.self_attn.v_proj.weight"], "bfloat16"
+        open_native(isa), x, weights["model.layers.0.self_attn.v_proj.weight"], "bfloat16"
     )
     _, value = runner.cache.tokens(2, 5)
     torch.testing.assert_close(value[0, 0].float(), expected, rtol=0.01, atol=1e-4)
     assert not runner.cache.tokens(1, 5)[1].any()
 
 
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("num_tokens", [1, 31, 32, 33, 100])
-def test_a_copied_prefix_goes_on_as_the_original(num_tokens: int) -> None:
-    runner = native_runner(open_native("avx512"), "int8", max_step_tokens=128)
+def test_a_copied_prefix_goes_on_as_the_original(isa: str, num_tokens: int) -> None:
+    runner = native_runner(open_native(isa), "int8", max_step_tokens=128)
     token_ids = [token % 300 for token in range(0, 700, 7)]
     positions = list(range(100))
     expected, _ = runner.compute(token_ids, positions, [0] * 100, [99])

@@ -9,7 +9,7 @@ from serving.native import ISAS, PRECISIONS, native_config, open_native
 from toys import toy_config, toy_decoder
 
 from lm.config import ModelConfig
-from service.engine.native.packing import PackedWeights, Packer, pack
+from service.engine.native.packing import PackedWeights, Packer, pack, pack_matrix
 
 
 def packed_bytes_of(packed: PackedWeights) -> list[bytes]:
@@ -44,6 +44,21 @@ def test_order_and_pieces_do_not_matter(isa: str, precision: str, config: ModelC
     assert packed_bytes_of(packer.finish()) == expected
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_threads_do_not_matter(isa: str, precision: str) -> None:
+    library, before = open_native(isa), torch.get_num_threads()
+    weight = torch.randn(301, 96, generator=torch.Generator().manual_seed(0))
+    packed = []
+    try:
+        for threads in (1, 2, 5, 400):
+            torch.set_num_threads(threads)
+            packed.append(pack_matrix(library, weight, precision))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, packed[0]) for one in packed)
+
+
 @pytest.mark.parametrize("change", ["missing", "part", "extra", "long", "wide", "vector"])
 def test_weights_of_another_config_are_refused_by_name(change: str) -> None:
     weights = toy_decoder(5, native_config()).state_dict()
@@ -62,4 +77,4 @@ def test_weights_of_another_config_are_refused_by_name(change: str) -> None:
     else:
         weights[name] = torch.zeros(320)
     with pytest.raises(ValueError, match=rf"do not fit the config: {name}"):
-        pack(native_config(), weights, "int8", open_native("avx512"))
+        pack(native_config(), weights, "int8", open_native())

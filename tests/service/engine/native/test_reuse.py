@@ -2,7 +2,7 @@
 
 import pytest
 from serving import generation_request
-from serving.native import PRECISIONS, native_runner, open_native
+from serving.native import ISAS, PRECISIONS, native_runner, open_native
 from toys import toy_tokenizer
 
 from service.engine.engine import Engine
@@ -11,9 +11,11 @@ from service.engine.request import Started, TokenGenerated
 STEM = tuple(range(40, 90))
 
 
-def answers(precision: str, num_slots: int, **options: bool) -> tuple[list[list[int]], int, int]:
+def answers(
+    isa: str, precision: str, num_slots: int, **options: bool
+) -> tuple[list[list[int]], int, int]:
     """Tokens of a dozen requests that begin alike, reused prompt tokens, accepted guesses."""
-    runner = native_runner(open_native("avx512"), precision, num_slots=num_slots)
+    runner = native_runner(open_native(isa), precision, num_slots=num_slots)
     engine = Engine(runner, toy_tokenizer(), max_step_tokens=24, **options)
     answers: list[list[int]] = [[] for _ in range(12)]
     reused = accepted = 0
@@ -33,11 +35,12 @@ def answers(precision: str, num_slots: int, **options: bool) -> tuple[list[list[
     return answers, reused, accepted
 
 
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_answers_are_those_of_one_after_another_without(precision: str) -> None:
-    plain, reused, accepted = answers(precision, 1, reuse_prefixes=False, speculation=False)
+def test_answers_are_those_of_one_after_another_without(isa: str, precision: str) -> None:
+    plain, reused, accepted = answers(isa, precision, 1, reuse_prefixes=False, speculation=False)
     assert (reused, accepted) == (0, 0)
-    quick, reused, accepted = answers(precision, 3)
+    quick, reused, accepted = answers(isa, precision, 3)
     assert quick == plain
     assert reused > 100
     assert accepted > 10

@@ -11,6 +11,7 @@ from serving import generation_request
 from serving.native import ISAS, PRECISIONS, native_config, native_runner, open_native
 from toys import toy_config, toy_decoder, toy_tokenizer
 
+from service.engine.native.library import NO_RESOURCES, OUT_OF_RANGE
 from service.engine.native.packing import pack, why_unsupported
 from service.engine.native.reference import logits
 from service.engine.native.runner import NativeRunner
@@ -54,11 +55,12 @@ def test_a_step_is_its_definition(isa: str, precision: str, tied: bool) -> None:
     assert float((out - expected).abs().max()) < 0.05 * float(expected.abs().max())
 
 
-def test_bfloat16_is_near_the_decoder() -> None:
+@pytest.mark.parametrize("isa", ISAS)
+def test_bfloat16_is_near_the_decoder(isa: str) -> None:
     decoder = toy_decoder(3, native_config())
     with torch.inference_mode():
         expected = decoder(torch.tensor([TEXT]))[0]
-    out = native_runner(open_native("avx512"), "bfloat16").score(TEXT)
+    out = native_runner(open_native(isa), "bfloat16").score(TEXT)
     assert float((out - expected).norm() / expected.norm()) < 0.02
 
 
@@ -71,9 +73,10 @@ def test_cuts_and_slots_do_not_matter(isa: str, precision: str) -> None:
         assert torch.equal(last_logits(runner, cuts, slot), whole), f"{cuts} in {slot}"
 
 
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_guess_gets_the_logits_of_a_token_that_was_chosen(precision: str) -> None:
-    runner = native_runner(open_native("avx512"), precision, max_step_tokens=150)
+def test_a_guess_gets_the_logits_of_a_token_that_was_chosen(isa: str, precision: str) -> None:
+    runner = native_runner(open_native(isa), precision, max_step_tokens=150)
     expected = runner.score(TEXT)[99:109]
     text = sequence(1, TEXT[:100])
     runner.run(Plan((Chunk(text, 0, 99),), ()))
@@ -81,11 +84,12 @@ def test_a_guess_gets_the_logits_of_a_token_that_was_chosen(precision: str) -> N
     assert torch.equal(out, expected)
 
 
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_company_does_not_matter(precision: str, threads: int) -> None:
+def test_company_does_not_matter(isa: str, precision: str, threads: int) -> None:
     """One to 32 sequences decode together, each at a length of its own, beside a prompt."""
-    library = open_native("avx512", threads)
+    library = open_native(isa, threads)
     runner = native_runner(library, precision, num_slots=33, max_step_tokens=96)
     texts = [TEXT[offset : offset + 20 + offset] for offset in range(32)]
     alone = []
@@ -104,12 +108,13 @@ def test_company_does_not_matter(precision: str, threads: int) -> None:
             assert torch.equal(row, alone[slot]), f"row {slot} of {count}"
 
 
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_sequence_that_overflows_is_named_and_harms_nobody(precision: str) -> None:
+def test_a_sequence_that_overflows_is_named_and_harms_nobody(isa: str, precision: str) -> None:
     config = dataclasses.replace(native_config(), tie_word_embeddings=False)
     weights = toy_decoder(3, config).state_dict()
     weights["model.embed_tokens.weight"][7] = torch.inf
-    library = open_native("avx512")
+    library = open_native(isa)
     runner = native_runner(library, precision, config=config)
     healthy = runner.run(Plan((Chunk(sequence(1, (5, 6)), 0, 2),), ())).logits
     poisoned = NativeRunner(
@@ -139,9 +144,26 @@ def test_a_sequence_that_overflows_is_named_and_harms_nobody(precision: str) -> 
 def test_numbers_out_of_range_are_refused(
     token_ids: list[int], positions: list[int], slots: list[int]
 ) -> None:
-    runner = native_runner(open_native("avx512"), "int8")
-    with pytest.raises(AssertionError, match="out of range"):
+    runner = native_runner(open_native(), "int8")
+    with pytest.raises(IndexError, match="out of range"):
         runner.compute(token_ids, positions, slots, [0])
+
+
+def test_memory_that_cannot_be_had_is_an_error_and_no_crash() -> None:
+    with pytest.raises(MemoryError, match="no memory for steps of -1 tokens"):
+        native_runner(open_native(), "int8", max_step_tokens=-1)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"), [(OUT_OF_RANGE, IndexError), (NO_RESOURCES, MemoryError)]
+)
+def test_what_a_step_says_of_itself_is_an_error(
+    outcome: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = native_runner(open_native(), "int8")
+    monkeypatch.setattr(open_native().functions, "nestling_step", lambda *_: outcome)
+    with pytest.raises(error):
+        runner.compute([1], [0], [0], [0])
 
 
 @pytest.mark.parametrize(
@@ -160,12 +182,12 @@ def test_other_shapes_are_refused_with_the_reason(changes: dict[str, object]) ->
     config = toy_config(**changes)
     assert why_unsupported(config)
     with pytest.raises(ValueError, match="no native kernels for this model: "):
-        pack(config, {}, "int8", open_native("avx512"))
+        pack(config, {}, "int8", open_native())
 
 
 def test_a_second_step_at_the_same_time_does_without_the_threads() -> None:
     """A model that is being loaded warms up beside one that serves."""
-    library = open_native("avx512")
+    library = open_native()
     runners = [native_runner(library, "int8", max_step_tokens=150) for _ in range(3)]
     expected = runners[0].score(TEXT)
     results: list[bool] = []

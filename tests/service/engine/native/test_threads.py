@@ -10,7 +10,7 @@ import pytest
 from serving.native import native_runner, open_native
 
 from service.engine.native.library import Library
-from service.kernels import open_library, supported_isas
+from service.kernels import open_library
 
 CORES = os.sched_getaffinity(0)
 LONGEST_WAIT_S = 30.0
@@ -18,7 +18,7 @@ LONGEST_WAIT_S = 30.0
 
 @pytest.fixture(scope="module", autouse=True)
 def _kernels() -> None:
-    open_native((supported_isas() or ["avx2"])[0])
+    open_native()
     if len(CORES) < 2:
         pytest.skip("one core: there is nothing to choose")
 

@@ -16,6 +16,7 @@ from service.engine.gpu.kernels.choices import (
     fits,
     product_shape,
     static_parts,
+    two_tiles,
 )
 from service.engine.gpu.kernels.measure import (
     attention_candidates,
@@ -48,11 +49,11 @@ def test_candidates_fit(config: ModelConfig, rows: int) -> None:
     for part in PARTS:
         found = product_candidates(config, rows, part)
         assert getattr(default_choices(config, rows), part) == found[0]
-        assert 1 <= len(found) <= 5
+        assert 1 <= len(found) <= 6
         for choice in found:
             assert choice.outputs & (choice.outputs - 1) == 0
             assert choice.form != "sums" or rows <= 8
-            if choice.form == "parts":
+            if choice.form in ("parts", "tiles"):
                 assert choice.rows >= min(rows, 16)
                 assert fits(config, part, choice)
     for attention in attention_candidates(config, rows):
@@ -79,6 +80,18 @@ def test_an_inner_width_of_576_wastes_nothing() -> None:
     assert static_parts(2048, 4) == (1024, 1024)
 
 
+@pytest.mark.parametrize("inner", [16, 48, 576, 1536, 2048, 5632, 11008])
+def test_two_tiles_hold_the_inner_width(inner: int) -> None:
+    first, second = two_tiles(inner)
+    assert first + second >= inner
+    assert first <= inner
+    assert all(size & (size - 1) == 0 for size in (first, second))
+
+
+def test_two_tiles_of_known_widths() -> None:
+    assert [two_tiles(width) for width in (576, 1536, 2048)] == [(512, 64), (1024, 512), (2048, 0)]
+
+
 def test_shared_memory_is_counted() -> None:
     wide = ProductChoice("parts", rows=64, outputs=64)
     assert not fits(SHAPES[0], "down", wide)
@@ -102,7 +115,7 @@ def test_the_fastest_of_each_part_is_taken() -> None:
         return float(sum(getattr(choices, f.name) != getattr(wanted, f.name) for f in fields))
 
     assert measure(config, rows, time) == wanted
-    assert len(seen) < 25
+    assert len(seen) <= 25, "what measuring takes at a first start"
 
 
 def test_choices_are_kept_on_disk(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from service.engine.gpu.kernels.decode_step import DecodeStep, why_unsupported
 
 SUMS = ProductChoice("sums", outputs=64)
 PARTS = ProductChoice("parts", rows=16, outputs=64)
+TILES = ProductChoice("tiles", rows=16, outputs=64)
 LOOP = ProductChoice("loop", rows=16, outputs=64, inner=32)
 CUBLAS = ProductChoice("cublas")
+FORMS = [SUMS, TILES, PARTS, LOOP, CUBLAS]
 TOKENS = 70
 
 
@@ -54,7 +56,9 @@ def test_heads_of_every_kind(head_dim: int, heads: int, shared: int, tensor_core
     check(case, choices(LOOP, splits=2, keys=16, tensor_cores=tensor_cores))
 
 
-@pytest.mark.parametrize("product", [SUMS, PARTS, LOOP, CUBLAS], ids=lambda choice: choice.form)
+@pytest.mark.parametrize(
+    "product", [SUMS, TILES, PARTS, LOOP, CUBLAS], ids=lambda choice: choice.form
+)
 @pytest.mark.parametrize("splits", [1, 4])
 def test_products_of_every_form(product: ProductChoice, splits: int) -> None:
     config = decode_config(32, 3, 1, num_hidden_layers=splits // 2 or 1)
@@ -63,7 +67,7 @@ def test_products_of_every_form(product: ProductChoice, splits: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "product"), [(1, SUMS), (2, SUMS), (16, PARTS), (33, LOOP), (33, PARTS)]
+    ("count", "product"), [(1, SUMS), (2, SUMS), (16, PARTS), (16, TILES), (33, LOOP), (33, PARTS)]
 )
 def test_one_to_many_rows(count: int, product: ProductChoice) -> None:
     positions = [(23 * row + 69) % TOKENS for row in range(count)]
@@ -80,7 +84,9 @@ def test_a_slot_is_used_again() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize("product", [SUMS, PARTS, LOOP, CUBLAS], ids=lambda choice: choice.form)
+@pytest.mark.parametrize(
+    "product", [SUMS, TILES, PARTS, LOOP, CUBLAS], ids=lambda choice: choice.form
+)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_row_that_is_not_finite_is_named(product: ProductChoice, bad: float) -> None:
     case = DecodeCase.drawn(decode_config(32, 1, 1), [3, 9, 4], TOKENS)
