@@ -104,12 +104,16 @@ class Library:
 
     def _load_beside(self, step: Step) -> ServedModel:
         self._residency.make_room(2 * weights_bytes(step))  # 16 bits may be served as 32
-        try:
-            model = self._load(step)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise NoRoom(f"no memory for {step.name}: {error}") from error
-        self._on_loaded(model)
-        return model
+        while True:
+            try:
+                model = self._load(step)
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                # What loading needs beside what was counted before: a GPU's set of weights, say.
+                if not self._residency.evict_one():
+                    raise NoRoom(f"no memory for {step.name}: {error}") from error
+            else:
+                self._on_loaded(model)
+                return model
 
 
 def _key(step: Step) -> tuple[str, int]:

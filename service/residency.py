@@ -104,7 +104,7 @@ class Residency:
         """Evict what is idle until one more model fits; raises ``NoRoom`` if that is not enough."""
         self.tidy()
         while (reason := self._why_full(needed_bytes)) is not None:
-            if not self._evict_one():
+            if not self.evict_one():
                 raise NoRoom(reason)
 
     def forget(self, is_stale: Callable[[Checkpoint], bool]) -> None:
@@ -142,7 +142,7 @@ class Residency:
             return f"a model needs up to {needed_bytes:,} bytes, {available:,} are available"
         return None
 
-    def _evict_one(self) -> bool:
+    def evict_one(self) -> bool:
         """Let go of the idle named model that is missed least; false if there is none."""
         idle = [
             model

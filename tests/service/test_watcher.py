@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from toys import publish_toy, toy_weights
 
 from lm.volume import Step, StepUnreadable, StepVanished, prune
 from lm.volume.retention import Retention
+from service.engine.gpu.double_buffer import NoFreeSet
 from service.engine.served import ServedModel
 from service.errors import Draining, UnknownModel
 from service.gate import Gate
@@ -425,3 +427,47 @@ def test_orders_that_come_too_late_are_answered(tmp_path: Path) -> None:
     watching.watcher.start()
     with pytest.raises(Draining):
         late.result(20)
+
+
+class Sets:
+    """A loader with two sets of weights, as a GPU has."""
+
+    def __init__(self) -> None:
+        self._load = Loader(OPTIONS).load
+        self.free = 2
+
+    def load(self, step: Step) -> ServedModel:
+        if not self.free:
+            raise NoFreeSet("all sets of weights on the GPU are in use")
+        self.free -= 1
+        model = self._load(step)
+        weakref.finalize(model.engine, self._give_back)
+        return model
+
+    def _give_back(self) -> None:
+        self.free += 1
+
+
+def test_a_named_model_that_nobody_uses_gives_its_set_of_weights_to_the_next_step(
+    tmp_path: Path,
+) -> None:
+    watching = Watching(tmp_path, load=Sets().load)
+    steps = [publish_toy(tmp_path, "toy", step) for step in (1, 2)]
+    assert watching.look() == ["toy@2"]
+    watching.library.by_name("toy@1", steps[:1])
+    assert watching.in_memory == ["toy@2", "toy@1"]
+    publish_toy(tmp_path, "toy", 3)
+    assert watching.look() == ["toy@2", "toy@3"]
+    assert watching.refused == []
+
+
+def test_a_third_model_waits_for_a_set_of_weights(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, load=Sets().load)
+    for step in (1, 2, 3):
+        publish_toy(tmp_path, "toy", step)
+        watching.busy[f"toy@{step}"] = 1
+        watching.look()
+    assert watching.served == ["toy@1", "toy@2"]
+    assert watching.refused == ["no_room"]
+    watching.busy.clear()
+    assert watching.look(2)[-1] == "toy@3"
