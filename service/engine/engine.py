@@ -19,7 +19,7 @@ from service.engine.request import (
     StepStats,
     TokenGenerated,
 )
-from service.engine.runner import StepRunner
+from service.engine.runner import StepCache, StepRunner
 from service.engine.sampling import draw, score_rows
 from service.engine.scheduler import Chunk, Plan, Scheduler
 from service.engine.sequence import Sequence
@@ -64,6 +64,11 @@ class Engine:
     def is_idle(self) -> bool:
         """Whether no request is queued or running."""
         return not (self._scheduler.running or self._scheduler.waiting)
+
+    @property
+    def cache(self) -> StepCache:
+        """Where its keys and values are; other engines' may be there, too."""
+        return self._runner.cache
 
     def warm_up(self) -> None:
         """Run a prompt, a continued prompt and a decode step; call before the first ``submit``.

@@ -120,7 +120,7 @@ class Worker:
         began_at = self._clock()
         for engine in self._engines:
             events.extend(self._step(engine))
-        stats = _total([engine.stats() for engine in self._engines])
+        stats = _total(self._engines)
         self._engines = [engine for engine in self._engines if not engine.is_idle]
         self._laps.lap("statistics")
         self._on_turn(Turn(events, began_at, self._clock(), stats))
@@ -183,10 +183,15 @@ class Worker:
         return [event for e in self._engines for event in e.finish_all(FinishReason.ABORT)]
 
 
-def _total(parts: list[StepStats]) -> StepStats:
-    """Statistics of several engines as of one."""
+def _total(engines: list[Engine]) -> StepStats:
+    """Statistics of several engines as of one; a cache that they share counts once."""
+    parts = [engine.stats() for engine in engines]
+    if len(parts) == 1:
+        return parts[0]
     names = [field.name for field in dataclasses.fields(StepStats)]
-    return StepStats(**{name: sum(getattr(part, name) for part in parts) for name in names})
+    total = StepStats(**{name: sum(getattr(part, name) for part in parts) for name in names})
+    capacities = {id(engine.cache): engine.cache.capacity for engine in engines}
+    return dataclasses.replace(total, cache_capacity=sum(capacities.values()))
 
 
 def is_lasting(error: Exception) -> bool:

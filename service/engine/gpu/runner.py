@@ -1,5 +1,7 @@
 """Runs plans on a device that draws and feeds tokens back by itself: launched now, read later."""
 
+import itertools
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ from service.engine.cache import SlotCache
 from service.engine.gpu.definition import plain_logits
 from service.engine.gpu.launched import Launched, Part, keep_logits
 from service.engine.gpu.layout import FlatChunk, bucket_for, lay_out, split
+from service.engine.gpu.recorded import RecordedDecode, RecordedHead
 from service.engine.gpu.sampling_table import SamplingTable
 from service.engine.gpu.weight_set import HEAD_ROWS, WeightSet
 from service.engine.runner import StepOutput
@@ -120,6 +123,31 @@ class GpuRunner:
                 rows.append(part.kept[0][1])
         return torch.cat(rows)
 
+    @torch.inference_mode()
+    def run_every_step(self, token_ids: Items[int]) -> Iterator[tuple[str, Tensor]]:
+        """Name of each recorded step, and the logits [R, V] that it gives a text's last token.
+
+        All rows of a decoding step compute that token in the slot that no sequence has; a flat step
+        computes the whole text, and the heads take turns behind it. Logits are on the device, and
+        valid until the next step is asked for.
+        """
+        slot, last = self.cache.num_slots, len(token_ids) - 1
+        text = FlatChunk(slot, 0, list(token_ids), 1)
+        heads = itertools.cycle(self._set.heads.values())
+        for bucket, flat in self._set.flats.items():
+            if bucket.rows < len(token_ids):
+                continue
+            head = next(heads)
+            with self._set.on_its_stream():
+                layout = lay_out([text], bucket)
+                flat.replay(layout)
+                self._replay_head(head, [_Draw(0, slot, 0)], layout.yielding)
+            yield f"flat {bucket.rows}", head.logits[:1]
+        for rows, tokens, step in self._set.decodes:
+            with self._set.on_its_stream():
+                self._replay_decode(step, [(token_ids[last], last, slot, 0)] * rows)
+            yield f"decode {rows} up to {tokens}", step.logits
+
     def warm_up(self) -> None:
         """Run a prompt and a decoding step."""
         length = min(PROBE_LENGTH, self.cache.max_tokens)
@@ -129,18 +157,22 @@ class GpuRunner:
         self, inputs: list[tuple[int, int, int, int]], numbers: list[int], chunks: Items[Chunk]
     ) -> Part:
         """One token of each of some chunks."""
-        token_ids, positions, slots, indices = np.array(inputs, dtype=np.int64).T
-        count = len(numbers)
-        reach = int(positions.max())
+        reach = max(position for _, position, _, _ in inputs)
         step = next(
-            step for rows, tokens, step in self._set.decodes if rows >= count and tokens > reach
+            step
+            for rows, tokens, step in self._set.decodes
+            if rows >= len(numbers) and tokens > reach
         )
-        arrays = step.inputs.begin()
-        arrays["token_ids"][:count] = token_ids
-        arrays["positions"][:count] = positions
-        step.replay(self._table.fill(arrays, slots, indices))
+        self._replay_decode(step, inputs)
         kept = keep_logits(step.logits, numbers, lambda number: self._wants_logits(number, chunks))
         return Part(numbers, step.drawing.outputs.latest(), kept)
+
+    def _replay_decode(self, step: RecordedDecode, inputs: list[tuple[int, int, int, int]]) -> None:
+        token_ids, positions, slots, indices = np.array(inputs, dtype=np.int64).T
+        arrays = step.inputs.begin()
+        arrays["token_ids"][: len(inputs)] = token_ids
+        arrays["positions"][: len(inputs)] = positions
+        step.replay(self._table.fill(arrays, slots, indices))
 
     def _launch_flat(
         self, flat: list[FlatChunk], draws: list[_Draw], chunks: Items[Chunk]
@@ -164,12 +196,17 @@ class GpuRunner:
     ) -> Part:
         """Logits of some hidden states of a flat step, and the draws from them."""
         step = next(step for size, step in self._set.heads.items() if size >= len(draws))
-        arrays = step.inputs.begin()
-        numbers, slots, indices = np.array(draws, dtype=np.int64).T
-        step.replay(arrays, row_indices, self._table.fill(arrays, slots, indices))
-        of_rows = numbers.tolist()
+        self._replay_head(step, draws, row_indices)
+        of_rows = [draw.chunk for draw in draws]
         kept = keep_logits(step.logits, of_rows, lambda number: self._wants_logits(number, chunks))
         return Part(of_rows, step.drawing.outputs.latest(), kept)
+
+    def _replay_head(
+        self, step: RecordedHead, draws: list[_Draw], row_indices: npt.NDArray[np.int32]
+    ) -> None:
+        arrays = step.inputs.begin()
+        _, slots, indices = np.array(draws, dtype=np.int64).T
+        step.replay(arrays, row_indices, self._table.fill(arrays, slots, indices))
 
     def _wants_logits(self, number: int, chunks: Items[Chunk]) -> bool:
         """Whether the host wants a chunk's logits; a probe's always."""

@@ -99,12 +99,12 @@ def test_an_error_that_the_device_keeps_ends_every_stream_and_then_the_thread(
     died = threading.Event()
     desk = Desk()
     desk.worker = Worker(desk.turns.append, lambda: desk.now, on_death=died.set)
-    desk.worker.start()
     decoder, model = gated_model(num_slots=1)
     decoder.open()
     decoder.fault = error
     for name in ("running", "waiting"):
         desk.worker.submit(model, generation_request(name))
+    desk.worker.start()  # both are in its first turn
     for name in ("running", "waiting"):
         assert desk.end(name).reason is FinishReason.ERROR
     assert died.wait(30)

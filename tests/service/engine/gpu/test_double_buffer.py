@@ -150,6 +150,9 @@ def test_a_worker_takes_no_more_turns_for_a_model_that_waits_for_a_slot() -> Non
         assert desk.end("long").reason is desk.end("short").reason is FinishReason.LENGTH
     finally:
         desk.worker.stop()
+    capacity = CONFIG.max_position_embeddings
+    both = {turn.stats.cache_capacity for turn in desk.turns if turn.stats.num_waiting}
+    assert both == {capacity}, "a cache that two models share counts once"
     assert desk.token_ids("short") == reference_ids(decoder(2), ask("short"))
     assert desk.token_ids("long") == reference_ids(decoder(1), ask("long", max_new_tokens=40))
     assert len(desk.turns) < 40 + 6 + 12

@@ -12,6 +12,7 @@ import torch
 
 from service.engine.gpu.fused import FusedKernels, FusedSampler
 from service.engine.gpu.kernels import choices
+from service.engine.gpu.verification import distances
 from service.engine.gpu.weight_set import HEAD_ROWS
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import TokenGenerated
@@ -76,3 +77,4 @@ def test_recorded_steps_say_what_the_definition_says() -> None:
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
         reference = decoder(torch.tensor([token_ids]))[0, num_prompt - 1 :]
         torch.testing.assert_close(wanted, reference, rtol=0, atol=1e-4)
+    assert max(distances(runner).values()) < 1e-4
