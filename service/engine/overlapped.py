@@ -169,14 +169,15 @@ class OverlappedEngine(Engine):
         self._in_flight = _InFlight(plan.chunks, num_draws, self._device.launch(plan))
         self._last_step = StepStats(
             batch_size=len(plan.chunks),
-            num_tokens=sum(chunk.num_tokens for chunk in plan.chunks),
-            num_draft_tokens=sum(len(chunk.draft) for chunk in plan.chunks),
+            num_tokens=sum(chunk.end - chunk.start for chunk in plan.chunks),
+            num_draft_tokens=sum(len(chunk.draft) for chunk in plan.chunks if chunk.draft),
         )
-        for chunk, draws in zip(plan.chunks, num_draws, strict=True):
-            sequence = chunk.sequence
-            sequence.num_computed = chunk.end - len(chunk.draft)
-            sequence.num_pending += draws > 0
-            sequence.must_be_read |= bool(chunk.draft)
+        for (sequence, _, end, draft), draws in zip(plan.chunks, num_draws, strict=True):
+            sequence.num_computed = end - len(draft)
+            if draws:
+                sequence.num_pending += 1
+            if draft:
+                sequence.must_be_read = True
         self._laps.lap("launching")
 
     def _collect(self, previous: _InFlight) -> list[Event]:

@@ -1,7 +1,7 @@
 """A plan that the device is computing, and what comes of it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from collections.abc import Sequence as Items
 
 import torch
@@ -28,17 +28,17 @@ class Part:
     """Chunks whose logits are wanted, and those of their rows, [n, V]."""
 
 
-def keep_logits(
-    logits: Tensor, chunks: Items[int], is_wanted: Callable[[int], bool]
-) -> list[tuple[int, Tensor]]:
+def keep_logits(logits: Tensor, chunks: Items[int], wanted: Set[int]) -> list[tuple[int, Tensor]]:
     """Copies of the rows of logits [R, V] that the host wants, before the next step overwrites."""
+    if not wanted:  # most steps
+        return []
     kept: list[tuple[int, Tensor]] = []
     first = 0
     while first < len(chunks):
         number, end = chunks[first], first + 1
         while end < len(chunks) and chunks[end] == number:
             end += 1
-        if is_wanted(number):
+        if number in wanted:
             rows = logits[first:end]
             if rows.is_cuda and end - first <= MAX_HOST_ROWS:
                 host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
@@ -84,12 +84,16 @@ class Launched:
     def __init__(
         self,
         chunks: Items[Chunk],
+        num_draws: Items[int],
+        wanted: Items[int],
         parts: Items[Part],
         device: torch.device,
         draws_on_host: Callable[[Sequence], bool],
     ) -> None:
+        """``num_draws`` and those ``wanted`` (numbers) are as they were when it was launched."""
         self._chunks = chunks
-        self._num_draws = [chunk.num_draws for chunk in chunks]
+        self._num_draws = num_draws
+        self._wanted = wanted
         self._parts = parts
         self._draws_on_host = draws_on_host
         self._event: torch.cuda.Event | None = None
@@ -102,10 +106,9 @@ class Launched:
         if self._event is not None:
             self._event.synchronize()
         result = StepResult(self._chunks, self._num_draws, self._parts)
-        for number, chunk in enumerate(self._chunks):
+        for number in self._wanted:  # all others are drawn on the device
+            chunk = self._chunks[number]
             sequence = chunk.sequence
-            if not sequence.wants_logits:  # so it is drawn on the device
-                continue
             count = self._num_draws[number]
             if not count or sequence.slot is None or not self._draws_on_host(sequence):
                 continue

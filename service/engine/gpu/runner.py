@@ -78,10 +78,12 @@ class GpuRunner:
             assert sequence.slot is not None, "a started sequence holds a slot"
             self._sampler.begin(sequence.slot, sequence)
             self._table.begin(sequence.slot, sequence)
+        num_draws = [chunk.num_draws for chunk in plan.chunks]
+        wanted = {n for n, chunk in enumerate(plan.chunks) if chunk.sequence.wants_logits}
         decoding: list[int] = []
         flat: list[int] = []
-        for number, chunk in enumerate(plan.chunks):
-            is_single = chunk.end - chunk.start == 1 and chunk.num_logits == 1
+        for number, (chunk, draws_of) in enumerate(zip(plan.chunks, num_draws, strict=True)):
+            is_single = chunk.end - chunk.start == 1 and (draws_of == 1 or chunk.scores_prompt)
             (decoding if is_single else flat).append(number)
         parts: list[Part] = []
         if flat:
@@ -90,11 +92,13 @@ class GpuRunner:
                 for number in flat
                 for index in _indices(plan.chunks[number])
             ]
-            parts += self._launch_flat([_flat(plan.chunks[n]) for n in flat], draws, plan.chunks)
+            parts += self._launch_flat([_flat(plan.chunks[n]) for n in flat], draws, wanted)
         if decoding:
             inputs = [_input(plan.chunks[number]) for number in decoding]
-            parts.append(self._launch_decode(inputs, decoding, plan.chunks))
-        return Launched(plan.chunks, parts, self.cache.key.device, self.draws_on_host)
+            parts.append(self._launch_decode(inputs, decoding, wanted))
+        return Launched(
+            plan.chunks, num_draws, sorted(wanted), parts, self.cache.key.device, self.draws_on_host
+        )
 
     def run(self, plan: Plan) -> StepOutput:
         """Not for this runner: its steps are launched and read later."""
@@ -116,10 +120,10 @@ class GpuRunner:
         slot, token_ids = self.cache.num_slots, list(token_ids)
         prompt = FlatChunk(slot, 0, token_ids[:num_prompt], 1)
         with self._set.on_its_stream():
-            rows = [self._launch_flat([prompt], [_Draw(0, slot, 0)], ())[-1].kept[0][1]]
+            rows = [self._launch_flat([prompt], [_Draw(0, slot, 0)], {0})[-1].kept[0][1]]
         for position in range(num_prompt, len(token_ids)):
             with self._set.on_its_stream():  # each step is done before the inputs are used again
-                part = self._launch_decode([(token_ids[position], position, slot, 0)], [0], ())
+                part = self._launch_decode([(token_ids[position], position, slot, 0)], [0], {0})
                 rows.append(part.kept[0][1])
         return torch.cat(rows)
 
@@ -154,9 +158,9 @@ class GpuRunner:
         self.run_alone([0] * length, max(1, length - 1))
 
     def _launch_decode(
-        self, inputs: list[tuple[int, int, int, int]], numbers: list[int], chunks: Items[Chunk]
+        self, inputs: list[tuple[int, int, int, int]], numbers: list[int], wanted: set[int]
     ) -> Part:
-        """One token of each of some chunks."""
+        """One token of each of some chunks; ``wanted`` are those whose logits the host wants."""
         reach = max(position for _, position, _, _ in inputs)
         step = next(
             step
@@ -164,7 +168,7 @@ class GpuRunner:
             if rows >= len(numbers) and tokens > reach
         )
         self._replay_decode(step, inputs)
-        kept = keep_logits(step.logits, numbers, lambda number: self._wants_logits(number, chunks))
+        kept = keep_logits(step.logits, numbers, wanted)
         return Part(numbers, step.drawing.outputs.latest(), kept)
 
     def _replay_decode(self, step: RecordedDecode, inputs: list[tuple[int, int, int, int]]) -> None:
@@ -175,7 +179,7 @@ class GpuRunner:
         step.replay(self._table.fill(arrays, slots, indices))
 
     def _launch_flat(
-        self, flat: list[FlatChunk], draws: list[_Draw], chunks: Items[Chunk]
+        self, flat: list[FlatChunk], draws: list[_Draw], wanted: set[int]
     ) -> list[Part]:
         """Chunks of several tokens each, and the draws that follow them."""
         parts: list[Part] = []
@@ -188,17 +192,17 @@ class GpuRunner:
             for first in range(0, len(layout.yielding), HEAD_ROWS[-1]):
                 row_indices = layout.yielding[first : first + HEAD_ROWS[-1]]
                 now, draws = draws[: len(row_indices)], draws[len(row_indices) :]
-                parts.append(self._launch_head(now, row_indices, chunks))
+                parts.append(self._launch_head(now, row_indices, wanted))
         return parts
 
     def _launch_head(
-        self, draws: list[_Draw], row_indices: npt.NDArray[np.int32], chunks: Items[Chunk]
+        self, draws: list[_Draw], row_indices: npt.NDArray[np.int32], wanted: set[int]
     ) -> Part:
         """Logits of some hidden states of a flat step, and the draws from them."""
         step = next(step for size, step in self._set.heads.items() if size >= len(draws))
         self._replay_head(step, draws, row_indices)
         of_rows = [draw.chunk for draw in draws]
-        kept = keep_logits(step.logits, of_rows, lambda number: self._wants_logits(number, chunks))
+        kept = keep_logits(step.logits, of_rows, wanted)
         return Part(of_rows, step.drawing.outputs.latest(), kept)
 
     def _replay_head(
@@ -208,24 +212,20 @@ class GpuRunner:
         _, slots, indices = np.array(draws, dtype=np.int64).T
         step.replay(arrays, row_indices, self._table.fill(arrays, slots, indices))
 
-    def _wants_logits(self, number: int, chunks: Items[Chunk]) -> bool:
-        """Whether the host wants a chunk's logits; a probe's always."""
-        if not chunks:
-            return True
-        return chunks[number].sequence.wants_logits
-
 
 def _input(chunk: Chunk) -> tuple[int, int, int, int]:
     """Token (-1 is the slot's last drawn one), position, slot and index of a single token."""
-    sequence = chunk.sequence
-    prompt = sequence.request.prompt_ids
-    behind = chunk.start - len(prompt)
-    if behind < 0:
-        token_id = prompt[chunk.start]
+    sequence, position = chunk.sequence, chunk.start
+    output_ids = sequence.output_ids
+    num_read = len(output_ids)
+    behind = position - sequence.num_prompt
+    if behind >= num_read:
+        token_id = -1
+    elif behind >= 0:
+        token_id = output_ids[behind]
     else:
-        output_ids = sequence.output_ids
-        token_id = output_ids[behind] if behind < len(output_ids) else -1
-    return token_id, chunk.start, chunk.slot, len(sequence.output_ids) + sequence.num_pending
+        token_id = sequence.request.prompt_ids[position]
+    return token_id, position, chunk.slot, num_read + sequence.num_pending
 
 
 def _indices(chunk: Chunk) -> range:
