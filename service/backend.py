@@ -69,6 +69,8 @@ class Choice:
     """The kernels; ``None`` is PyTorch."""
     is_fused: bool = False
     """Whether the fused kernels of a GPU compute it."""
+    not_fused: str | None = None
+    """Why they do not, where there is a GPU."""
 
     @property
     def name(self) -> str:
@@ -128,7 +130,10 @@ class Backend:
         if reason is not None and (self._options.backend == "native" or dtype in NATIVE_ALONE):
             raise CheckpointRefused("unsupported", f"no native kernels for this model: {reason}")
         precision = self._measured(config) if dtype == "auto" else dtype
-        return Choice(precision=precision, is_fused=self._may_fuse(config, precision))
+        if self._options.device.type != "cuda":
+            return Choice(precision=precision)
+        reason = self._why_not_fused(config, precision)
+        return Choice(precision=precision, is_fused=reason is None, not_fused=reason)
 
     def refuse_fused(self, reason: str) -> None:
         """Compute no further model with the fused kernels."""
@@ -136,15 +141,15 @@ class Backend:
         self._fused_fault = reason
         self._fused = None
 
-    def _may_fuse(self, config: ModelConfig, precision: str) -> bool:
-        """Whether the fused kernels of a GPU compute a model; says why not."""
-        if self._options.device.type != "cuda" or self._options.backend == "torch":
-            return False
+    def _why_not_fused(self, config: ModelConfig, precision: str) -> str | None:
+        """Why the fused kernels of a GPU do not compute a model; ``None`` if they do."""
+        if self._options.backend == "torch":
+            return "backend is set to torch"
         dtype: torch.dtype = getattr(torch, precision)
         reason = self._fused_fault or why_not_fused(config, dtype, self._options.device)
         if reason is not None:
             logger.info("PyTorch serves, without fused kernels: %s", reason)
-        return reason is None
+        return reason
 
     def runner(
         self, config: ModelConfig, weights: Iterable[Piece], choice: Choice, max_tokens: int

@@ -95,6 +95,8 @@ class Loader:
             max_model_tokens=max_tokens,
             dtype=choice.precision,
             backend=choice.name,
+            not_fused=choice.not_fused,
+            num_slots=runner.cache.num_slots,
             device=str(options.backend.device),
             bits_per_byte=bits_per_byte(runner, tokenizer)
             if options.measure_bits_per_byte

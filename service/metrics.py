@@ -17,6 +17,8 @@ from service.engine.served import ServedModel
 from service.timeline import Timeline
 
 PREFIX = "nestling"
+FUSED = "fused"
+"""Name of the backend that is a GPU's fused kernels."""
 
 LATENCY_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
@@ -171,6 +173,16 @@ class CheckpointMetrics:
             "0 while the served run cannot be looked at.",
             registry=registry,
         )
+        self._slots = Gauge(
+            f"{PREFIX}_engine_slots",
+            "Requests that the served model's cache holds at once, by the memory there was.",
+            registry=registry,
+        )
+        self._fused = Gauge(
+            f"{PREFIX}_engine_fused",
+            "1 while the fused kernels of a GPU compute what is served; else /version says why.",
+            registry=registry,
+        )
         self._bits_per_byte = Gauge(
             f"{PREFIX}_checkpoint_probe_bpb",
             "Bits per byte of what is served on the service's probe text; NaN where not measured.",
@@ -189,6 +201,8 @@ class CheckpointMetrics:
         self._info.clear()
         self._info.labels(run=checkpoint.run, step=str(checkpoint.step)).set(1)
         self._step.set(checkpoint.step)
+        self._slots.set(model.num_slots)
+        self._fused.set(model.backend == FUSED)
         # A clock that was set back must not make a checkpoint younger than now.
         self._age.set_function(lambda: max(0.0, self._wall_clock() - checkpoint.created_at))
         self._bits_per_byte.set(math.nan if model.bits_per_byte is None else model.bits_per_byte)

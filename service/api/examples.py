@@ -159,6 +159,8 @@ EXAMPLES: Mapping[str, Example] = {
             "device": "cpu",
             "dtype": "int8",
             "backend": "native avx512",
+            "not_fused": None,
+            "num_slots": 32,
             "checkpoint": CHECKPOINT,
         }
     ),

@@ -56,6 +56,8 @@ async def version(runtime: RuntimeDep) -> Version:
         device=None if model is None else model.device,
         dtype=None if model is None else model.dtype,
         backend=None if model is None else model.backend,
+        not_fused=None if model is None else model.not_fused,
+        num_slots=None if model is None else model.num_slots,
         checkpoint=None if model is None else CheckpointName.of(model.checkpoint),
     )
 

@@ -163,7 +163,15 @@ class Version(Schema):
     device: str | None
     dtype: str | None = Field(description="Precision of the weights in memory.")
     backend: str | None = Field(
-        description="What computes: native kernels for an instruction set, or torch."
+        description="What computes: native kernels for an instruction set, the fused kernels of a "
+        "GPU, or torch."
+    )
+    not_fused: str | None = Field(
+        description="On a GPU, why its fused kernels do not compute; null where they do."
+    )
+    num_slots: int | None = Field(
+        description="Requests that the model's cache holds at once: as many as were asked for, or "
+        "as memory was there for."
     )
     checkpoint: CheckpointName | None
 

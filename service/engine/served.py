@@ -34,7 +34,11 @@ class ModelCard:
     dtype: str
     """Of the weights in memory."""
     backend: str = "torch"
-    """What computes: ``native avx512``, ``native avx2`` or ``torch``."""
+    """What computes: ``native avx512``, ``native avx2``, ``fused`` or ``torch``."""
+    not_fused: str | None = None
+    """On a GPU, why its fused kernels do not compute; ``None`` where they do, or without one."""
+    num_slots: int = 0
+    """Sequences that its cache holds at once, by the memory there was; 0 is not known."""
     device: str
     load_s: float
     """From opening the step until the model was warm."""

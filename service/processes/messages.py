@@ -154,7 +154,10 @@ def decode_error(head: dict[str, Any]) -> errors.ServiceError:
     return error
 
 
-_CARD_FIELDS = ("max_model_tokens", "dtype", "backend", "device", "load_s", "bits_per_byte")
+_CARD_FIELDS = (
+    "max_model_tokens", "dtype", "backend", "not_fused", "num_slots", "device", "load_s",
+    "bits_per_byte",
+)  # fmt: skip
 
 
 def encode_card(card: ModelCard) -> dict[str, Any]:

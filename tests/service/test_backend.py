@@ -100,6 +100,28 @@ def test_another_shape_is_left_to_torch() -> None:
     assert choice == Choice(precision="bfloat16")
 
 
+def test_a_gpu_says_why_its_fused_kernels_do_not_compute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Reasons that are known without a card; asking for none of them needs one."""
+    config = toy_config()
+    by_dtype = make_backend("float32", device="cuda").choose(config)
+    assert (by_dtype.name, by_dtype.not_fused) == ("torch", "weights are float32, not bfloat16")
+    by_setting = make_backend("bfloat16", "torch", "cuda").choose(config)
+    assert (by_setting.name, by_setting.not_fused) == ("torch", "backend is set to torch")
+    learned = toy_config(positions="learned")
+    by_shape = make_backend("bfloat16", device="cuda").choose(learned)
+    assert by_shape.not_fused == "the model is not of the plain Llama shape"
+    made = make_backend("bfloat16", device="cuda")
+    with caplog.at_level(logging.WARNING):
+        made.refuse_fused("logits are 90% of their norm away from the definition")
+    refused = made.choose(config)
+    assert not refused.is_fused
+    assert refused.not_fused == "logits are 90% of their norm away from the definition"
+    assert refused.not_fused in caplog.text
+    assert make_backend("bfloat16").choose(config).not_fused is None, "a CPU has none to miss"
+
+
 @pytest.mark.parametrize(("dtype", "name"), [("int8", "auto"), ("auto", "native")])
 def test_another_shape_is_refused_where_only_kernels_will_do(dtype: str, name: str) -> None:
     open_native()

@@ -33,11 +33,14 @@ def test_a_fresh_service_shows_every_outcome_at_zero() -> None:
 def test_a_swap_replaces_the_labels_of_the_checkpoint_before() -> None:
     metrics = Metrics(lambda: 160.0)
     metrics.checkpoints.on_served(served(5))
-    metrics.checkpoints.on_served(served(9, created_at=150.0))
+    fused = dataclasses.replace(served(9, created_at=150.0), backend="fused", num_slots=23)
+    metrics.checkpoints.on_served(fused)
     exposition = scrape(metrics)
     assert exposition.by_label("checkpoint_info", "step") == {"9": 1.0}
     assert exposition.by_label("checkpoint_info", "run") == {"toy": 1.0}
     assert exposition.value("checkpoint_step") == 9
+    assert exposition.value("engine_slots") == 23
+    assert exposition.value("engine_fused") == 1
     assert exposition.value("checkpoint_age_seconds") == 10.0
     assert exposition.value("checkpoint_swaps_total") == 2
     assert exposition.value("checkpoint_load_seconds_count") == 0

@@ -158,6 +158,7 @@ def toy_served(engine: Engine | None = None, *, step: int = 1) -> ServedModel:
         engine=engine,
         max_model_tokens=toy_config().max_position_embeddings,
         dtype="float64",
+        num_slots=engine._runner.cache.num_slots,
         device="cpu",
         load_s=0.1,
     )

@@ -32,7 +32,8 @@ class DoubleBuffer:
         """Record everything; takes seconds."""
         self.cache = cache
         self._slots = SlotPool(cache.num_slots)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """Reentrant: the collector may give a set back in the middle of any allocation."""
         self._idle = [make_set() for _ in range(NUM_SETS)]
 
     @property

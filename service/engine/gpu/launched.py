@@ -60,8 +60,7 @@ class StepResult:
         """Whether the hidden states that each chunk's draws were made from are finite."""
         for part in parts:
             count = len(part.chunks)
-            token_ids = part.drawn.token_ids[:count].tolist()
-            finite = part.drawn.is_finite[:count].tolist()
+            token_ids, finite = part.drawn.read(count)
             for number, token_id, is_finite in zip(part.chunks, token_ids, finite, strict=True):
                 self.token_ids[number].append(token_id)
                 if not is_finite:

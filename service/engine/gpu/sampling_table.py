@@ -66,16 +66,18 @@ class SamplingTable:
     ) -> Variant:
         """Write the first rows of a step's inputs, the others dead; what drawing from them takes.
 
-        ``indices`` are the tokens' in their outputs.
+        ``indices`` are the tokens' in their outputs. Below 0 the next token is known: the row is
+        dead, so that no draw takes the place of the one that follows the prompt.
         """
         count = len(slots)
+        is_drawn = indices >= 0
         for name, values in self._values.items():
             arrays[name][:count] = values[slots]
         arrays["uniforms"][:count] = counter_uniforms(self._seeds[slots], indices)
-        arrays["slots"][:count] = slots
+        arrays["slots"][:count] = np.where(is_drawn, slots, -1)
         arrays["slots"][count:] = -1
-        is_banning = indices < self._min_new[slots]
-        adjusts = self._adjusts[slots] | is_banning
+        is_banning = is_drawn & (indices < self._min_new[slots])
+        adjusts = is_drawn & (self._adjusts[slots] | is_banning)
         arrays["adjust"][:count] = adjusts * Adjust.SLOT.value + is_banning * Adjust.BANS.value
         name = _NAMES[int(np.bitwise_or.reduce(self._draws[slots]))]
         return Variant(f"adjusted {name}" if adjusts.any() else name)

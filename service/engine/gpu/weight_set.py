@@ -86,7 +86,7 @@ def decode_sizes(num_slots: int, max_tokens: int) -> list[tuple[int, int]]:
     return [
         (rows, tokens)
         for rows in sizes_up_to(DECODE_ROWS, num_slots)
-        for tokens in (SHORT_TOKENS, max_tokens)
+        for tokens in sorted({SHORT_TOKENS, max_tokens})
         if tokens == max_tokens or (rows <= MAX_LONG_ROWS and tokens < max_tokens)
     ]
 

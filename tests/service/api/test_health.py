@@ -35,6 +35,13 @@ def test_the_version_says_what_runs(client: httpx.Client) -> None:
     assert version["torch"] == torch.__version__
     assert (version["device"], version["dtype"]) == ("cpu", "float64")
     assert version["checkpoint"]["name"] == "toy@7"
+    assert (version["backend"], version["not_fused"]) == ("torch", None), "there is no GPU to use"
+    assert version["num_slots"] == service_slots(client)
+
+
+def service_slots(client: httpx.Client) -> float:
+    """What the metric says of the same."""
+    return Exposition(client.get("/metrics").text).value("engine_slots")
 
 
 def test_metrics_are_what_prometheus_reads(service: LiveService) -> None:
@@ -44,5 +51,7 @@ def test_metrics_are_what_prometheus_reads(service: LiveService) -> None:
     assert {sample.name.split("_")[0] for sample in exposition.samples} == {"nestling"}
     assert exposition.by_label("checkpoint_info", "step") == {"7": 1.0}
     assert exposition.value("checkpoint_step") == 7
+    assert exposition.value("engine_slots") > 0
+    assert exposition.value("engine_fused") == 0
     assert 0 <= exposition.value("checkpoint_age_seconds") < 600
     assert exposition.value("checkpoint_swaps_total") == 1

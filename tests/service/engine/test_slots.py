@@ -118,3 +118,61 @@ def test_slots_are_conserved_and_share_only_what_is_there(
             pool.give_back(slot, used.pop(slot))
         pool.check_integrity(used)
         assert pool.num_free == num_slots - len(used)
+
+
+def test_a_pool_may_begin_behind_other_slots() -> None:
+    pool = SlotPool(2, first=7)
+    assert [pool.take((1, 2), NOTHING).slot for _ in range(2)] == [7, 8]
+    pool.give_back(8, (1, 2))
+    pool.check_integrity([7])
+    assert pool.take((1, 2, 3), NOTHING) == Lease(8, 8, 2)
+
+
+def test_siblings_share_room_but_no_prefix() -> None:
+    pool = SlotPool(2, first=3)
+    other = pool.sibling()
+    assert (other.num_slots, other.num_free) == (2, 2)
+    assert pool.take((1, 2, 3), NOTHING).slot == 3
+    assert other.take((9, 9), NOTHING).slot == 4
+    assert pool.num_free == other.num_free == 0
+    pool.check_integrity([3])
+    other.check_integrity([4])
+    pool.give_back(3, (1, 2, 3))
+    assert other.take((1, 2, 3), NOTHING) == Lease(3, 3, 0), "it holds another model's numbers"
+    other.give_back(3, (1, 2))
+    assert pool.take((1, 2, 3), NOTHING) == Lease(3, 3, 0), "and now they are this one's no more"
+
+
+def test_a_sibling_cannot_give_back_what_it_has_not_taken() -> None:
+    pool = SlotPool(2)
+    slot = pool.take((1, 2), NOTHING).slot
+    with pytest.raises(AssertionError):
+        pool.sibling().give_back(slot, ())
+
+
+@settings(derandomize=True, deadline=None)
+@given(
+    num_slots=st.integers(1, 4),
+    moves=st.lists(st.tuples(st.booleans(), st.one_of(PROMPTS, st.integers(0, 5))), max_size=40),
+)
+def test_siblings_conserve_slots_and_share_only_what_is_their_own(
+    num_slots: int, moves: list[tuple[bool, tuple[int, ...] | int]]
+) -> None:
+    first = SlotPool(num_slots)
+    pools = (first, first.sibling())
+    holds: dict[int, tuple[int, tuple[int, ...]]] = dict.fromkeys(range(num_slots), (0, ()))
+    used: tuple[dict[int, tuple[int, ...]], ...] = ({}, {})
+    for number, move in moves:
+        pool, mine = pools[number], used[number]
+        if isinstance(move, tuple) and pool.num_free:
+            slot, source, num_tokens = pool.take(move, mine)
+            writer, held = holds[source]
+            assert num_tokens == 0 or writer == number
+            assert held[:num_tokens] == move[:num_tokens]
+            mine[slot] = move
+            holds[slot] = (number, move)
+        elif isinstance(move, int) and mine:
+            slot = sorted(mine)[move % len(mine)]
+            pool.give_back(slot, mine.pop(slot))
+        for each, taken in zip(pools, used, strict=True):
+            each.check_integrity(taken)

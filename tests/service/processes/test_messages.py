@@ -94,6 +94,8 @@ def test_a_card_and_its_tokenizer_cross_whole() -> None:
         max_model_tokens=256,
         dtype="bfloat16",
         backend="torch",
+        not_fused="Triton is not installed",
+        num_slots=17,
         device="cuda",
         load_s=0.25,
         bits_per_byte=1.25,
