@@ -96,6 +96,8 @@ def train(
             report.note(summary(start.recipe.model))
             for damage in damages:
                 report.warn(f"passed over: {damage}")
+            for change in start.kept:
+                report.warn(f"the imported model's value is kept: {change}")
             for change in start.changes:
                 report.warn(f"forced into the run's recipe: {change}")
             with float32_products(start.recipe.float32_matmul):
@@ -143,6 +145,7 @@ def _assemble(
         tokenizer=data.tokenizer,
         precision=_precision(start, device, report),
         flags=data.flags,
+        asked_model=start.asked_model,
     )
     peak = measured_peak(device, subject.precision)
     report.at_peak(recipe.model.flops_per_token(recipe.batch.length), peak)
