@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from lm.device import pick_device
+from lm.tokenizer import Tokenizer
 from lm.volume import Retention, RunLock, StepDamaged, newest_sound_step, sweep
 from trainer.amendment import Amendment, differences
 from trainer.checkpoint import Checkpointer
@@ -137,7 +138,6 @@ def _assemble(
         recompute_activations(decoder)
     optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer, reads_back=reads_back)
     optimizer.load_state_tensors(start.moments)
-    retention = recipe.retention
     subject = Subject(
         recipe=recipe,
         decoder=decoder,
@@ -149,7 +149,23 @@ def _assemble(
     )
     peak = measured_peak(device, subject.precision)
     report.at_peak(recipe.model.flops_per_token(recipe.batch.length), peak)
-    checkpointer = Checkpointer(
+    return Parts(
+        subject=subject,
+        batch_loss=compiled_batch_loss() if is_compiled else batch_loss,
+        data=data,
+        checkpointer=_checkpointer(run_dir, recipe, data.tokenizer, report),
+        report=report,
+        interrupt=interrupt,
+        reads_back=reads_back,
+        is_compiled=is_compiled,
+    )
+
+
+def _checkpointer(
+    run_dir: Path, recipe: Recipe, tokenizer: Tokenizer, report: Report
+) -> Checkpointer:
+    retention = recipe.retention
+    return Checkpointer(
         run_dir,
         Retention(
             keep_last=retention.keep_last,
@@ -158,18 +174,8 @@ def _assemble(
         ),
         keep_best=retention.keep_best,
         model_config=recipe.model,
-        tokenizer=data.tokenizer,
+        tokenizer=tokenizer,
         on_written=report.written,
-    )
-    return Parts(
-        subject=subject,
-        batch_loss=compiled_batch_loss() if is_compiled else batch_loss,
-        data=data,
-        checkpointer=checkpointer,
-        report=report,
-        interrupt=interrupt,
-        reads_back=reads_back,
-        is_compiled=is_compiled,
     )
 
 
