@@ -12,6 +12,7 @@ from torch import Tensor
 from lm.config import ModelConfig
 from lm.decoder import Decoder
 from lm.foreign.frequencies import are_frequencies, check_frequencies
+from lm.sampling_defaults import sampling_defaults
 from lm.tokenizer import Tokenizer
 
 _TIED_HEAD = "lm_head.weight"
@@ -42,6 +43,7 @@ class Foreign:
             for name, tensor in weights.items()
             if not are_frequencies(name) and not (config.tie_word_embeddings and name == _TIED_HEAD)
         }
+        sampling_defaults(tokenizer.generation)
         check_frequencies(weights, config)
         _check_tied_head(config, weights)
         _check_weights(config, kept)
