@@ -7,14 +7,20 @@ fingerprint for the manifest, and the bytes of each token. ``lm.incremental`` st
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from tokenizers import Tokenizer as Backend
 
+from lm import tokenizer_files as files
+from lm.tokenizer_files import TOKENIZER_CONFIG_FILE
+
+__all__ = ["TOKENIZER_CONFIG_FILE", "TOKENIZER_FILE", "Tokenizer"]
+
 TOKENIZER_FILE = "tokenizer.json"
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+_TOKENS_OF_GENERATION = ("bos_token_id", "eos_token_id")
 
 
 class Tokenizer:
@@ -27,11 +33,18 @@ class Tokenizer:
         bos_token_id: int | None,
         eos_token_ids: Sequence[int],
         chat_template: str | None = None,
+        kept: Mapping[str, Any] = MappingProxyType({}),
+        generation: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.backend = backend
         self.bos_token_id = bos_token_id
         self.eos_token_ids = tuple(eos_token_ids)
+        """The tokenizer's own comes first."""
         self.chat_template = chat_template
+        self.kept = dict(kept)
+        """What else ``tokenizer_config.json`` says: padding, unknown token, longest text."""
+        self.generation = dict(generation)
+        """What else ``generation_config.json`` says: how its makers sample from the model."""
         self.bytes_of: dict[int, bytes] = {}
         """Bytes of the tokens that were decoded so far, see ``lm.incremental``."""
 
@@ -39,8 +52,8 @@ class Tokenizer:
     def load(cls, path: Path) -> Self:
         """Read a directory with ``tokenizer.json``, or such a file alone.
 
-        Special tokens come from ``generation_config.json`` and ``tokenizer_config.json`` beside
-        it. Raises ``ValueError`` if the file is missing or is no tokenizer.
+        What the files beside it say counts too, see ``lm.tokenizer_files``. Raises ``ValueError``
+        naming the file that is missing or is not what it should be.
         """
         file = path / TOKENIZER_FILE if path.is_dir() else path
         if not file.is_file():
@@ -51,16 +64,17 @@ class Tokenizer:
             raise ValueError(f"{file} is not a tokenizer: {error}") from error
         backend.no_truncation()  # a saved limit would cut every longer text without a word
         backend.no_padding()
-        config = _read_json(file.parent / TOKENIZER_CONFIG_FILE)
-        generation = _read_json(file.parent / "generation_config.json")
-        eos = generation.get("eos_token_id")
-        if eos is None:
-            eos = _token_id(backend, config.get("eos_token"))
+        config = files.read_config(file.parent)
+        generation = files.read_object(file.parent / files.GENERATION_CONFIG_FILE)
+        files.add_missing(backend, file.parent, config)
+        own = files.token_id(backend, config.get("eos_token"))
         return cls(
             backend,
-            bos_token_id=_token_id(backend, config.get("bos_token")),
-            eos_token_ids=[] if eos is None else eos if isinstance(eos, list) else [eos],
-            chat_template=_chat_template(file.parent, config),
+            bos_token_id=files.token_id(backend, config.get("bos_token")),
+            eos_token_ids=files.end_ids(own, file.parent, generation),
+            chat_template=files.chat_template(file.parent, config),
+            kept=files.kept_facts(config),
+            generation={k: v for k, v in generation.items() if k not in _TOKENS_OF_GENERATION},
         )
 
     def save(self, directory: Path) -> None:
@@ -70,6 +84,15 @@ class Tokenizer:
 
     def config_json(self) -> str:
         """The text of ``tokenizer_config.json``."""
+        return json.dumps(self._deciding() | self.kept, indent=2, ensure_ascii=False) + "\n"
+
+    def generation_json(self) -> str:
+        """The text of ``generation_config.json``."""
+        tokens = {"bos_token_id": self.bos_token_id, "eos_token_id": list(self.eos_token_ids)}
+        return json.dumps({**self.generation, **tokens}, indent=2) + "\n"
+
+    def _deciding(self) -> dict[str, Any]:
+        """What of ``tokenizer_config.json`` decides ids and texts."""
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
@@ -80,7 +103,7 @@ class Tokenizer:
             config["eos_token"] = self.backend.id_to_token(self.eos_token_ids[0])
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
-        return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        return config
 
     @property
     def vocab_size(self) -> int:
@@ -90,7 +113,8 @@ class Tokenizer:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides ids and text, in hexadecimal."""
-        content = self.backend.to_str() + self.config_json() + str(self.eos_token_ids)
+        config = json.dumps(self._deciding(), indent=2, ensure_ascii=False) + "\n"
+        content = self.backend.to_str() + config + str(self.eos_token_ids)
         return hashlib.sha256(content.encode()).hexdigest()
 
     @functools.cached_property
@@ -99,32 +123,13 @@ class Tokenizer:
         added = self.backend.get_added_tokens_decoder()
         return frozenset(token_id for token_id, token in added.items() if token.special)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text; special tokens written out in it are recognised."""
-        return self.backend.encode(text).ids
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text; special tokens written out in it are recognised.
+
+        ``add_special_tokens`` lets the tokenizer put its own around it, as it does to a text.
+        """
+        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids without special tokens; broken UTF-8 becomes U+FFFD."""
         return self.backend.decode(list(token_ids), skip_special_tokens=True)
-
-
-def _token_id(backend: Backend, token: str | dict[str, Any] | None) -> int | None:
-    """Id of a token that a config names, as a string or in transformers' older object form."""
-    content = token["content"] if isinstance(token, dict) else token
-    return None if content is None else backend.token_to_id(content)
-
-
-def _chat_template(directory: Path, config: dict[str, Any]) -> str | None:
-    """Template from its own file, as transformers 5 writes it, or from the config."""
-    file = directory / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text("utf-8")
-    template = config.get("chat_template")
-    return template if isinstance(template, str) else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return content

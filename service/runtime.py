@@ -7,6 +7,7 @@ thread hands its turns to the loop.
 import asyncio
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -227,6 +228,8 @@ class Runtime(Front):
 def loader_options(settings: Settings) -> LoaderOptions:
     """How these settings have models put into memory."""
     device = pick_device(settings.device)
+    if device.type == "cpu" and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        logger.info("CUDA_VISIBLE_DEVICES is empty: a CPU serves")
     usual_step, usual_speculation = (256, True) if device.type == "cpu" else (2048, False)
     return LoaderOptions(
         backend=BackendOptions(

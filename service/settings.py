@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         default=True,
         description="Keep what finished requests computed, for prompts that begin alike.",
     )
+    sampling_defaults: Literal["model", "none"] = Field(
+        "model",
+        description="Whether a model's generation_config.json says how a request samples that "
+        "names no temperature, top_k, top_p, min_p or repetition_penalty (TGI's routes aside).",
+    )
     speculation: bool | None = Field(
         None,
         description="Guess tokens that a text repeats and verify several in one step; what is "

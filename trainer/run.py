@@ -12,6 +12,7 @@ from rich.console import Console
 
 from lm.decoder import Decoder
 from lm.device import pick_device
+from lm.tokenizer import Tokenizer
 from lm.volume import Retention, RunLock, StepDamaged, newest_sound_step, sweep
 from trainer.amendment import Amendment, differences
 from trainer.checkpoint import Checkpointer
@@ -97,6 +98,8 @@ def train(
             report.note(summary(start.recipe.model))
             for damage in damages:
                 report.warn(f"passed over: {damage}")
+            for change in start.kept:
+                report.warn(f"the imported model's value is kept: {change}")
             for change in start.changes:
                 report.warn(f"forced into the run's recipe: {change}")
             with float32_products(start.recipe.float32_matmul):
@@ -134,7 +137,6 @@ def _assemble(
         reads_back=reads_back,
     )
     optimizer.load_state_tensors(start.moments)
-    retention = recipe.retention
     subject = Subject(
         recipe=recipe,
         decoder=decoder,
@@ -142,10 +144,27 @@ def _assemble(
         tokenizer=data.tokenizer,
         precision=precision,
         flags=data.flags,
+        asked_model=start.asked_model,
     )
     peak = measured_peak(device, subject.precision)
     report.at_peak(recipe.model.flops_per_token(recipe.batch.length), peak)
-    checkpointer = Checkpointer(
+    return Parts(
+        subject=subject,
+        batch_loss=compiled_batch_loss() if is_compiled else batch_loss,
+        data=data,
+        checkpointer=_checkpointer(run_dir, recipe, data.tokenizer, report),
+        report=report,
+        interrupt=interrupt,
+        reads_back=reads_back,
+        is_compiled=is_compiled,
+    )
+
+
+def _checkpointer(
+    run_dir: Path, recipe: Recipe, tokenizer: Tokenizer, report: Report
+) -> Checkpointer:
+    retention = recipe.retention
+    return Checkpointer(
         run_dir,
         Retention(
             keep_last=retention.keep_last,
@@ -154,18 +173,8 @@ def _assemble(
         ),
         keep_best=retention.keep_best,
         model_config=recipe.model,
-        tokenizer=data.tokenizer,
+        tokenizer=tokenizer,
         on_written=report.written,
-    )
-    return Parts(
-        subject=subject,
-        batch_loss=compiled_batch_loss() if is_compiled else batch_loss,
-        data=data,
-        checkpointer=checkpointer,
-        report=report,
-        interrupt=interrupt,
-        reads_back=reads_back,
-        is_compiled=is_compiled,
     )
 
 

@@ -8,7 +8,8 @@ writes the snapshot waits for it on the host (``Snapshot.wait``). The loop waits
 import contextlib
 import dataclasses
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -58,6 +59,8 @@ class Subject:
     precision: Precision
     flags: tuple[str, ...] = ()
     """What the manifest says of the run, whatever its step."""
+    asked_model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the training state: where an imported model was kept."""
 
     _copies: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     """Memory that every snapshot is copied into: pages that are new take longer than the copy."""
@@ -97,6 +100,7 @@ class Subject:
             horizons=plan.horizons,
             recipe=self.recipe.binding(),
             versions=versions,
+            asked_model=self.asked_model,
         )
         details = StepDetails(
             model_config=self.recipe.model,

@@ -6,16 +6,17 @@ And by which recipe it goes on: what is asked for has to agree with what it was 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from lm.decoder import Decoder
 from lm.initialize import initialize
-from lm.volume import Step, load_weights
+from lm.volume import Step, StepDamaged, load_model_config, load_weights
 from trainer.amendment import Amendment, amended, differences, stored_recipe
 from trainer.config import Recipe
+from trainer.keeping import asked_for, same_function, with_kept_fields, with_kept_model
 from trainer.plan import Plan
 from trainer.precision import Precision
 from trainer.state import Counters, TrainingState, load_state
@@ -31,6 +32,10 @@ class Start:
     """For the log."""
     changes: tuple[str, ...] = ()
     """Where a forced recipe differs from the one that the run was saved with."""
+    kept: tuple[str, ...] = ()
+    """Where the imported model's values hold and not the recipe's."""
+    asked_model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the recipe asked for there, for the state."""
     step: Step | None = None
     """Where the weights and the tokenizer come from."""
     state: TrainingState | None = None
@@ -48,16 +53,32 @@ class Start:
         if newest is None:
             return cls(recipe=recipe, description="starting at step 0")
         if newest.number == 0:
-            description = f"starting from the imported weights of {newest.name}"
-            return cls(recipe=recipe, description=description, step=newest)
+            return cls._imported(newest, recipe, forced=amendment.force_recipe)
         raise ValueError(
             f"{newest.path} holds weights without a training state; choose another --run"
+        )
+
+    @classmethod
+    def _imported(cls, step: Step, recipe: Recipe, *, forced: bool) -> Self:
+        """Begin at imported weights, by their own model unless the recipe's is forced on them."""
+        config = load_model_config(step)
+        kept, changes = with_kept_model(recipe, config, step.name)
+        return cls(
+            recipe=recipe if forced else kept,
+            description=f"starting from the imported weights of {step.name}",
+            changes=tuple(same_function(config, recipe.model)) if forced else (),
+            kept=() if forced else tuple(changes),
+            asked_model={} if forced else asked_for(recipe, kept),
+            step=step,
         )
 
     @classmethod
     def _resumed(cls, newest: Step, recipe: Recipe, amendment: Amendment) -> Self:
         state, moments = load_state(newest)
         stored = stored_recipe(state.recipe, recipe)
+        if odd := same_function(stored.model, load_model_config(newest)):
+            raise StepDamaged(f"{newest.path}: its training state and config differ: {odd}")
+        recipe = with_kept_fields(recipe, state.asked_model, stored.model)
         recipe = recipe.model_copy(update={"extension": recipe.extension or stored.extension})
         changes = differences(stored.binding(), recipe.binding())
         if changes and not amendment.force_recipe:
@@ -71,6 +92,7 @@ class Start:
             description=f"going on from step {newest.number}",
             changes=tuple(changes),
             step=newest,
+            asked_model=state.asked_model,
             state=state,
             precision=state.precision if stored.precision == recipe.precision else None,
             # Moments of one optimizer mean nothing to another.

@@ -132,6 +132,8 @@ class TrainingState:
     """``Recipe.binding()``."""
     versions: Mapping[str, str]
     """Libraries and threads that the bits depend on."""
+    asked_model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields in which the recipe asked for another model than the imported one that was kept."""
 
     def to_json(self) -> str:
         """Text of the file."""

@@ -10,7 +10,10 @@ from trainer.tokenizer_training import train_tokenizer
 
 TRAIN = "train"
 WEIGHTS = "weights"
-_HUB_FILES = (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, "generation_config.json", "*.jinja")
+_HUB_FILES = (
+    *(TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, "generation_config.json", "config.json", "*.jinja"),
+    *("added_tokens.json", "special_tokens_map.json"),
+)
 
 
 def resolve_tokenizer(

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from lm.config import ModelConfig
 from lm.decoder import Decoder
+from lm.foreign.frequencies import are_frequencies, check_frequencies
+from lm.sampling_defaults import sampling_defaults
 from lm.tokenizer import Tokenizer
 
 _TIED_HEAD = "lm_head.weight"
-_ROTARY_BUFFER = "rotary_emb.inv_freq"  # older Llama files carry what the config implies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,10 @@ class Foreign:
         kept = {
             name: tensor
             for name, tensor in weights.items()
-            if not name.endswith(_ROTARY_BUFFER)
-            and not (config.tie_word_embeddings and name == _TIED_HEAD)
+            if not are_frequencies(name) and not (config.tie_word_embeddings and name == _TIED_HEAD)
         }
+        sampling_defaults(tokenizer.generation)
+        check_frequencies(weights, config)
         _check_tied_head(config, weights)
         _check_weights(config, kept)
         if tokenizer.vocab_size > config.vocab_size:

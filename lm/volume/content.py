@@ -49,7 +49,7 @@ def model_files(
     return {
         WEIGHTS_FILE: functools.partial(_write_weights, stored),
         CONFIG_FILE: TextFile(_json(to_hf(config, dtype=dtype) | tokens)),
-        GENERATION_CONFIG_FILE: TextFile(_json(tokens)),
+        GENERATION_CONFIG_FILE: TextFile(tokenizer.generation_json()),
         TOKENIZER_FILE: TextFile(tokenizer.backend.to_str(pretty=True)),
         TOKENIZER_CONFIG_FILE: TextFile(tokenizer.config_json()),
     }

@@ -7,11 +7,13 @@ status and never becomes an error inside a 200.
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import secrets
 
 from lm.chat import chat_prompt
-from lm.sampling import MAX_SEED
+from lm.sampling import MAX_SEED, SamplingParams
+from lm.sampling_defaults import sampling_defaults
 from service.api.arrival import Arrival
 from service.api.ask import Ask, Chat, Prompt
 from service.api.chorus import Chorus, open_all
@@ -57,7 +59,7 @@ async def prompt_ids_of(model: ModelCard, prompt: Prompt) -> tuple[int, ...]:
 
     Raises ``InvalidRequest`` for messages that the chat template refuses, and for unknown ids.
     """
-    tokenizer = model.tokenizer
+    tokenizer, encode = model.tokenizer, model.tokenizer.encode
     if isinstance(prompt, tuple):
         check_token_ids(model, "prompt", prompt)
         return prompt
@@ -67,11 +69,22 @@ async def prompt_ids_of(model: ModelCard, prompt: Prompt) -> tuple[int, ...]:
             prompt = await asyncio.to_thread(chat_prompt, tokenizer, messages)
         except ValueError as error:
             raise InvalidRequest(f"messages: {error}", param="messages") from error
+        if tokenizer.chat_template is not None:  # which writes what begins a text, or does not
+            encode = functools.partial(encode, add_special_tokens=False)
     if not prompt and tokenizer.bos_token_id is not None:
         return (tokenizer.bos_token_id,)
     if len(prompt) <= INLINE_ENCODE_CHARACTERS:
-        return tuple(tokenizer.encode(prompt))
-    return tuple(await asyncio.to_thread(tokenizer.encode, prompt))
+        return tuple(encode(prompt))
+    return tuple(await asyncio.to_thread(encode, prompt))
+
+
+def with_defaults(runtime: Front, model: ModelCard, ask: Ask) -> SamplingParams:
+    """How tokens are chosen: as the request says, else as the model's makers do."""
+    if runtime.settings.sampling_defaults == "none" or not ask.unsaid:
+        return ask.sampling
+    defaults = sampling_defaults(model.tokenizer.generation)
+    said = {name: value for name, value in defaults.items() if name in ask.unsaid}
+    return dataclasses.replace(ask.sampling, **said)  # type: ignore[arg-type]
 
 
 def check_token_ids(model: ModelCard, param: str, token_ids: tuple[int, ...]) -> None:
@@ -101,6 +114,7 @@ async def _requests(
     check_token_ids(model, "stop_token_ids", ask.stop_token_ids)
     if ask.grammar is not None:
         await runtime.check_grammar(model, ask.grammar)
+    sampling = with_defaults(runtime, model, ask)
     seed = secrets.randbelow(MAX_SEED) if ask.seed is None else ask.seed
     return [
         GenerationRequest(
@@ -109,7 +123,7 @@ async def _requests(
             max_new_tokens=max_new_tokens,
             min_new_tokens=ask.min_new_tokens,
             ignore_eos=ask.ignore_eos,
-            sampling=dataclasses.replace(ask.sampling, seed=(seed + index) % (MAX_SEED + 1)),
+            sampling=dataclasses.replace(sampling, seed=(seed + index) % (MAX_SEED + 1)),
             stop=ask.stop,
             stop_token_ids=ask.stop_token_ids,
             include_stop=ask.include_stop,

@@ -26,6 +26,8 @@ class Ask:
     """``None`` is what fits the model beside the prompt."""
     sampling: SamplingParams
     """All but the seed."""
+    unsaid: frozenset[str] = frozenset()
+    """Fields of ``sampling`` that the model's own defaults may fill."""
     seed: int | None
     """Of each prompt's first answer, the next ones count up; drawn where it is ``None``."""
     min_new_tokens: int

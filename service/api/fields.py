@@ -4,6 +4,7 @@ Ranges are those of ``lm.sampling``; they stand here by reference so that the Op
 them too.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -30,6 +31,7 @@ MAX_BIASED_TOKENS = 1024
 MAX_TOP_LOGPROBS = 20
 MAX_TOKEN_ID = 2**31 - 1
 MAX_REGEX_LENGTH = 4096
+_SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 
 
 def _as_list(value: object) -> object:
@@ -219,6 +221,7 @@ class SamplingFields(Schema):
             "model": self.model,
             "n": self.n,
             "sampling": self.asked_sampling(),
+            "unsaid": _SAMPLING - self.model_fields_set,
             "seed": self.seed,
             "min_new_tokens": self.min_tokens,
             "ignore_eos": self.ignore_eos,

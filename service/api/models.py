@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from lm.sampling_defaults import sampling_defaults
 from lm.volume import Step
 from service import naming
 from service.api.dependencies import RuntimeDep
@@ -18,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["models"])
 @router.get("/models")
 def models(runtime: RuntimeDep) -> ModelList:
     """Every name that `model` may have: runs, their steps, and aliases."""
-    return ModelList(data=[_model(name, one) for name, one in names(runtime).items()])
+    return ModelList(data=[_model(runtime, name, one) for name, one in names(runtime).items()])
 
 
 @router.get("/models/{name}", responses={404: {"model": ErrorBody}})
@@ -28,7 +29,7 @@ def model(name: str, runtime: RuntimeDep) -> Model:
     if checkpoint is None:
         naming.candidates(runtime.catalog, name, runtime.watcher.run)  # raises, or it is there …
         raise UnknownModel(f"{name!r} was refused; GET /checkpoints says why", param="model")
-    return _model(name, checkpoint)
+    return _model(runtime, name, checkpoint)
 
 
 def names(runtime: Runtime) -> dict[str, Checkpoint]:
@@ -52,5 +53,13 @@ def names(runtime: Runtime) -> dict[str, Checkpoint]:
     return meant
 
 
-def _model(name: str, checkpoint: Checkpoint) -> Model:
-    return Model(id=name, created=int(checkpoint.created_at), checkpoint=checkpoint.name)
+def _model(runtime: Runtime, name: str, checkpoint: Checkpoint) -> Model:
+    in_memory = [one for one in runtime.residency.models if one.checkpoint == checkpoint]
+    follows = runtime.settings.sampling_defaults == "model"
+    defaults = [sampling_defaults(one.tokenizer.generation) for one in in_memory if follows]
+    return Model(
+        id=name,
+        created=int(checkpoint.created_at),
+        checkpoint=checkpoint.name,
+        sampling_defaults=defaults[0] if defaults else None if follows else {},
+    )

@@ -5,6 +5,7 @@ Every accepted request ends in exactly one ``Finished``.
 
 import dataclasses
 import enum
+from typing import NamedTuple
 
 from lm.sampling import SamplingParams
 
@@ -88,15 +89,22 @@ class PromptScored:
     is_final = False
 
 
-@dataclasses.dataclass(frozen=True)
-class TokenGenerated:
-    """One more token; its text may be empty while a character or stop string is undecided."""
+class TokenGenerated(NamedTuple):
+    """One more token; its text may be empty while a character or stop string is undecided.
+
+    A named tuple: there is one for every token of every stream, and it is made in less than half
+    of a frozen dataclass's time.
+    """
 
     request_id: str
     token_id: int
     text: str
     score: TokenScore | None = None
-    is_final = False
+
+    @property
+    def is_final(self) -> bool:
+        """An answer goes on behind a token."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True)

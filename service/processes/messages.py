@@ -185,6 +185,8 @@ def encode_tokenizer(tokenizer: Tokenizer) -> tuple[dict[str, Any], bytes]:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_ids": list(tokenizer.eos_token_ids),
         "chat_template": tokenizer.chat_template,
+        "kept": tokenizer.kept,
+        "generation": tokenizer.generation,
     }
     return head, tokenizer.backend.to_str().encode()
 
@@ -196,4 +198,6 @@ def decode_tokenizer(head: dict[str, Any], body: bytes) -> Tokenizer:
         bos_token_id=head["bos_token_id"],
         eos_token_ids=head["eos_token_ids"],
         chat_template=head["chat_template"],
+        kept=head["kept"],
+        generation=head["generation"],
     )

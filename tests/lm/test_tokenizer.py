@@ -121,15 +121,17 @@ def test_a_saved_tokenizer_opens_with_transformers(tmp_path: Path) -> None:
     assert theirs.eos_token == theirs.bos_token == END_OF_TEXT
 
 
-def test_end_tokens_come_from_the_generation_config_before_the_tokenizers(tmp_path: Path) -> None:
+def test_end_tokens_are_all_that_any_file_names_the_tokenizers_own_first(tmp_path: Path) -> None:
     toy_tokenizer().save(tmp_path)
     generation = tmp_path / "generation_config.json"
     generation.write_text(json.dumps({"eos_token_id": [2, 5]}))
-    assert Tokenizer.load(tmp_path).eos_token_ids == (2, 5)
+    assert Tokenizer.load(tmp_path).eos_token_ids == (0, 2, 5)
     generation.write_text(json.dumps({"eos_token_id": 7}))
-    assert Tokenizer.load(tmp_path).eos_token_ids == (7,)
+    assert Tokenizer.load(tmp_path).eos_token_ids == (0, 7)
     generation.write_text(json.dumps({"bos_token_id": 1}))
     assert Tokenizer.load(tmp_path).eos_token_ids == (0,)
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": [9, 0]}))
+    assert Tokenizer.load(tmp_path).eos_token_ids == (0, 9)
 
 
 def test_special_tokens_may_be_named_in_the_older_object_form(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import logging
 import sys
 import threading
 import weakref
@@ -13,7 +14,7 @@ from toys import publish_toy, toy_decoder
 
 from service.app import app_over
 from service.errors import NotReady
-from service.runtime import Runtime
+from service.runtime import Runtime, loader_options
 
 
 def begin_drain(service: GatedService) -> "Future[None]":
@@ -31,6 +32,17 @@ def test_without_a_model_the_reason_is_given(tmp_path: Path) -> None:
 def test_an_unknown_device_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown device 'abacus'"):
         Runtime(toy_settings(tmp_path, device="abacus"))
+
+
+def test_hidden_gpus_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with caplog.at_level(logging.INFO, logger="service.runtime"):
+        assert loader_options(toy_settings(tmp_path)).backend.device.type == "cpu"
+    assert [record.message for record in caplog.records] == [
+        "CUDA_VISIBLE_DEVICES is empty: a CPU serves"
+    ]
 
 
 def test_a_model_is_loaded_before_anybody_can_be_answered(tmp_path: Path) -> None:

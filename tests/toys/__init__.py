@@ -96,16 +96,19 @@ def publish_toy(
     seed: int = 0,
     config: ModelConfig | None = None,
     weights: Mapping[str, Tensor] | None = None,
+    tokenizer: Tokenizer | None = None,
     extra_files: Mapping[str, Writer] | None = None,
     **details: Any,
 ) -> Step:
     """Publish one step as a trainer would, the run's lock held.
 
-    ``weights`` replaces those of the seed, ``extra_files`` adds to the model's files, other
-    keyword arguments replace fields of ``StepDetails``.
+    ``weights`` replaces those of the seed, ``tokenizer`` the toy's, ``extra_files`` adds
+    to the model's files, other keyword arguments replace fields of ``StepDetails``.
     """
     config = config or toy_config()
-    files = model_files(weights or toy_weights(seed, config), config, toy_tokenizer())
+    tokenizer = tokenizer or toy_tokenizer()
+    files = model_files(weights or toy_weights(seed, config), config, tokenizer)
+    details = {"tokenizer_fingerprint": tokenizer.fingerprint, **details}
     with RunLock(volume / run):
         return publish(
             volume / run,

@@ -17,8 +17,11 @@ from torch import Tensor
 from lm.config import ModelConfig
 from lm.tokenizer import Tokenizer
 from trainer.exporting.source import Source
+from trainer.importing.gguf_facts import SAMPLING
 
 ARCHITECTURE = "llama"
+_ENDS = ("eos", "eot", "eom")
+"""The format's places for end tokens: of the text, of a turn, of a message."""
 
 
 def file_name(source: Source, quantization: str) -> str:
@@ -101,13 +104,31 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer, vocab_size: int) -> None:
     writer.add_token_types([kind for _, kind in tokens])
     merges = content["model"]["merges"]
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
-    if tokenizer.bos_token_id is not None:
-        writer.add_bos_token_id(tokenizer.bos_token_id)
-    if tokenizer.eos_token_ids:
-        writer.add_eos_token_id(tokenizer.eos_token_ids[0])
-    writer.add_add_bos_token(False)  # noqa: FBT003 - as they have it
     if tokenizer.chat_template is not None:
         writer.add_chat_template(tokenizer.chat_template)
+    _add_special(writer, tokenizer)
+    for key, name in SAMPLING.items():
+        if isinstance(value := tokenizer.generation.get(name), int | float):
+            getattr(writer, f"add_sampling_{key}")(value if key == "top_k" else float(value))
+
+
+def _add_special(writer: Any, tokenizer: Tokenizer) -> None:
+    """Special tokens by what they are for; ``ValueError`` for more ends than the format has."""
+    ends = tokenizer.eos_token_ids
+    if len(ends) > len(_ENDS):
+        raise ValueError(f"gguf: the format holds {len(_ENDS)} end tokens, the model has {ends}")
+    for kind, token_id in zip(_ENDS, ends, strict=False):
+        getattr(writer, f"add_{kind}_token_id")(token_id)
+    if tokenizer.bos_token_id is not None:
+        writer.add_bos_token_id(tokenizer.bos_token_id)
+    for kind in ("pad", "unk", "sep", "mask"):
+        token = tokenizer.kept.get(f"{kind}_token")
+        known = None if token is None else tokenizer.backend.token_to_id(token)
+        if known is not None:
+            getattr(writer, f"add_{kind}_token_id")(known)
+    around = tokenizer.encode("a")
+    writer.add_add_bos_token(around[:1] == [tokenizer.bos_token_id])
+    writer.add_add_eos_token(bool({*around[-1:]} & {*ends}))
 
 
 def _token(tokenizer: Tokenizer, all_added: Mapping[int, Any], token_id: int) -> tuple[str, int]:

@@ -17,12 +17,14 @@ from typing import Any
 from torch import Tensor
 
 from lm.config import ModelConfig
+from lm.foreign.frequencies import check_frequencies
 from lm.foreign.model import Foreign
 from lm.tokenizer import Tokenizer
+from trainer.importing.kept_config import refuse_other_config
 from trainer.importing.layouts import as_linear
 from trainer.importing.names import by_our_names, is_buffer
 from trainer.importing.quantized import dequantized
-from trainer.importing.rotary import Rotary, check_frequencies, deinterleaved, guess_rotary
+from trainer.importing.rotary import Rotary, deinterleaved, guess_rotary
 from trainer.importing.unpickle import load_pickled
 
 SUFFIXES = (".pt", ".pth", ".ckpt")
@@ -32,14 +34,6 @@ _WEIGHTS = ("model_state_dict", "state_dict", "model")
 _STEPS = ("step", "global_step", "iter_num")
 _STEP_IN_NAME = re.compile(r"step[=_-]?(\d+)")
 _LOSS = "loss"
-_SHAPES_HIDE = {
-    "num_attention_heads": "num_attention_heads",
-    "n_head": "num_attention_heads",
-    "num_key_value_heads": "num_key_value_heads",
-    "rope_theta": "rope_theta",
-    "rms_norm_eps": "norm_eps",
-}
-"""Keys of a config that some files keep after all, and our fields that no shape could show."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +59,7 @@ def read_checkpoint(path: Path, described: Described) -> Foreign:
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
     key, state = _find_weights(content)
     try:
-        _refuse_other_config(content.get("config"), described.config)
+        refuse_other_config(content, described.config)
         weights = _weights(state, described)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -104,16 +98,6 @@ def _weights(state: Mapping[str, Any], described: Described) -> dict[str, Tensor
     if (described.rotary or guess_rotary(theirs)) == "interleaved":
         return deinterleaved(ours, config)
     return ours
-
-
-def _refuse_other_config(kept: object, config: ModelConfig) -> None:
-    """Raise ``ValueError`` if a config in the file says otherwise than the recipe."""
-    for key, field in _SHAPES_HIDE.items():
-        if isinstance(kept, Mapping) and key in kept and kept[key] != getattr(config, field):
-            raise ValueError(
-                f"its config says {key} {kept[key]}, the recipe's model.{field} is "
-                f"{getattr(config, field)}"
-            )
 
 
 def _find_step(content: Mapping[str, Any], path: Path) -> int:

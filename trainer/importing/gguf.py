@@ -14,9 +14,11 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
+from lm.config import ModelConfig
 from lm.foreign.model import Foreign
 from lm.hf_config import from_hf
 from lm.tokenizer import Tokenizer
+from trainer.importing import gguf_facts as facts
 
 SUFFIX = ".gguf"
 _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r"})
@@ -42,14 +44,14 @@ def read_gguf(path: Path) -> Foreign:
         reader = GGUFReader(path)
         config = transformers.AutoConfig.from_pretrained(directory, **where)
         model_config = from_hf(_plain(config.to_dict()))
+        facts.refuse_not_understood(reader, model_config)
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **where)
         model = transformers.LlamaForCausalLM.from_pretrained(directory, dtype="float32", **where)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path}: not a model that can be read: {reason}") from error
-    return Foreign.checked(
-        model_config, model.state_dict(), _tokenizer(tokenizer, _field(reader, "ggml.pre"))
-    )
+    ours = _tokenizer(reader, tokenizer, model_config)
+    return Foreign.checked(model_config, model.state_dict(), ours)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -60,25 +62,21 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _field(reader: Any, name: str) -> str | None:
-    """A text field of the file's tokenizer section."""
-    field = reader.get_field(f"tokenizer.{name}")
-    return None if field is None else str(field.contents())
-
-
-def _tokenizer(tokenizer: Any, kind: str | None) -> Tokenizer:
-    """Their tokenizer as ours, cutting text as ``tokenizer.ggml.pre`` says."""
+def _tokenizer(reader: Any, tokenizer: Any, config: ModelConfig) -> Tokenizer:
+    """Their tokenizer as ours, with what the file says of it."""
     backend = Backend.from_str(tokenizer.backend_tokenizer.to_str())
     if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
-        _set_cutting(backend, kind)
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the file names no end-of-text token")
-    template = tokenizer.chat_template
+        _set_cutting(backend, facts.value_of(reader, "tokenizer.ggml.pre"))
+    ends, bos = facts.end_ids(reader), facts.value_of(reader, "tokenizer.ggml.bos_token_id")
+    facts.surround(reader, backend, bos, ends[0])
+    template = facts.value_of(reader, "tokenizer.chat_template")
     return Tokenizer(
         backend,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_ids=[tokenizer.eos_token_id],
+        bos_token_id=bos,
+        eos_token_ids=ends,
         chat_template=template if isinstance(template, str) else None,
+        kept=facts.kept_facts(reader, backend, config),
+        generation=facts.sampling_defaults(reader),
     )
 
 

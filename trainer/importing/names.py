@@ -71,7 +71,7 @@ _OUTSIDE_NAME = re.compile(r"(?:^|\.)(\w+)\.(weight|bias)$")
 
 _BUFFER = re.compile(
     r"(^|\.)((attn|attention)\.(bias|masked_bias|mask)|causal_mask|tril|position_ids"
-    r"|inv_freq|freqs_cis|(cos|sin)_cached)$"
+    r"|inv_freq|rope\.freqs|freqs_cis|(cos|sin)_cached)$"
 )
 """Causal masks, position numbers and rotary tables: the config implies them."""
 

@@ -8,7 +8,6 @@ key rows are permuted.
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
@@ -35,33 +34,7 @@ def deinterleaved(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[st
     return moved
 
 
-def check_frequencies(state: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Raise ``ValueError`` if the file keeps rotary frequencies that are not the config's."""
-    for name, kept in state.items():
-        if not name.endswith("inv_freq"):
-            continue
-        if config.positions != "rope":
-            raise ValueError(f"{name}: the file's model has rotary positions, the recipe's has not")
-        exponents = torch.arange(0, config.head_dim, 2) / config.head_dim
-        expected = config.rope_theta**-exponents
-        # Files in float16 keep the lowest ones with a per cent of error.
-        if kept.shape != expected.shape or not torch.allclose(
-            kept.float(), expected, rtol=0.02, atol=1e-6
-        ):
-            raise ValueError(
-                f"{name} is not that of model.rope_theta {config.rope_theta:g}"
-                f"{_implied_theta(kept)}"
-            )
-
-
 def _permuted(tensor: Tensor, num_heads: int) -> Tensor:
     """Rows (2j, 2j + 1) of each head moved to (j, j + half)."""
     pairs = tensor.reshape(num_heads, -1, 2, *tensor.shape[1:])
     return pairs.transpose(1, 2).reshape(tensor.shape)
-
-
-def _implied_theta(frequencies: Tensor) -> str:
-    """The base that the second frequency gives, for an error; nothing if there is none."""
-    if frequencies.ndim != 1 or len(frequencies) < 2 or frequencies[1] <= 0:
-        return ""
-    return f", it says about {float(frequencies[1].double()) ** -len(frequencies):.2g}"

@@ -70,7 +70,8 @@ def test_a_tied_head_that_is_stored_too_is_left_out(model_dir: Path) -> None:
 
 def test_rotary_buffers_of_older_files_are_left_out(model_dir: Path) -> None:
     name = "model.layers.0.self_attn.rotary_emb.inv_freq"
-    edit_weights(model_dir, lambda weights: weights.update({name: torch.ones(4)}))
+    frequencies = 100_000.0 ** -(torch.arange(0, 8, 2) / 8)
+    edit_weights(model_dir, lambda weights: weights.update({name: frequencies}))
     assert name not in read_directory(model_dir).weights
 
 

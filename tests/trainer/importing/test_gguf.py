@@ -1,10 +1,12 @@
 """Contract: a GGUF file, with llama.cpp's own order of query and key rows, gives our weights."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -42,9 +44,13 @@ def llama_cpp_order(weight: Tensor, num_heads: int) -> Tensor:
 
 
 def write_gguf(
-    path: Path, decoder: Decoder, tokenizer: Tokenizer, fields: Mapping[str, Any] | None = None
+    path: Path,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    fields: Mapping[str, Any] | None = None,
+    add: Callable[[Any], object] = lambda writer: None,
 ) -> Path:
-    """The file that llama.cpp's converter would make of these weights."""
+    """The file that llama.cpp's converter would make of these weights; ``add`` adds to it."""
     config = decoder.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -66,6 +72,7 @@ def write_gguf(
         for ours, theirs in NAMES.items():
             name = name.replace(ours, theirs)  # noqa: PLW2901
         writer.add_tensor(name, stored.numpy())
+    add(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -115,6 +122,69 @@ def test_an_unknown_way_of_cutting_text_is_refused(
     path = write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer, {"pre": "viking"})
     with pytest.raises(ValueError, match=r"tokenizer\.ggml\.pre='viking' is not supported"):
         read_gguf(path)
+
+
+REFUSED: dict[str, Callable[[Any], object]] = {
+    "llama.rope.scaling.type = 'linear'": lambda writer: writer.add_rope_scaling_type(
+        gguf.RopeScalingType.LINEAR
+    ),
+    "llama.rope.scaling.factor = 4.0": lambda writer: writer.add_rope_scaling_factor(4.0),
+    "llama.rope.scaling.attn_factor = 2.0": lambda writer: writer.add_rope_scaling_attn_factors(
+        2.0
+    ),
+    "llama.attention.key_length = 16": lambda writer: writer.add_key_length(16),
+    "llama.attention.sliding_window = 32": lambda writer: writer.add_sliding_window(32),
+    "llama.expert_count = 8": lambda writer: writer.add_expert_count(8),
+    "llama.logit_scale = 0.5": lambda writer: writer.add_logit_scale(0.5),
+    "llama.something.new = 1": lambda writer: writer.add_uint32("llama.something.new", 1),
+    "tensor rope_freqs.weight": lambda writer: writer.add_tensor(
+        "rope_freqs.weight", np.ones(4, np.float32)
+    ),
+    "tensor blk.0.attn_q.bias": lambda writer: writer.add_tensor(
+        "blk.0.attn_q.bias", np.ones(32, np.float32)
+    ),
+}
+
+
+@pytest.mark.parametrize("named", REFUSED)
+def test_what_would_change_the_function_is_refused_by_name(
+    named: str, tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer, add=REFUSED[named])
+    with pytest.raises(ValueError, match=re.escape(f"{named} is not supported")):
+        read_gguf(path)
+
+
+def test_keys_without_effect_are_no_reason_to_refuse(
+    tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    def add(writer: Any) -> None:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+        writer.add_rope_scaling_factor(1.0)
+        writer.add_rope_dimension_count(decoder.config.head_dim)
+        writer.add_expert_count(0)
+
+    read_gguf(write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer, add=add))
+
+
+def test_facts_beside_the_weights_are_read(
+    tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    def add(writer: Any) -> None:
+        writer.add_eot_token_id(7)
+        writer.add_eom_token_id(9)
+        writer.add_pad_token_id(11)
+        writer.add_add_bos_token(True)
+        writer.add_sampling_temp(0.6)
+        writer.add_sampling_top_k(40)
+
+    ours = read_gguf(write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer, add=add)).tokenizer
+    assert ours.eos_token_ids == (0, 7, 9)
+    assert ours.kept["pad_token"] == ours.backend.id_to_token(11)
+    assert ours.kept["model_max_length"] == decoder.config.max_position_embeddings
+    assert ours.generation == {"temperature": 0.6, "top_k": 40}
+    assert ours.encode("to be") == [0, *tokenizer.encode("to be")]
+    assert ours.encode("to be", add_special_tokens=False) == tokenizer.encode("to be")
 
 
 def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
+from lm.foreign.frequencies import check_frequencies
 from lm.rotary import rotary_table, rotate
-from trainer.importing.rotary import check_frequencies, deinterleaved, guess_rotary
+from trainer.importing.rotary import deinterleaved, guess_rotary
 
 CONFIG = ModelConfig(
     vocab_size=64,

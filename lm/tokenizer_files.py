@@ -1,0 +1,186 @@
+"""What stands beside a ``tokenizer.json``: which tokens are added, which end a text, defaults.
+
+Read as transformers reads it: tokens that only ``tokenizer_config.json``, ``added_tokens.json`` or
+``special_tokens_map.json`` has are added to the vocabulary, special ones marked as such. End
+tokens are the union of what the tokenizer, ``generation_config.json`` and ``config.json`` name.
+Every error names its file.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
+
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+GENERATION_CONFIG_FILE = "generation_config.json"
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
+_SPECIALS = (*_SPECIAL, "mask_token")
+_EXTRA = ("extra_special_tokens", "additional_special_tokens")
+_KEPT = (
+    *("unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+    *("model_max_length", "padding_side", "truncation_side", *_EXTRA),
+)
+"""Of ``tokenizer_config.json``, to be written again as it was."""
+_TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Content of a JSON object, empty where there is no file.
+
+    Raises ``ValueError`` naming the file if it cannot be read or is something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return content
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """``tokenizer_config.json`` with what the older files beside it add to it."""
+    config = read_object(directory / TOKENIZER_CONFIG_FILE)
+    if "added_tokens_decoder" in config:
+        return config
+    return config | read_object(directory / "special_tokens_map.json")
+
+
+def add_missing(backend: Backend, directory: Path, config: Mapping[str, Any]) -> None:
+    """Add the tokens that only the side files have.
+
+    Raises ``ValueError`` naming a token whose id would be another than the files say.
+    """
+    known = {str(token): repr(token) for token in backend.get_added_tokens_decoder().values()}
+    wanted = list(_added(directory, config))
+    named = {_content(config.get(key)) for key in _SPECIALS}
+    fresh: list[AddedToken] = []
+    for _, token in wanted:
+        token.special = token.special or token.content in named
+        if known.get(token.content) != repr(token):
+            fresh.append(token)
+    listed = known.keys() | {token.content for token in fresh}
+    for value in _special_values(config):
+        token = _token(value, directory / TOKENIZER_CONFIG_FILE, special=True)
+        if token.content not in listed:
+            listed |= {token.content}
+            fresh.append(token)
+    if fresh:
+        backend.add_tokens(fresh)
+    for token_id, token in wanted:
+        if (actual := backend.token_to_id(token.content)) != token_id:
+            raise ValueError(
+                f"{directory}: its files give token {token.content!r} the id {token_id}, "
+                f"after the vocabulary it would be {actual}"
+            )
+
+
+def kept_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the config decides no ids and is written again with the tokenizer."""
+    facts = {key: config[key] for key in _KEPT if config.get(key) is not None}
+    for key in _SPECIALS:
+        if key in facts:
+            facts[key] = _content(facts[key])
+    for key in _EXTRA:
+        if isinstance(facts.get(key), list):
+            facts[key] = [_content(value) for value in facts[key]]
+    return facts
+
+
+def token_id(backend: Backend, value: object) -> int | None:
+    """Id of a token that a config names, as a string or in transformers' older object form."""
+    content = _content(value)
+    return None if content is None else backend.token_to_id(content)
+
+
+def end_ids(own: int | None, directory: Path, generation: Mapping[str, Any]) -> list[int]:
+    """Ids that end a text, the tokenizer's own first, each once."""
+    ids = [] if own is None else [own]
+    config = read_object(directory / "config.json")
+    for file, content in ((GENERATION_CONFIG_FILE, generation), ("config.json", config)):
+        value = content.get("eos_token_id")
+        listed = [] if value is None else value if isinstance(value, list) else [value]
+        for one in listed:
+            if type(one) is not int or one < 0:
+                raise ValueError(f"{directory / file}: eos_token_id {value!r} is no token id")
+        ids += listed
+    return list(dict.fromkeys(ids))
+
+
+def chat_template(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """Template from its own file, as transformers 5 writes it, or from the config.
+
+    Of several by name it is the one called ``default``.
+    """
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        try:
+            return file.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{file}: {error}") from error
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _added(directory: Path, config: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
+    """Tokens that the side files give an id, by id."""
+    decoder, file = config.get("added_tokens_decoder"), directory / TOKENIZER_CONFIG_FILE
+    if decoder is None:
+        file = directory / "added_tokens.json"
+        special = {_content(value) for value in _special_values(config)}
+        legacy = read_object(file)
+        decoder = {
+            token_id: {
+                "content": content,
+                "special": content in special,
+                "normalized": content not in special,
+            }
+            for content, token_id in legacy.items()
+        }
+    if not isinstance(decoder, Mapping):
+        raise ValueError(f"{file}: added_tokens_decoder is no object")
+    try:
+        by_id = sorted((int(token_id), value) for token_id, value in decoder.items())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: not ids and tokens: {error}") from error
+    for token_id, value in by_id:
+        yield token_id, _token(value, file, special=False)
+
+
+def _special_values(config: Mapping[str, Any]) -> Iterator[object]:
+    """Special tokens that the config names, as it has them."""
+    yield from (config[key] for key in _SPECIALS if config.get(key) is not None)
+    for key in _EXTRA:
+        values = config.get(key) or []
+        yield from values.values() if isinstance(values, Mapping) else values
+    for key, value in config.items():
+        if key.endswith("_token") and key not in _SPECIALS and isinstance(value, str):
+            yield value
+
+
+def _content(value: object) -> str | None:
+    if isinstance(value, Mapping):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _token(value: object, file: Path, *, special: bool) -> AddedToken:
+    if isinstance(value, str):
+        return AddedToken(value, special=special, normalized=False)
+    if not isinstance(value, Mapping) or not isinstance(value.get("content"), str):
+        raise ValueError(f"{file}: {value!r} is no token")
+    options = {key: value[key] for key in _TOKEN_FIELDS if key in value}
+    try:
+        return AddedToken(**{**options, "special": bool(options.get("special", special))})
+    except TypeError as error:
+        raise ValueError(f"{file}: {value!r} is no token") from error

@@ -1,0 +1,5 @@
+"""Triton's interpreter has to be chosen before anything imports Triton, PyTorch's compiler too."""
+
+import os
+
+os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -1,0 +1,157 @@
+"""Files beside ``tokenizer.json``; oracle: transformers, which reads the same directories."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import processors
+from toys import toy_tokenizer
+from transformers import AutoTokenizer
+
+from lm.tokenizer import Tokenizer
+
+BEGIN, END, TURN, TOOL = "<s>", "</s>", "<|turn|>", "<tool>"
+TEXT = f"to be{TURN} or {TOOL}not{END}"
+
+
+def backend() -> Backend:
+    """300 byte-level ids, and ``<s>`` and ``</s>`` around each text, as Llama 2's has them."""
+    made = Backend.from_str(toy_tokenizer().backend.to_str())
+    made.add_special_tokens([BEGIN, END])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN} $A", special_tokens=[(BEGIN, 300)]
+    )
+    return made
+
+
+def directory(path: Path, config: dict[str, Any] | None = None, **others: object) -> Path:
+    """A tokenizer's directory; of ``others`` each becomes a JSON file."""
+    path.mkdir(exist_ok=True)
+    backend().save(str(path / "tokenizer.json"))
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BEGIN, "eos_token": END}
+    (path / "tokenizer_config.json").write_text(json.dumps(names | (config or {})))
+    for name, content in others.items():
+        (path / f"{name}.json").write_text(json.dumps(content))
+    return path
+
+
+def as_token(content: str, *, special: bool) -> dict[str, Any]:
+    flags = dict.fromkeys(("lstrip", "rstrip", "single_word"), False)
+    return {"content": content, "normalized": not special, "special": special, **flags}
+
+
+DECODER = {
+    "302": as_token(TURN, special=True),
+    "303": as_token(TOOL, special=False),
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "others"),
+    [
+        ({"added_tokens_decoder": DECODER}, {}),
+        ({}, {"added_tokens": {TOOL: 303, TURN: 302}}),
+        (
+            {},
+            {
+                "added_tokens": {TOOL: 303, TURN: 302},
+                "special_tokens_map": {"extra_special_tokens": [TURN]},
+            },
+        ),
+        ({"additional_special_tokens": [TURN, TOOL]}, {}),
+        ({"extra_special_tokens": [TURN, TOOL]}, {}),
+        ({"pad_token": TURN, "unk_token": TOOL}, {}),
+        ({}, {"special_tokens_map": {"pad_token": TURN, "mask_token": {"content": TOOL}}}),
+    ],
+    ids=str,
+)
+def test_tokens_that_only_side_files_have_are_added_as_transformers_adds_them(
+    config: dict[str, Any], others: dict[str, object], tmp_path: Path
+) -> None:
+    path = directory(tmp_path / "made", config, **others)
+    ours, theirs = Tokenizer.load(path), AutoTokenizer.from_pretrained(path)
+    assert ours.encode(TEXT) == theirs.encode(TEXT)
+    ids = theirs.encode(TEXT, add_special_tokens=False)
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+    assert ours.vocab_size == len(theirs) == 304
+
+
+def test_an_id_that_the_vocabulary_cannot_give_is_refused_by_name(tmp_path: Path) -> None:
+    path = directory(
+        tmp_path / "made", {"added_tokens_decoder": {"400": as_token(TURN, special=True)}}
+    )
+    with pytest.raises(ValueError, match=r"'<\|turn\|>' the id 400, .* it would be 302"):
+        Tokenizer.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer_config.json", "{", "not JSON"),
+        ("tokenizer_config.json", "[]", "not a JSON object"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "y"}}}', "not ids"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"302": 5}}', "5 is no token"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": []}', "is no object"),
+        ("tokenizer_config.json", '{"pad_token": 7}', "7 is no token"),
+        ("added_tokens.json", "nonsense", "not JSON"),
+        ("added_tokens.json", '{"<a>": "b"}', "not ids and tokens"),
+        ("special_tokens_map.json", "{,}", "not JSON"),
+        ("generation_config.json", "\ufeff{}", "not JSON"),
+        ("generation_config.json", '{"eos_token_id": "two"}', "'two' is no token id"),
+        ("generation_config.json", '{"eos_token_id": [true]}', "is no token id"),
+        ("config.json", '{"eos_token_id": -1}', "-1 is no token id"),
+        ("config.json", "[" * 100_000, "not JSON"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_broken_side_file_is_named(name: str, content: str, message: str, tmp_path: Path) -> None:
+    path = directory(tmp_path / "made")
+    (path / name).write_text(content, "utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        Tokenizer.load(path)
+    assert str(path / name) in str(error.value)
+
+
+def test_a_template_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = directory(tmp_path / "made")
+    (path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"chat_template\.jinja"):
+        Tokenizer.load(path)
+
+
+def test_of_several_templates_the_default_one_counts(tmp_path: Path) -> None:
+    named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes"}]
+    assert (
+        Tokenizer.load(directory(tmp_path / "a", {"chat_template": named})).chat_template == "yes"
+    )
+
+
+def test_facts_go_through_a_save_whole(tmp_path: Path) -> None:
+    said = {
+        "pad_token": TURN,
+        "unk_token": END,
+        "model_max_length": 77,
+        "padding_side": "left",
+        "extra_special_tokens": [TOOL],
+    }
+    sampling = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "pad_token_id": 302}
+    path = directory(
+        tmp_path / "made", said, generation_config=sampling | {"eos_token_id": [301, 302]}
+    )
+    loaded = Tokenizer.load(path)
+    again = tmp_path / "again"
+    again.mkdir()
+    loaded.save(again)
+    (again / "generation_config.json").write_text(loaded.generation_json())
+    second = Tokenizer.load(again)
+    theirs, first = (AutoTokenizer.from_pretrained(where) for where in (again, path))
+    assert second.fingerprint == loaded.fingerprint
+    assert (second.kept, second.generation) == (loaded.kept, loaded.generation)
+    assert second.eos_token_ids == (301, 302)
+    assert second.generation == sampling
+    for name in ("pad_token_id", "unk_token_id", "eos_token_id", "model_max_length"):
+        assert getattr(theirs, name) == getattr(first, name), name
+    assert theirs.padding_side == "left"
+    assert theirs.encode(TEXT) == first.encode(TEXT) == loaded.encode(TEXT)

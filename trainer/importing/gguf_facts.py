@@ -1,0 +1,133 @@
+"""What a GGUF file says beside its weights: what is not understood of it is refused by name.
+
+transformers' reader passes over keys and tensors that it does not know, rotary scaling among
+them. Source of the names: llama.cpp's ``gguf`` package, ``gguf.constants``.
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+from tokenizers import processors
+
+from lm.config import ModelConfig
+
+_UNDERSTOOD = {
+    *("context_length", "embedding_length", "block_count", "feed_forward_length", "vocab_size"),
+    *("attention.head_count", "attention.head_count_kv", "attention.layer_norm_rms_epsilon"),
+    "rope.freq_base",
+}
+_WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {
+        "rope.scaling.type": ("none",),
+        "rope.scaling.factor": (1.0,),
+        "rope.scale_linear": (1.0,),
+        "rope.scaling.attn_factor": (1.0,),
+        "attention.causal": (True,),
+        "attention.sliding_window": (0,),
+        "expert_count": (0,),
+        "expert_used_count": (0,),
+        "logit_scale": (1.0,),
+        "residual_scale": (1.0,),
+        "embedding_scale": (1.0,),
+    }
+)
+"""Keys that change nothing at these values."""
+_HEAD_WIDTHS = ("rope.dimension_count", "attention.key_length", "attention.value_length")
+_TENSOR = re.compile(
+    r"(token_embd|output_norm|output"
+    r"|blk\.\d+\.(attn_norm|attn_q|attn_k|attn_v|attn_output|ffn_norm|ffn_gate|ffn_up|ffn_down)"
+    r")\.weight"
+)
+_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_KEPT = {
+    "padding_token_id": "pad_token",
+    "unknown_token_id": "unk_token",
+    "seperator_token_id": "sep_token",  # their spelling
+    "mask_token_id": "mask_token",
+}
+SAMPLING: Mapping[str, str] = MappingProxyType(
+    {
+        "temp": "temperature",
+        "top_k": "top_k",
+        "top_p": "top_p",
+        "min_p": "min_p",
+        "penalty_repeat": "repetition_penalty",
+    }
+)
+"""Sampling defaults: ``general.sampling.…`` and ``generation_config.json``'s names."""
+
+
+def refuse_not_understood(reader: Any, config: ModelConfig) -> None:
+    """Raise ``ValueError`` naming the first key or tensor that says more than the config."""
+    architecture = str(value_of(reader, "general.architecture"))
+    for name in reader.fields:
+        if not name.startswith(f"{architecture}."):
+            continue
+        key, value = name.removeprefix(f"{architecture}."), value_of(reader, name)
+        if key in _UNDERSTOOD or value in _WITHOUT_EFFECT.get(key, ()):
+            continue
+        if key in _HEAD_WIDTHS and value == config.head_dim:
+            continue
+        raise ValueError(f"{name} = {value!r} is not supported")
+    for tensor in reader.tensors:
+        if not _TENSOR.fullmatch(tensor.name):
+            raise ValueError(f"tensor {tensor.name} is not supported")
+
+
+def value_of(reader: Any, name: str) -> Any:
+    """Content of a field; ``None`` where the file has none."""
+    field = reader.get_field(name)
+    return None if field is None else field.contents()
+
+
+def end_ids(reader: Any) -> list[int]:
+    """Ids that end a text or a turn, the end of text first; ``ValueError`` if there is none."""
+    found = [value_of(reader, f"tokenizer.ggml.{name}") for name in _ENDS]
+    ids = [int(one) for one in dict.fromkeys(found) if one is not None]
+    if not ids:
+        raise ValueError("the file names no end-of-text token")
+    return ids
+
+
+def kept_facts(reader: Any, backend: Backend, config: ModelConfig) -> dict[str, Any]:
+    """What ``tokenizer_config.json`` would say of padding, unknown tokens and lengths."""
+    facts: dict[str, Any] = {"model_max_length": config.max_position_embeddings}
+    for key, name in _KEPT.items():
+        token_id = value_of(reader, f"tokenizer.ggml.{key}")
+        token = None if token_id is None else backend.id_to_token(int(token_id))
+        if token is not None:
+            facts[name] = token
+    return facts
+
+
+def sampling_defaults(reader: Any) -> dict[str, Any]:
+    """What ``generation_config.json`` would say of sampling."""
+    values = {ours: value_of(reader, f"general.sampling.{key}") for key, ours in SAMPLING.items()}
+    return {
+        # Stored as float32: the shortest decimal that is the same there is what was meant.
+        name: float(f"{value:.7g}") if isinstance(value, float) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def surround(reader: Any, backend: Backend, bos: int | None, eos: int) -> None:
+    """Let the tokenizer put begin and end tokens around a text where the file says so.
+
+    Without a word a SentencePiece vocabulary begins texts, as in llama.cpp.
+    """
+    is_spm = value_of(reader, "tokenizer.ggml.model") == "llama"
+    adds_bos = value_of(reader, "tokenizer.ggml.add_bos_token")
+    begins = is_spm if adds_bos is None else bool(adds_bos)
+    ends = bool(value_of(reader, "tokenizer.ggml.add_eos_token"))
+    before = [bos] if begins and bos is not None else []
+    after = [eos] if ends else []
+    names = {one: str(backend.id_to_token(one)) for one in (*before, *after)}
+    if names or is_spm:
+        parts = [*(names[one] for one in before), "$A", *(names[one] for one in after)]
+        backend.post_processor = processors.TemplateProcessing(
+            single=" ".join(parts), special_tokens=[(name, one) for one, name in names.items()]
+        )
