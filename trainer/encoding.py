@@ -12,7 +12,7 @@ from lm.tokenizer import Tokenizer
 from trainer.tokenizer_training import END_OF_TEXT
 
 _PIECE_CHARACTERS = 1 << 18
-"""Longer documents are encoded in pieces of whole lines, to bound memory."""
+"""Longer ones are encoded in pieces of whole lines, to bound memory, where ids stay the same."""
 
 
 def encode_documents(
@@ -24,9 +24,10 @@ def encode_documents(
     are the text that they are.
     """
     backend = _plain_backend(tokenizer)
+    cut = _pieces if _may_be_cut(backend) else _whole
     yield [separator]
     for document in documents:
-        for piece in _pieces(document):
+        for piece in cut(document):
             yield backend.encode(piece, add_special_tokens=False).ids
             advance(len(piece))
         yield [separator]
@@ -47,6 +48,19 @@ def _plain_backend(tokenizer: Tokenizer) -> Backend:
     backend = Backend.from_str(tokenizer.backend.to_str())
     backend.encode_special_tokens = True
     return backend
+
+
+def _may_be_cut(backend: Backend) -> bool:
+    """Whether pieces have the ids of the whole; SentencePiece puts a space before each text."""
+
+    def ids(text: str) -> list[int]:
+        return backend.encode(text, add_special_tokens=False).ids
+
+    return ids("a b\n") + ids("a b\n") == ids("a b\na b\n")
+
+
+def _whole(document: str) -> Iterator[str]:
+    yield document
 
 
 def _pieces(document: str) -> Iterator[str]:
