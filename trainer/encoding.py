@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tokenizers import Tokenizer as Backend
 
 from lm.tokenizer import Tokenizer
+from trainer.pieces import pieces
 from trainer.tokenizer_training import END_OF_TEXT
 
 _PIECE_CHARACTERS = 1 << 18
@@ -24,10 +25,10 @@ def encode_documents(
     are the text that they are.
     """
     backend = _plain_backend(tokenizer)
-    cut = _pieces if _may_be_cut(backend) else _whole
+    may_be_cut = _may_be_cut(backend)
     yield [separator]
     for document in documents:
-        for piece in cut(document):
+        for piece in pieces(document, _PIECE_CHARACTERS if may_be_cut else len(document)):
             yield backend.encode(piece, add_special_tokens=False).ids
             advance(len(piece))
         yield [separator]
@@ -57,19 +58,3 @@ def _may_be_cut(backend: Backend) -> bool:
         return backend.encode(text, add_special_tokens=False).ids
 
     return ids("a b\n") + ids("a b\n") == ids("a b\na b\n")
-
-
-def _whole(document: str) -> Iterator[str]:
-    yield document
-
-
-def _pieces(document: str) -> Iterator[str]:
-    """A document in pieces of whole lines, each as long as the limit allows."""
-    start = 0
-    while len(document) - start > _PIECE_CHARACTERS:
-        cut = document.rfind("\n", start, start + _PIECE_CHARACTERS) + 1
-        if cut <= start:
-            cut = start + _PIECE_CHARACTERS
-        yield document[start:cut]
-        start = cut
-    yield document[start:]
