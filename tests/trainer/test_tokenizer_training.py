@@ -2,7 +2,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-
 from lm.tokenizer import Tokenizer
 from trainer.tokenizer_training import END_OF_TEXT, train_tokenizer
 

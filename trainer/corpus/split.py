@@ -51,7 +51,7 @@ def shorten(split: Split, max_bytes: int) -> Split:
 
 def _head(documents: Sequence[str], limit: int) -> tuple[str, ...]:
     """First documents within a limit in bytes, the last one cut after a line, if it can be."""
-    kept = []
+    kept: list[str] = []
     for document in documents:
         content = document.encode()
         if len(content) > limit:
