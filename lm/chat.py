@@ -9,9 +9,13 @@ import datetime as dt
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.runtime
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lm.tokenizer import Tokenizer
@@ -25,9 +29,17 @@ PLAIN_TEMPLATE = (
 """For base models: a play's lines, which a model that only ever read texts can go on with."""
 
 
+_SPECIALS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_OF_A_TEMPLATE = (
+    *(jinja2.TemplateError, TypeError, ValueError, LookupError),
+    *(AttributeError, ArithmeticError, RecursionError),
+)
+"""What a template's own expressions can raise."""
+
+
 def chat_prompt(
     tokenizer: Tokenizer,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     *,
     add_generation_prompt: bool = True,
 ) -> str:
@@ -39,32 +51,80 @@ def chat_prompt(
         template = _compiled(tokenizer.chat_template or PLAIN_TEMPLATE)
         return template.render(
             messages=messages,
+            tools=None,
+            documents=None,
             add_generation_prompt=add_generation_prompt,
-            bos_token=_token(tokenizer, tokenizer.bos_token_id),
-            eos_token=_token(tokenizer, next(iter(tokenizer.eos_token_ids), None)),
+            **_special_tokens(tokenizer),
         )
-    except (jinja2.TemplateError, TypeError) as error:
+    except _OF_A_TEMPLATE as error:
         raise ValueError(f"the chat template refuses these messages: {error}") from error
 
 
-def _token(tokenizer: Tokenizer, token_id: int | None) -> str:
-    return "" if token_id is None else tokenizer.backend.id_to_token(token_id) or ""
+class GenerationBlocks(jinja2.ext.Extension):
+    """``{% generation %}`` around what an assistant says, which transformers marks for training."""
+
+    tags = {"generation"}  # noqa: RUF012 - as the base class has it
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        """The block's text, in a scope of its own as transformers gives it."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
+
+    def _said(self, caller: jinja2.runtime.Macro) -> str:
+        return str(caller())
+
+
+class _Dict:
+    """``dict`` without its attributes."""
+
+    def __call__(self, *args: Any, **values: Any) -> dict[Any, Any]:
+        return dict(*args, **values)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """Special tokens by name; one that the tokenizer has not is undefined in the template."""
+    ids = {
+        "bos_token": tokenizer.bos_token_id,
+        "eos_token": next(iter(tokenizer.eos_token_ids), None),
+    }
+    named = {n: tokenizer.backend.id_to_token(i) for n, i in ids.items() if i is not None}
+    others = {name: tokenizer.kept[name] for name in _SPECIALS if name in tokenizer.kept}
+    return {name: token for name, token in {**named, **others}.items() if isinstance(token, str)}
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(template: str) -> jinja2.Template:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[GenerationBlocks, "jinja2.ext.loopcontrols"],
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = _strftime_now
+    environment.globals["dict"] = _Dict()
     return environment.from_string(template)
 
 
-def _to_json(value: object, indent: int | None = None) -> str:
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 - the filter's own signature
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
     """Without the escapes for HTML that Jinja's own filter puts in."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _refuse(message: str) -> NoReturn:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from tokenizers import Tokenizer as Backend
 
 from lm import tokenizer_files as files
+from lm.spelling import Spelling
 from lm.tokenizer_files import TOKENIZER_CONFIG_FILE
 
 __all__ = ["TOKENIZER_CONFIG_FILE", "TOKENIZER_FILE", "Tokenizer"]
@@ -45,8 +46,8 @@ class Tokenizer:
         """What else ``tokenizer_config.json`` says: padding, unknown token, longest text."""
         self.generation = dict(generation)
         """What else ``generation_config.json`` says: how its makers sample from the model."""
-        self.bytes_of: dict[int, bytes] = {}
-        """Bytes of the tokens that were decoded so far, see ``lm.incremental``."""
+        self._bytes_of: dict[int, bytes] = {}
+        """Of the tokens that were asked for so far."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -122,6 +123,28 @@ class Tokenizer:
         """Ids that stand for no text."""
         added = self.backend.get_added_tokens_decoder()
         return frozenset(token_id for token_id, token in added.items() if token.special)
+
+    @functools.cached_property
+    def spelling(self) -> Spelling:
+        """How tokens spell text."""
+        return Spelling.of(self.backend)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Bytes of text that a token stands for inside a text; special and unknown ones none."""
+        content = self._bytes_of.get(token_id)
+        if content is None:
+            content = self._bytes_of[token_id] = self._spelled(token_id, is_first=False)
+        return content
+
+    def first_bytes_of(self, token_id: int) -> bytes:
+        """The same for the first token of a text, which some decoders take a space from."""
+        return self._spelled(token_id, is_first=True)
+
+    def _spelled(self, token_id: int, *, is_first: bool) -> bytes:
+        token = self.backend.id_to_token(token_id)
+        if token is None or token_id in self.special_token_ids:
+            return b""
+        return self.spelling.bytes_of(token, is_first=is_first)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text; special tokens written out in it are recognised.

@@ -47,7 +47,7 @@ def bits_per_byte(runner: StepRunner, tokenizer: Tokenizer) -> float:
     """
     max_tokens = min(MAX_PROBE_TOKENS, runner.cache.max_tokens)
     token_ids = probe_ids(tokenizer, PROBE_TEXT, max_tokens)
-    num_bytes = len(tokenizer.decode(token_ids[1:]).encode())
+    num_bytes = sum(len(tokenizer.bytes_of(token_id)) for token_id in token_ids[1:])
     logits = runner.score(token_ids)[:-1].float().cpu()
     nats = F.cross_entropy(
         logits, torch.tensor(token_ids[1:], dtype=torch.int64), reduction="sum"

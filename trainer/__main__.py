@@ -67,7 +67,10 @@ def _train(call: options.TrainOptions) -> int:
                     device=call.device,
                     last_step=call.last_step,
                     amendment=Amendment(
-                        extend_steps=call.extend_steps, lr=call.lr, force_recipe=call.force_recipe
+                        extend_steps=call.extend_steps,
+                        lr=call.lr,
+                        force_recipe=call.force_recipe,
+                        accept_data=call.accept_data,
                     ),
                     interrupt=interrupt,
                     console=Console(stderr=True),

@@ -25,6 +25,8 @@ class Amendment:
     """Constant learning rate of these; ``None`` goes on with the last phase's schedule."""
     force_recipe: bool = False
     """Whether a recipe that differs from the run's takes its place."""
+    accept_data: bool = False
+    """Whether a corpus or a tokenizer file that has changed takes the old one's place."""
 
 
 def stored_recipe(binding: Mapping[str, Any], recipe: Recipe) -> Recipe:

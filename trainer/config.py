@@ -67,6 +67,8 @@ class SourceConfig(Section):
     """Shakespeare only: the plays held out whole, by file name without ``.md``."""
     validation_fraction: float = Field(default=_DEFAULT_FRACTION, gt=0.0, lt=1.0)
     """Other sources: the share of the text's tail that is held out."""
+    keep_line_ends: bool = False
+    """Files only: whether ``\\r\\n`` and ``\\r`` stay what they are instead of becoming ``\\n``."""
     max_bytes: int | None = Field(default=None, gt=0)
     """Read at most this much of the source; ``None`` is all of it."""
 

@@ -1,19 +1,22 @@
 """A recipe's text, opened: tokenizer, training micro-batches, held-out batches."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
+from lm.foreign import hub
 from lm.tokenizer import Tokenizer
 from lm.volume import Step
 from trainer.batches import Batches
 from trainer.config import Recipe
 from trainer.corpus import Split, open_corpus
-from trainer.tokenizer_source import resolve_tokenizer
-from trainer.tokens import TokenSource, bytes_of_tokens, check_fits, encode_split
+from trainer.tokenizer_source import TRAIN, WEIGHTS, named_tokenizer, resolve_tokenizer
+from trainer.tokens import TokenSource, bytes_of_tokens, check_fits, encode_split, text_hash
 from trainer.windows import validation_batches
 
 TOKENIZER_REPLACED = "tokenizer_replaced"
@@ -30,8 +33,11 @@ class Data:
         sources: Sequence[TokenSource],
         *,
         flags: tuple[str, ...] = (),
+        hashes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.tokenizer = tokenizer
+        self.hashes = dict(hashes)
+        """SHA-256 of what was read from outside the volume, by what a recipe calls it."""
         self.flags = flags
         """What the manifest says of the data."""
         self.token_bytes = torch.from_numpy(bytes_of_tokens(tokenizer))
@@ -94,7 +100,26 @@ def open_data(
         for name, split in splits.items()
     ]
     check_fits(sources, tokenizer, length=recipe.batch.length, vocab_size=recipe.model.vocab_size)
-    return Data(recipe, tokenizer, sources, flags=flags)
+    hashes = data_hashes(recipe, splits)
+    return Data(recipe, tokenizer, sources, flags=flags, hashes=hashes)
+
+
+def data_hashes(recipe: Recipe, splits: Mapping[str, Split]) -> dict[str, str]:
+    """What a resumed run has to find again: each source's text, and a tokenizer at a path."""
+    hashes = {
+        f"source {one.name!r} ({one.corpus})": text_hash(splits[one.name]) for one in recipe.sources
+    }
+    source = recipe.tokenizer.source
+    if source in {TRAIN, WEIGHTS} or source.startswith(hub.PREFIX):
+        return hashes
+    with contextlib.suppress(ValueError):  # the run has a copy, and needs the path no more
+        hashes[f"tokenizer {source}"] = named_tokenizer(source).fingerprint
+    return hashes
+
+
+def changed_data(saved: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """Names of what is not what it was; what a recipe names newly was not anything before."""
+    return [name for name, content in saved.items() if found.get(name, content) != content]
 
 
 def _open_tokenizer(
@@ -102,6 +127,8 @@ def _open_tokenizer(
 ) -> tuple[Tokenizer, tuple[str, ...]]:
     """A step's tokenizer, else the recipe's; flagged for good if another had to replace it."""
     if step is not None:
+        if step.number == 0 and recipe.tokenizer.source != WEIGHTS:
+            note(f"tokenizer: that of {step.name}, not the recipe's {recipe.tokenizer.source!r}")
         kept = set(step.manifest.details.flags) & {TOKENIZER_REPLACED}
         return Tokenizer.load(step.path), tuple(kept)
     replaced: list[str] = []

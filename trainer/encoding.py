@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from tokenizers import Tokenizer as Backend
 
 from lm.tokenizer import Tokenizer
+from trainer.pieces import pieces
 from trainer.tokenizer_training import END_OF_TEXT
 
 _PIECE_CHARACTERS = 1 << 18
-"""Longer documents are encoded in pieces of whole lines, to bound memory."""
+"""Longer ones are encoded in pieces of whole lines, to bound memory, where ids stay the same."""
 
 
 def encode_documents(
@@ -24,9 +25,10 @@ def encode_documents(
     are the text that they are.
     """
     backend = _plain_backend(tokenizer)
+    may_be_cut = _may_be_cut(backend)
     yield [separator]
     for document in documents:
-        for piece in _pieces(document):
+        for piece in pieces(document, _PIECE_CHARACTERS if may_be_cut else len(document)):
             yield backend.encode(piece, add_special_tokens=False).ids
             advance(len(piece))
         yield [separator]
@@ -49,13 +51,10 @@ def _plain_backend(tokenizer: Tokenizer) -> Backend:
     return backend
 
 
-def _pieces(document: str) -> Iterator[str]:
-    """A document in pieces of whole lines, each as long as the limit allows."""
-    start = 0
-    while len(document) - start > _PIECE_CHARACTERS:
-        cut = document.rfind("\n", start, start + _PIECE_CHARACTERS) + 1
-        if cut <= start:
-            cut = start + _PIECE_CHARACTERS
-        yield document[start:cut]
-        start = cut
-    yield document[start:]
+def _may_be_cut(backend: Backend) -> bool:
+    """Whether pieces have the ids of the whole; SentencePiece puts a space before each text."""
+
+    def ids(text: str) -> list[int]:
+        return backend.encode(text, add_special_tokens=False).ids
+
+    return ids("a b\n") + ids("a b\n") == ids("a b\na b\n")

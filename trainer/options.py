@@ -61,6 +61,7 @@ class TrainOptions:
     extend_steps: int | None
     lr: float | None
     force_recipe: bool
+    accept_data: bool
 
 
 def parse_train(arguments: Sequence[str]) -> TrainOptions:
@@ -90,6 +91,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         extend_steps=values.extend_steps,
         lr=values.lr,
         force_recipe=values.force_recipe,
+        accept_data=values.accept_data,
     )
 
 
@@ -240,6 +242,11 @@ def _add_amendment(parser: argparse.ArgumentParser) -> None:
         "--force-recipe",
         action="store_true",
         help="go on although the recipe is not what the run was begun with, and keep the new one",
+    )
+    parser.add_argument(
+        "--accept-data",
+        action="store_true",
+        help="go on although a corpus or a tokenizer's file is not what the run was trained on",
     )
 
 

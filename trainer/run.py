@@ -17,7 +17,7 @@ from lm.volume import Retention, RunLock, StepDamaged, newest_sound_step, sweep
 from trainer.amendment import Amendment, differences
 from trainer.checkpoint import Checkpointer
 from trainer.config import Recipe
-from trainer.data import open_data
+from trainer.data import Data, changed_data, open_data
 from trainer.describe import summary
 from trainer.events import Listener
 from trainer.interrupt import Interrupt
@@ -127,6 +127,7 @@ def _assemble(
         reads_back = device.type != "cuda"
     recipe, cache = start.recipe, run_dir.parent / TOKEN_CACHE
     data = open_data(recipe, start.step, cache, console=console, note=report.note)
+    _compare_data(start, data, report)
     is_compiled = is_to_be_compiled(recipe.compile, device, report.warn)
     decoder = _decoder(start, device, is_compiled=is_compiled)
     precision = _precision(start, device, report)
@@ -144,6 +145,7 @@ def _assemble(
         tokenizer=data.tokenizer,
         precision=precision,
         flags=data.flags,
+        data_hashes=data.hashes,
         asked_model=start.asked_model,
     )
     peak = measured_peak(device, subject.precision)
@@ -158,6 +160,18 @@ def _assemble(
         reads_back=reads_back,
         is_compiled=is_compiled,
     )
+
+
+def _compare_data(start: Start, data: Data, report: Report) -> None:
+    """Raise ``ValueError`` if the text is not what the run was trained on, unless that is asked."""
+    changed = changed_data(start.state.data if start.state is not None else {}, data.hashes)
+    if changed and not start.accepts_data:
+        raise ValueError(
+            f"{', '.join(changed)}: changed since the run was saved; restore it, go on with what "
+            "is there now with --accept-data, or choose another --run"
+        )
+    for name in changed:
+        report.warn(f"accepted although it changed in mid-run: {name}")
 
 
 def _checkpointer(

@@ -59,6 +59,8 @@ class Subject:
     precision: Precision
     flags: tuple[str, ...] = ()
     """What the manifest says of the run, whatever its step."""
+    data_hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of the training state: what the run reads from outside the volume."""
     asked_model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Of the training state: where an imported model was kept."""
 
@@ -101,6 +103,7 @@ class Subject:
             recipe=self.recipe.binding(),
             versions=versions,
             asked_model=self.asked_model,
+            data=self.data_hashes,
         )
         details = StepDetails(
             model_config=self.recipe.model,

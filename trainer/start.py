@@ -36,6 +36,8 @@ class Start:
     """Where the imported model's values hold and not the recipe's."""
     asked_model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What the recipe asked for there, for the state."""
+    accepts_data: bool = False
+    """Whether text that is not what it was is trained on all the same."""
     step: Step | None = None
     """Where the weights and the tokenizer come from."""
     state: TrainingState | None = None
@@ -92,6 +94,7 @@ class Start:
             description=f"going on from step {newest.number}",
             changes=tuple(changes),
             step=newest,
+            accepts_data=amendment.accept_data or any(one.startswith("sources") for one in changes),
             asked_model=state.asked_model,
             state=state,
             precision=state.precision if stored.precision == recipe.precision else None,

@@ -132,6 +132,8 @@ class TrainingState:
     """``Recipe.binding()``."""
     versions: Mapping[str, str]
     """Libraries and threads that the bits depend on."""
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """SHA-256 of each source's text, and of a tokenizer at a path."""
     asked_model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Fields in which the recipe asked for another model than the imported one that was kept."""
 

@@ -11,8 +11,11 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from lm.tokenizer import Tokenizer
+from trainer.pieces import pieces
 
 END_OF_TEXT = "<|endoftext|>"
+_PIECE_CHARACTERS = 1 << 13
+"""The library keeps some hundred pieces at once, each at over a hundred bytes a character."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -37,6 +40,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    parts = (piece for text in texts for piece in pieces(text, _PIECE_CHARACTERS))
+    backend.train_from_iterator(parts, trainer)
     assert backend.token_to_id(END_OF_TEXT) == 0
     return Tokenizer(backend, bos_token_id=0, eos_token_ids=[0])

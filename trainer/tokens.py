@@ -20,14 +20,13 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
 
-from lm.incremental import token_bytes
 from lm.tokenizer import Tokenizer
 from trainer.corpus.split import Split, num_bytes
 from trainer.encoding import encode_documents, separator_id
 
 TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """To be raised with every change of ``trainer.encoding`` that changes ids."""
 _BAR_FROM_CHARACTERS = 4_000_000
 """Encoding less takes no time that anybody would watch."""
@@ -80,7 +79,7 @@ def encode_split(
 
 def bytes_of_tokens(tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
     """Bytes of text that each token id stands for, [vocab_size]; special tokens none."""
-    lengths = (len(token_bytes(tokenizer, token_id)) for token_id in range(tokenizer.vocab_size))
+    lengths = (len(tokenizer.bytes_of(token_id)) for token_id in range(tokenizer.vocab_size))
     return np.fromiter(lengths, dtype=np.int64, count=tokenizer.vocab_size)
 
 
@@ -103,13 +102,19 @@ def check_fits(
 
 
 def _cache_key(split: Split, tokenizer: Tokenizer, separator: int) -> str:
-    digest = hashlib.sha256(f"{LAYOUT_VERSION} {tokenizer.fingerprint} {separator}".encode())
+    parts = (LAYOUT_VERSION, tokenizer.fingerprint, separator, text_hash(split))
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def text_hash(split: Split) -> str:
+    """SHA-256 of a source's text and of how it is split, in hexadecimal."""
+    digest = hashlib.sha256()
     for documents in (split.train, split.validation):
         digest.update(f" {len(documents)}".encode())
         for document in documents:
             content = document.encode()
             digest.update(f" {len(content)} ".encode() + content)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def _open(name: str, directory: Path) -> TokenSource | None:

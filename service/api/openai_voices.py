@@ -11,7 +11,7 @@ from service.api.chorus import Chorus
 from service.api.errors import error_body
 from service.api.openai_schemas import ChatRequest, CompletionRequest, OpenAIFields
 from service.api.replies import ReplyEvent
-from service.api.token_text import token_text, utf8
+from service.api.token_text import Offsets, prompt_utf8, token_text, utf8
 from service.engine.request import Finished, PromptScored, TokenGenerated, TokenScore
 from service.errors import ServiceError
 
@@ -83,7 +83,8 @@ class CompletionVoice(OpenAIVoice):
     def __init__(self, chorus: Chorus, body: CompletionRequest) -> None:
         super().__init__(chorus, body)
         self._echoes = body.echo
-        self._offsets = [0] * len(chorus.replies)
+        self._offsets = [Offsets() for _ in chorus.replies]
+        self._prompts: dict[int, list[bytes]] = {}
         self._echoed: set[int] = set()
 
     def choice(self, index: int, said: Said) -> dict[str, object]:
@@ -125,7 +126,8 @@ class CompletionVoice(OpenAIVoice):
 
     def _prompt_text(self, index: int) -> str:
         ids = self._chorus.replies[index].request.prompt_ids
-        return b"".join(utf8(self._tokenizer, i) for i in ids).decode(errors="replace")
+        self._prompts[index] = prompt_utf8(self._tokenizer, ids)
+        return b"".join(self._prompts[index]).decode(errors="replace")
 
     def _prompt_scores(self, index: int, prompt: PromptScored | None) -> list[TokenScore | int]:
         """Scores of the prompt's tokens; of the first its id alone, since nothing precedes it."""
@@ -150,8 +152,9 @@ class CompletionVoice(OpenAIVoice):
             said["tokens"].append(text)
             said["token_logprobs"].append(None if isinstance(score, int) else score.logprob)
             said["top_logprobs"].append(None if isinstance(score, int) else self._top(score))
-            said["text_offset"].append(self._offsets[index])
-            self._offsets[index] += len(utf8(self._tokenizer, token_id).decode(errors="ignore"))
+            echoed = self._prompts.get(index)
+            content = echoed.pop(0) if echoed else utf8(self._tokenizer, token_id)
+            said["text_offset"].append(self._offsets[index].add(content))
         return said if num_top else said | {"top_logprobs": None}
 
     def _top(self, score: TokenScore) -> dict[str, float]:

@@ -28,7 +28,12 @@ class Sequence:
         self.slot: int | None = None
         """Row of the cache while running."""
         self.text = (
-            TextStream(tokenizer, request.stop, include_stop=request.include_stop)
+            TextStream(
+                tokenizer,
+                request.stop,
+                prompt_ids=request.prompt_ids,
+                include_stop=request.include_stop,
+            )
             if request.makes_text
             else NoText()
         )

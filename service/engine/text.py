@@ -4,6 +4,8 @@ Only a tail that is a proper prefix of a stop string is held back, so a stream i
 by the length of its longest stop string.
 """
 
+from collections.abc import Sequence
+
 from lm.incremental import incremental_decoder
 from lm.tokenizer import Tokenizer
 
@@ -49,12 +51,22 @@ class StopMatcher:
 
 
 class TextStream:
-    """Decodes one request's tokens and watches for its stop strings."""
+    """Decodes one request's tokens and watches for its stop strings.
+
+    What goes on with a prompt keeps the space that it begins with.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, stops: tuple[str, ...], *, include_stop: bool = False
+        self,
+        tokenizer: Tokenizer,
+        stops: tuple[str, ...],
+        *,
+        prompt_ids: Sequence[int] = (),
+        include_stop: bool = False,
     ) -> None:
-        self._decoder = incremental_decoder(tokenizer)
+        special = tokenizer.special_token_ids
+        at_start = all(token_id in special for token_id in prompt_ids)
+        self._decoder = incremental_decoder(tokenizer, at_start=at_start)
         self._matcher = StopMatcher(stops, include_stop=include_stop)
 
     def push(self, token_id: int, *, may_stop: bool = True) -> tuple[str, bool]:

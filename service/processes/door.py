@@ -80,7 +80,8 @@ class Door:
     def submit(self, model: ModelCard, request: GenerationRequest) -> None:
         """Note a request; ``accepted`` sends it, with the others of its group."""
         number = next(self._counter)
-        text = None if request.stop else TextStream(model.tokenizer, ())
+        prompt_ids = request.prompt_ids
+        text = None if request.stop else TextStream(model.tokenizer, (), prompt_ids=prompt_ids)
         self._asked[number] = _Asked(request.request_id, text)
         self._numbers[request.request_id] = number
         self._pending.append((model, number, request))

@@ -18,6 +18,20 @@ OTHERS = (
     "  {%- endif -%}[{{ m.role }}] {{ m.content | trim | tojson }}{{ eos_token }}\n{% endfor %}"
     "{{ strftime_now('%Y')[:0] }}"
 )
+GENERATION = (
+    "{% set ns = namespace(n=0) %}{% for m in messages %}{% if m.role == 'assistant' %}\n"
+    "  {% generation %}\n{% set ns.n = ns.n + 1 %}{{ m['content'] }}{{ eos_token }}"
+    "{% endgeneration %}\n{% else %}{{ m['content'] }}{% endif %}{% endfor %}{{ ns.n }}"
+)
+ENVIRONMENT = (
+    "{% set d = dict(a=1) %}{{ d | tojson }}{{ messages | tojson(indent=2, sort_keys=true) }}"
+    "{{ {'b': '☃', 'a': 2} | tojson(separators=(',', ':'), ensure_ascii=true) }}"
+    "{{ dict.fromkeys(['k'], 2) }}{{ pad_token is defined }}{{ unk_token is defined }}"
+    "{{ tools is none }}{{ documents is none }}{% if tools %}never{% endif %}"
+    "{% for n in range(5) %}{% if n == 3 %}{% break %}{% endif %}{{ n }}{% endfor %}"
+    "{% macro of(x) %}<{{ x }}>{% endmacro %}{{ of(messages[-1].role) }}"
+    "{{ messages[0]['content'][:2] ~ messages | length }}{{ messages[0].get('name', 'nobody') }}"
+)
 CHATS = [
     [{"role": "user", "content": "Hi"}],
     [
@@ -31,18 +45,29 @@ CHATS = [
 
 def tokenizer_with(template: str | None) -> Tokenizer:
     return Tokenizer(
-        toy_tokenizer().backend, bos_token_id=0, eos_token_ids=[0], chat_template=template
+        toy_tokenizer().backend,
+        bos_token_id=0,
+        eos_token_ids=[0],
+        chat_template=template,
+        kept={"pad_token": END_OF_TEXT},
     )
 
 
 @pytest.mark.parametrize("generation", [True, False])
 @pytest.mark.parametrize("messages", CHATS, ids=["short", "long"])
-@pytest.mark.parametrize("template", [CHATML, OTHERS], ids=["chatml", "others"])
+@pytest.mark.parametrize(
+    "template",
+    [CHATML, OTHERS, GENERATION, ENVIRONMENT],
+    ids=["chatml", "others", "generation", "environment"],
+)
 def test_prompts_are_those_of_transformers(
     template: str, messages: list[dict[str, str]], generation: bool
 ) -> None:
     theirs = PreTrainedTokenizerFast(
-        tokenizer_object=toy_tokenizer().backend, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT
+        tokenizer_object=toy_tokenizer().backend,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
     )
     expected = theirs.apply_chat_template(
         messages, chat_template=template, tokenize=False, add_generation_prompt=generation
@@ -64,6 +89,11 @@ def test_without_a_template_a_chat_is_a_plays_lines() -> None:
         ("{{ messages.append(1) }}", "unsafe"),
         ("{% broken", "unexpected|Encountered|tag"),
         ("{{ messages[0]['content'] + 1 }}", "concatenate"),
+        ("{{ 1 / 0 }}", "division"),
+        ("{{ messages[0]['content'].index('zz') }}", "substring"),
+        ("{{ dict.__class__.__base__ }}", "unsafe"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{% generation %}never closed", "end|expected|generation"),
     ],
 )
 def test_what_a_template_refuses_or_may_not_do_is_one_clear_error(

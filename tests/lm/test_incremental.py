@@ -12,13 +12,12 @@ from toys.properties import examples
 
 from lm.incremental import (
     REPLACEMENT_CHARACTER,
-    ByteLevelDecoder,
+    ByteDecoder,
     IncrementalDecoder,
     LibraryDecoder,
-    byte_alphabet,
     incremental_decoder,
-    token_bytes,
 )
+from lm.spelling import byte_alphabet
 from lm.tokenizer import Tokenizer
 
 TRICKY_TEXTS = [
@@ -118,7 +117,7 @@ def test_any_bytes_stream_as_a_lenient_utf8_decoder_reads_them(content: list[int
     tokenizer = toy_tokenizer()
     letter = {byte: character for character, byte in byte_alphabet().items()}
     token_ids = [tokenizer.backend.token_to_id(letter[byte]) for byte in content]
-    joined = "".join(pieces_of(ByteLevelDecoder(tokenizer), token_ids))
+    joined = "".join(pieces_of(ByteDecoder(tokenizer), token_ids))
     assert joined == bytes(content).decode("utf-8", errors="replace") == tokenizer.decode(token_ids)
 
 
@@ -126,20 +125,20 @@ def test_any_bytes_stream_as_a_lenient_utf8_decoder_reads_them(content: list[int
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_text_is_streamed_as_soon_as_its_characters_are_whole(text: str) -> None:
     tokenizer = toy_tokenizer()
-    decoder = ByteLevelDecoder(tokenizer)
+    decoder = ByteDecoder(tokenizer)
     sent, received = "", b""
     for token_id in tokenizer.encode(text):
         sent += decoder.push(token_id)
-        received += token_bytes(tokenizer, token_id)
+        received += tokenizer.bytes_of(token_id)
         assert sent == received.decode("utf-8", errors="ignore")
     assert decoder.finish() == ""
     assert sent == text
 
 
 @pytest.mark.parametrize("text", TRICKY_TEXTS)
-@pytest.mark.parametrize("kind", [ByteLevelDecoder, LibraryDecoder])
+@pytest.mark.parametrize("kind", [ByteDecoder, LibraryDecoder])
 def test_no_piece_holds_half_a_character(
-    kind: type[ByteLevelDecoder] | type[LibraryDecoder], text: str
+    kind: type[ByteDecoder] | type[LibraryDecoder], text: str
 ) -> None:
     tokenizer = toy_tokenizer()
     pieces = pieces_of(kind(tokenizer), tokenizer.encode(text))
@@ -152,7 +151,7 @@ def test_no_piece_holds_half_a_character(
 def test_half_a_character_is_held_back_and_at_the_end_shown_as_broken() -> None:
     tokenizer = toy_tokenizer()
     half = tokenizer.encode("日")[:-1]
-    for kind in (ByteLevelDecoder, LibraryDecoder):
+    for kind in (ByteDecoder, LibraryDecoder):
         decoder = kind(tokenizer)
         assert [decoder.push(token_id) for token_id in half] == [""] * len(half)
         assert decoder.finish() == REPLACEMENT_CHARACTER
@@ -160,17 +159,109 @@ def test_half_a_character_is_held_back_and_at_the_end_shown_as_broken() -> None:
 
 def test_a_combining_mark_follows_its_letter_in_a_piece_of_its_own() -> None:
     tokenizer = toy_tokenizer()
-    pieces = pieces_of(ByteLevelDecoder(tokenizer), tokenizer.encode("e\u0301"))
+    pieces = pieces_of(ByteDecoder(tokenizer), tokenizer.encode("e\u0301"))
     assert [piece for piece in pieces if piece] == ["e", "\u0301"]
     assert unicodedata.normalize("NFC", "".join(pieces)) == "é"
 
 
-@pytest.mark.parametrize("make", [metaspace, word_piece])
-def test_a_vocabulary_that_is_not_byte_level_goes_through_the_library(
-    make: Callable[[], Tokenizer],
+@functools.cache
+def suffixes() -> Tokenizer:
+    """A BPE that marks the ends of words, as GPT-1's: the last token of a text has no space."""
+    backend = Backend(models.BPE(end_of_word_suffix="</w>", unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.decoder = decoders.BPEDecoder()
+    trainer = trainers.BpeTrainer(
+        vocab_size=120,
+        special_tokens=["<unk>"],
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    backend.train_from_iterator(_WORDS, trainer)
+    return Tokenizer(backend, bos_token_id=None, eos_token_ids=[])
+
+
+@functools.cache
+def bare() -> Tokenizer:
+    """A vocabulary without a decoder: the library puts spaces between tokens."""
+    backend = Backend(models.WordLevel({"<unk>": 0, "to": 1, "be": 2, "é": 3}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return Tokenizer(backend, bos_token_id=None, eos_token_ids=[])
+
+
+@functools.cache
+def gemma() -> Tokenizer:
+    """As ``byte_fallback``, but nothing is put before a text and nothing taken away."""
+    backend = Backend.from_str(byte_fallback().backend.to_str())
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return Tokenizer(backend, bos_token_id=None, eos_token_ids=[1])
+
+
+def test_only_what_depends_on_later_tokens_goes_through_the_library() -> None:
+    assert isinstance(incremental_decoder(suffixes()), LibraryDecoder)
+    for make in (byte_level, metaspace, word_piece, byte_fallback, bare, gemma):
+        assert isinstance(incremental_decoder(make()), ByteDecoder)
+
+
+@pytest.mark.parametrize("make", [metaspace, word_piece, byte_fallback, bare, gemma, byte_level])
+@examples(100)
+@given(data=st.data())
+def test_the_bytes_of_a_text_are_those_of_its_tokens(
+    make: Callable[[], Tokenizer], data: st.DataObject
 ) -> None:
-    assert isinstance(incremental_decoder(make()), LibraryDecoder)
-    assert isinstance(incremental_decoder(byte_level()), ByteLevelDecoder)
+    tokenizer = make()
+    token_ids = data.draw(ids_of(tokenizer))
+    spoken = [one for one in token_ids if tokenizer.bytes_of(one)]
+    whole = tokenizer.decode(token_ids)
+    if REPLACEMENT_CHARACTER not in whole:
+        parts = [tokenizer.first_bytes_of(one) for one in spoken[:1]]
+        parts += [tokenizer.bytes_of(one) for one in spoken[1:]]
+        assert b"".join(parts).decode() == whole
+    anchor = tokenizer.encode("be")
+    after = tokenizer.decode([*anchor, *token_ids]).removeprefix(tokenizer.decode(anchor))
+    if REPLACEMENT_CHARACTER not in after:
+        assert sum(len(tokenizer.bytes_of(one)) for one in token_ids) == len(after.encode())
+
+
+@pytest.mark.parametrize(
+    ("make", "token", "expected"),
+    [
+        (byte_fallback, "▁ab", b" ab"),
+        (byte_fallback, "<0xE9>", b"\xe9"),
+        (byte_fallback, "é", "é".encode()),
+        (metaspace, "▁", b" "),
+        (word_piece, "##o", b"o"),
+        (suffixes, "o</w>", b"o "),
+        (bare, "to", b" to"),
+    ],
+    ids=str,
+)
+def test_a_token_inside_a_text_stands_for_these_bytes(
+    make: Callable[[], Tokenizer], token: str, expected: bytes
+) -> None:
+    tokenizer = make()
+    token_id = tokenizer.backend.token_to_id(token)
+    assert token_id is not None
+    assert tokenizer.bytes_of(token_id) == expected
+
+
+@examples(100)
+@given(ids_of(suffixes()))
+def test_suffix_pieces_join_to_the_whole_for_any_ids(token_ids: list[int]) -> None:
+    pieces = pieces_of(incremental_decoder(suffixes()), token_ids)
+    assert "".join(pieces) == suffixes().decode(token_ids)
+
+
+@pytest.mark.parametrize("make", [byte_fallback, metaspace, bare])
+def test_what_goes_on_with_a_text_keeps_its_first_space(make: Callable[[], Tokenizer]) -> None:
+    tokenizer = make()
+    head = tokenizer.encode("a b" if make is byte_fallback else "to be")
+    pieces = pieces_of(incremental_decoder(tokenizer, at_start=False), head)
+    begun = pieces_of(incremental_decoder(tokenizer), head)
+    assert "".join(pieces) == " " + "".join(begun)
+    assert tokenizer.decode(head + head) == "".join(begun) + "".join(pieces)
 
 
 @examples(200)
@@ -212,7 +303,7 @@ def test_byte_fallback_streams_any_ids_and_breaks_only_what_is_broken(token_ids:
 @given(ids_of(byte_level()))
 def test_the_two_decoders_agree_where_both_apply(token_ids: list[int]) -> None:
     by_library = "".join(pieces_of(LibraryDecoder(byte_level()), token_ids))
-    assert by_library == "".join(pieces_of(ByteLevelDecoder(byte_level()), token_ids))
+    assert by_library == "".join(pieces_of(ByteDecoder(byte_level()), token_ids))
 
 
 def test_two_streams_do_not_share_what_they_hold_back() -> None:
@@ -226,15 +317,15 @@ def test_two_streams_do_not_share_what_they_hold_back() -> None:
 
 def test_special_and_unknown_ids_stand_for_no_bytes() -> None:
     tokenizer = byte_level()
-    assert token_bytes(tokenizer, tokenizer.backend.token_to_id(END_OF_TEXT)) == b""
-    assert token_bytes(tokenizer, tokenizer.backend.token_to_id("<|im_end|>")) == b""
-    assert token_bytes(tokenizer, 99_999) == b""
+    assert tokenizer.bytes_of(tokenizer.backend.token_to_id(END_OF_TEXT)) == b""
+    assert tokenizer.bytes_of(tokenizer.backend.token_to_id("<|im_end|>")) == b""
+    assert tokenizer.bytes_of(99_999) == b""
 
 
 def test_an_added_token_that_is_not_special_stands_for_its_text() -> None:
     tokenizer = byte_level()
-    assert token_bytes(tokenizer, tokenizer.backend.token_to_id("日本")) == "日本".encode()
-    assert token_bytes(tokenizer, tokenizer.backend.token_to_id("<tool>")) == b"<tool>"
+    assert tokenizer.bytes_of(tokenizer.backend.token_to_id("日本")) == "日本".encode()
+    assert tokenizer.bytes_of(tokenizer.backend.token_to_id("<tool>")) == b"<tool>"
 
 
 def test_the_alphabet_is_the_librarys_and_covers_every_byte_once() -> None:

@@ -1,13 +1,14 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from tokenizers import Tokenizer as Backend
-from tokenizers import models
+from tokenizers import decoders, models, normalizers
 
 from lm.tokenizer import Tokenizer
 from trainer import encoding
 from trainer.encoding import encode_documents, separator_id
 from trainer.tokenizer_training import END_OF_TEXT, train_tokenizer
+from trainer.tokens import bytes_of_tokens
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,48 @@ def test_long_documents_are_encoded_in_pieces_of_whole_lines(
     token_ids, told = encoded(tokenizer, documents)
     assert tokenizer.decode(token_ids) == "".join(documents)
     assert told == sum(map(len, documents))
+
+
+def sentence_piece() -> Tokenizer:
+    """A vocabulary as Llama 2's, of a few words; bytes spell the rest."""
+    tokens = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "▁to", "▁be"]
+    backend = Backend(
+        models.Unigram([(t, -float(i)) for i, t in enumerate(tokens)], unk_id=0, byte_fallback=True)
+    )
+    backend.add_special_tokens(["<unk>", "</s>"])
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return Tokenizer(backend, bos_token_id=None, eos_token_ids=[1])
+
+
+def test_pieces_get_no_space_that_the_whole_document_has_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encoding, "_PIECE_CHARACTERS", 8)
+    document = "to be\nto be é\nto\n" * 3
+    token_ids = [
+        one for chunk in encode_documents([document], sentence_piece(), 1, int) for one in chunk
+    ]
+    assert token_ids == [1, *sentence_piece().encode(document), 1]
+
+
+@pytest.mark.parametrize("make", [sentence_piece, lambda: train_tokenizer(["to be é"], 270)])
+def test_bytes_of_tokens_add_up_to_the_bytes_of_the_text(make: Callable[[], Tokenizer]) -> None:
+    tokenizer = make()
+    document = "to be\nto 日 é\n" * 3
+    ids = [one for chunk in encode_documents([document], tokenizer, 1, int) for one in chunk][1:-1]
+    added = tokenizer.encode("to")[0] == tokenizer.backend.token_to_id("▁to")
+    counted = int(bytes_of_tokens(tokenizer)[ids].sum())
+    assert counted == len(document.encode()) + added  # the space that begins a text
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused() -> None:

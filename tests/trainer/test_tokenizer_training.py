@@ -2,7 +2,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.incremental import token_bytes
 from lm.tokenizer import Tokenizer
 from trainer.tokenizer_training import END_OF_TEXT, train_tokenizer
 
@@ -22,9 +21,9 @@ def test_any_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
 
 @given(content=st.binary())
 def test_any_bytes_have_ids(tokenizer: Tokenizer, content: bytes) -> None:
-    by_byte = {token_bytes(tokenizer, token_id): token_id for token_id in range(280)}
+    by_byte = {tokenizer.bytes_of(token_id): token_id for token_id in range(280)}
     token_ids = [by_byte[bytes([byte])] for byte in content]
-    assert b"".join(token_bytes(tokenizer, token_id) for token_id in token_ids) == content
+    assert b"".join(tokenizer.bytes_of(token_id) for token_id in token_ids) == content
 
 
 def test_the_end_of_text_is_id_0_and_begins_and_ends_texts(tokenizer: Tokenizer) -> None:

@@ -1,25 +1,59 @@
-"""A text file of one's own: one document, its tail held out."""
+"""A text file of one's own: its documents, the last ones held out, or one with its tail held out.
 
+Lines of ``<|endoftext|>`` alone stand between documents, as in TinyStories. Line ends become
+``\\n`` unless the source keeps them.
+"""
+
+import re
 from pathlib import Path
 
 from trainer.config import SourceConfig
-from trainer.corpus.split import Split
+from trainer.corpus.split import Split, split_tail
+from trainer.tokenizer_training import END_OF_TEXT
 
 PREFIX = "file:"
+_OTHER_FORMATS = {
+    ".jsonl": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".json": "JSON",
+    ".csv": "a table",
+    ".tsv": "a table",
+    ".parquet": "a table",
+    ".arrow": "a table",
+}
+"""What these suffixes hold is no running text."""
+_SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
 
 
 def read(source: SourceConfig) -> Split:
-    """Split ``file:PATH`` at the line boundary nearest before its held-out tail.
+    """Split ``file:PATH`` between documents, else at a line or a character.
 
-    Raises ``ValueError`` if the file is missing, empty, not UTF-8, or has no line to hold out.
+    Raises ``ValueError`` if the file is missing, empty, not UTF-8, of a format that is no text, or
+    has nothing to hold out.
     """
     path = Path(source.corpus.removeprefix(PREFIX)).expanduser()
+    if kind := _OTHER_FORMATS.get(path.suffix.lower()):
+        raise ValueError(
+            f"{path}: holds {kind}, and file: would train on it as text; write its texts to a .txt "
+            f"file, with lines of {END_OF_TEXT} between them"
+        )
     text = _read_text(path)
-    cut = _line_start(text, 1.0 - source.validation_fraction)
+    if not source.keep_line_ends:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    fraction, documents = source.validation_fraction, _documents(text)
+    tail = f"the last {fraction:.0%} held out"
+    if len(documents) > 1:
+        return split_tail(documents, fraction, f"{path}, {len(documents):,} documents, {tail}")
+    text = documents[0] if documents else text
+    cut = _cut(text, 1.0 - fraction)
     if not text[:cut].strip() or not text[cut:].strip():
-        raise ValueError(f"{path}: too short to hold out {source.validation_fraction:.0%} of it")
-    description = f"{path}, the last {source.validation_fraction:.0%} held out"
-    return Split((text[:cut],), (text[cut:],), description)
+        raise ValueError(f"{path}: too short to hold out {fraction:.0%} of it")
+    return Split((text[:cut],), (text[cut:],), f"{path}, {tail}")
+
+
+def _documents(text: str) -> list[str]:
+    """Texts between separators, without those that are blank."""
+    return [document for document in _SEPARATOR.split(text) if document.strip()]
 
 
 def _read_text(path: Path) -> str:
@@ -35,9 +69,17 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _line_start(text: str, fraction: float) -> int:
-    """Where the line begins that a fraction of the characters leads into."""
-    cut = int(len(text) * fraction)
-    start = text.rfind("\n", 0, cut) + 1
+def _cut(text: str, fraction: float) -> int:
+    """Where the held-out tail begins: at a line if both parts have text then, else anywhere.
+
+    Blank space at either end is no text to divide.
+    """
+    begin, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    middle = begin + int((end - begin) * fraction)
+    line = text.rfind("\n", begin, middle) + 1
     # A first line longer than the training share: everything after it is held out instead.
-    return start or text.find("\n") + 1
+    line = line or text.find("\n", begin, end) + 1
+    if begin < line < end:
+        return line
+    cut = max(begin + 1, min(middle, end - 1))
+    return cut + 1 if text[cut - 1 : cut + 1] == "\r\n" else cut

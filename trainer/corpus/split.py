@@ -50,12 +50,14 @@ def shorten(split: Split, max_bytes: int) -> Split:
 
 
 def _head(documents: Sequence[str], limit: int) -> tuple[str, ...]:
-    """First documents within a limit in bytes, the last one cut after a whole line."""
-    kept = []
+    """First documents within a limit in bytes, the last one cut after a line, if it can be."""
+    kept: list[str] = []
     for document in documents:
         content = document.encode()
         if len(content) > limit:
-            kept.append(content[: content.rfind(b"\n", 0, limit) + 1].decode())
+            line = content.rfind(b"\n", 0, limit) + 1
+            end = line if line or kept else limit  # text in one line is better than none
+            kept.append(content[:end].decode(errors="ignore"))
             break
         kept.append(document)
         limit -= len(content)

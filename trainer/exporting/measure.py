@@ -79,7 +79,7 @@ def score(opened: Opened, rows: Sequence[Tensor], tokenizer: Tokenizer) -> Score
     for row in rows:
         logits = opened.logits(row)[0, :-1].float()
         nats += F.cross_entropy(logits, row[0, 1:], reduction="sum").item()
-        num_bytes += len(tokenizer.decode(row[0, 1:].tolist()).encode())
+        num_bytes += sum(len(tokenizer.bytes_of(token_id)) for token_id in row[0, 1:].tolist())
         likeliest.append(logits.argmax(-1))
     if not math.isfinite(nats):
         raise ValueError(f"read back with {opened.tool}, the model's numbers are not finite")

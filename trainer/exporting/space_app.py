@@ -99,7 +99,8 @@ def in_nestling(directory: Path) -> Model:
         params = SamplingParams(temperature=temperature, top_k=TOP_K, seed=seed)
         start = 0 if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         token_ids = (tokenizer.encode(prompt) or [start])[limit - context :]
-        text, attend, past = incremental_decoder(tokenizer), Cached(), 0
+        text = incremental_decoder(tokenizer, at_start=not prompt)
+        attend, past = Cached(), 0
         for index in range(limit):
             positions = torch.arange(past, past + len(token_ids))
             hidden = decoder.hidden(torch.tensor([token_ids]), positions, attend)

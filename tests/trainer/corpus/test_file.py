@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -6,6 +7,7 @@ from hypothesis import strategies as st
 
 from trainer.config import SourceConfig
 from trainer.corpus import file
+from trainer.corpus.split import Split
 
 
 def source(path: Path, fraction: float = 0.1) -> SourceConfig:
@@ -26,26 +28,89 @@ def test_the_tail_is_held_out_from_a_line_boundary_on(tmp_path: Path) -> None:
     lines=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r"))),
     fraction=st.floats(0.01, 0.99),
 )
-def test_any_text_is_split_without_loss_or_refused(
+def test_any_text_is_split_without_loss_or_has_nothing_to_split(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], fraction: float
 ) -> None:
     path = tmp_path_factory.mktemp("corpus") / "input.txt"
     text = "\n".join(lines).removeprefix("\ufeff")
     path.write_bytes(text.encode())
-    try:
-        split = file.read(source(path, fraction))
-    except ValueError as error:
-        assert "too short" in str(error)  # noqa: PT017
-    else:
-        assert split.train[0] + split.validation[0] == text
-        assert split.train[0].endswith("\n")
+    if len(text.strip()) < 2:
+        with pytest.raises(ValueError, match="too short"):
+            file.read(source(path, fraction))
+        return
+    split = file.read(source(path, fraction))
+    assert split.train[0] + split.validation[0] == text
+    assert split.train[0].strip()
+    assert split.validation[0].strip()
+
+
+def read_text(tmp_path: Path, text: str, **options: Any) -> Split:
+    path = tmp_path / "input.txt"
+    path.write_bytes(text.encode())
+    return file.read(SourceConfig(name="own", corpus=f"file:{path}", **options))
+
+
+@pytest.mark.parametrize(
+    ("text", "train"),
+    [
+        ("x" * 100, "x" * 90),
+        ("line\n" * 20 + "\n" * 400, "line\n" * 17),
+        ("\n" * 400 + "line\n" * 20, "\n" * 400 + "line\n" * 17),
+        ("line\r" * 20, "line\n" * 17),
+        ("ab", "a"),
+        ("first " * 40 + "\nlast\n", "first " * 40 + "\n"),
+    ],
+    ids=["one line", "blank end", "blank begin", "CR", "two characters", "a long first line"],
+)
+def test_layouts_that_have_text_to_hold_out_are_not_too_short(
+    tmp_path: Path, text: str, train: str
+) -> None:
+    assert read_text(tmp_path, text).train == (train,)
+
+
+def test_line_ends_become_one_kind_unless_they_are_kept(tmp_path: Path) -> None:
+    text = "one\r\ntwo\rthree\nfour\r\n" * 5
+    split = read_text(tmp_path, text)
+    assert "".join(split.train + split.validation) == "one\ntwo\nthree\nfour\n" * 5
+    kept = read_text(tmp_path, text, keep_line_ends=True)
+    assert "".join(kept.train + kept.validation) == text
+
+
+def test_a_kept_line_end_is_not_cut_in_two(tmp_path: Path) -> None:
+    split = read_text(tmp_path, "a\r\nb", keep_line_ends=True, validation_fraction=0.4)
+    assert split.validation == ("b",)
+
+
+def test_end_of_text_lines_stand_between_documents(tmp_path: Path) -> None:
+    stories = [f"Story {number}.\nThe end.\n" for number in range(20)]
+    text = "<|endoftext|>\n".join(stories)
+    split = read_text(tmp_path, f"<|endoftext|>\n{text}<|endoftext|> \n\n<|endoftext|>")
+    assert split.train + split.validation == tuple(stories)
+    assert len(split.validation) == 2
+    assert "20 documents" in split.description
+    assert read_text(tmp_path, text.replace("\n", "\r\n")).train == split.train
+    one = read_text(tmp_path, f"{stories[0]}<|endoftext|>\n")
+    assert one.train + one.validation == ("Story 0.\n", "The end.\n")
+
+
+def test_the_same_words_inside_a_line_are_text(tmp_path: Path) -> None:
+    text = "say <|endoftext|> aloud\n" * 9
+    split = read_text(tmp_path, text)
+    assert "".join(split.train + split.validation) == text
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "A.JSON", "t.csv", "t.parquet"])
+def test_a_format_that_is_no_running_text_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"text": "a"}\n' * 9)
+    with pytest.raises(ValueError, match=r"and file: would train on it as text"):
+        file.read(source(tmp_path / name))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "too short to hold out 10%"),
-        (b"one line alone", "too short to hold out 10%"),
+        (b" \n\n a \n", "too short to hold out 10%"),
         (b"caf\xe9\n", r"not UTF-8 text \(byte 0xe9 at 3\)"),
         (None, "No such file or directory"),
     ],

@@ -17,7 +17,7 @@ def test_every_corpus_obeys_its_limit_and_has_both_parts(kind: str) -> None:
 
 
 def test_a_limit_that_leaves_nothing_to_hold_out_is_refused() -> None:
-    source = SourceConfig(name="s", corpus="code", max_bytes=20)
+    source = SourceConfig(name="s", corpus="code", max_bytes=1)
     with pytest.raises(ValueError, match=r"source 's' \(code\): no training text"):
         open_corpus(source)
 
