@@ -24,11 +24,11 @@ import torch
 from bench.gpu_model import silent_tokenizer, smollm2, weights_of
 from bench.machine import machine
 from lm.sampling import SamplingParams
+from service.engine.gpu.buffers.tensors import DecoderWeights, LayerWeights
 from service.engine.gpu.definition import plain_logits
-from service.engine.gpu.layout import FlatChunk, lay_out
+from service.engine.gpu.flat.layout import FlatChunk, lay_out
 from service.engine.gpu.placing import FusedModels
 from service.engine.gpu.runner import GpuRunner
-from service.engine.gpu.tensors import DecoderWeights, LayerWeights
 from service.engine.overlapped import OverlappedEngine
 from service.engine.profile import Profile
 from service.engine.request import GenerationRequest, TokenGenerated

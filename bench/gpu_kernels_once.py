@@ -25,13 +25,13 @@ from lm.decoder import Decoder
 from lm.hf_config import to_hf
 from lm.initialize import initialize
 from lm.sampling import SamplingParams, adjusted_logits, counter_uniform, kept_logits
-from service.engine.gpu.cache import GpuCache
-from service.engine.gpu.filling import fill, tensors_of
+from service.engine.gpu.buffers.cache import GpuCache
+from service.engine.gpu.buffers.filling import fill, tensors_of
+from service.engine.gpu.buffers.weight_set import HEAD_ROWS, WeightSet
 from service.engine.gpu.fused import FusedKernels, FusedSampler
 from service.engine.gpu.placing import FusedModels
 from service.engine.gpu.runner import GpuRunner
 from service.engine.gpu.verification import TOLERANCE
-from service.engine.gpu.weight_set import HEAD_ROWS, WeightSet
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import GenerationRequest, TokenGenerated
 from service.engine.slots import SlotPool

@@ -11,7 +11,7 @@ from lm.config import ModelConfig
 from lm.decoder import Decoder
 from lm.initialize import initialize
 from lm.tokenizer import Tokenizer
-from service.engine.gpu.filling import tensors_of
+from service.engine.gpu.buffers.filling import tensors_of
 from service.weights import Piece, read_weights
 
 

@@ -23,12 +23,12 @@ from lm.attention import CausalAttention
 from lm.config import ModelConfig
 from lm.decoder import Decoder, decoder_from_weights
 from lm.rotary import rotary_table
-from service.engine.gpu.guess_step import GuessStep
-from service.engine.gpu.head_step import HeadStep
-from service.engine.gpu.kernels.prefill_attention import ProgramShape
-from service.engine.gpu.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out, unpack
-from service.engine.gpu.prefill_step import PrefillStep
-from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows, empty_weights
+from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows, empty_weights
+from service.engine.gpu.flat.guess_step import GuessStep
+from service.engine.gpu.flat.head_step import HeadStep
+from service.engine.gpu.flat.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out, unpack
+from service.engine.gpu.flat.prefill_attention import ProgramShape
+from service.engine.gpu.flat.prefill_step import PrefillStep
 
 SLOTS = 64
 SMOLLM2 = ModelConfig(

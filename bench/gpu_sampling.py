@@ -18,7 +18,7 @@ from lm.sampling import SamplingParams, adjusted_logits, sample
 from service.engine.gpu.sampling.adjustments import Adjustments
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.sampler import DeviceSampler, SamplerTuning
-from service.engine.gpu.sampling.table import SlotTable
+from service.engine.gpu.sampling.table import SamplingTable
 
 WAYS: dict[str, dict[str, float]] = {
     "greedy": {"temperature": 0.0},
@@ -49,9 +49,9 @@ class Step:
         self.adjustments = None
         if self.adjusts:
             self.adjustments = Adjustments(num_rows, vocab_size, device)
-        self.table = SlotTable(num_rows)
+        self.table = SamplingTable(num_rows)
         for slot, params in enumerate(self.params):
-            self.table.begin(slot, params, adjusts=self.adjusts)
+            self.table.begin(slot, params)
         self.sampler = DeviceSampler(num_rows, vocab_size, device, tuning)
         self.prepare(0)
         self.compute()  # compiles
@@ -68,9 +68,9 @@ class Step:
         """Rows and state for the tokens with an index."""
         num_rows = len(self.params)
         staging = SamplingRows.over(self.buffer(num_rows), num_rows)
-        slots = np.arange(num_rows, dtype=np.int32)
+        arrays = {name: tensor.numpy() for name, tensor in vars(staging).items()}
         indices = np.full(num_rows, index, np.int64)
-        self.variant = self.table.fill(staging, slots, indices, np.zeros(num_rows, bool))
+        self.variant = self.table.fill(arrays, np.arange(num_rows), indices)
         for name, tensor in vars(self.rows).items():
             tensor.copy_(getattr(staging, name))
         if self.adjustments is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lm.config import ModelConfig
+from service.engine.gpu.buffers.tensors import DecoderWeights
 from service.engine.gpu.fused import Choose
-from service.engine.gpu.tensors import DecoderWeights
 
 if TYPE_CHECKING:  # importing it needs Triton
     from service.engine.gpu.kernels.choices import Choices

@@ -14,7 +14,7 @@ from toys import publish_toy, toy_weights
 
 from lm.volume import Step, StepUnreadable, StepVanished, prune
 from lm.volume.retention import Retention
-from service.engine.gpu.double_buffer import NoFreeSet
+from service.engine.gpu.buffers.double_buffer import NoFreeSet
 from service.engine.served import ServedModel
 from service.errors import Draining, UnknownModel
 from service.gate import Gate

@@ -17,11 +17,11 @@ from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
 from service.engine.cache import SlotCache
 from service.engine.engine import Engine
-from service.engine.gpu.cache import GpuCache
-from service.engine.gpu.filling import fill
+from service.engine.gpu.buffers.cache import GpuCache
+from service.engine.gpu.buffers.filling import fill
+from service.engine.gpu.buffers.weight_set import WeightSet
 from service.engine.gpu.kernel_set import Sampler, StepKernels
 from service.engine.gpu.runner import GpuRunner
-from service.engine.gpu.weight_set import WeightSet
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import GenerationRequest
 from service.engine.runner import Runner

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from lm.config import ModelConfig
 from service.engine.gpu.availability import why_no_card, why_no_triton
+from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.gpu.kernel_set import Step
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.variant import Variant
-from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.sequence import Sequence
 
 if TYPE_CHECKING:  # importing it needs Triton
@@ -80,8 +80,8 @@ class FusedKernels:
         tile_rows: int,
     ) -> Step:
         """See ``StepKernels``."""
-        from service.engine.gpu.guess_step import GuessStep
-        from service.engine.gpu.prefill_step import PrefillStep
+        from service.engine.gpu.flat.guess_step import GuessStep
+        from service.engine.gpu.flat.prefill_step import PrefillStep
 
         kind = GuessStep if len(hidden) <= MAX_GUESS_ROWS else PrefillStep
         return kind(config, weights, cache, rows, tiles, hidden, tile_rows)
@@ -96,7 +96,7 @@ class FusedKernels:
         is_finite: Tensor,
     ) -> Step:
         """See ``StepKernels``."""
-        from service.engine.gpu.head_step import HeadStep
+        from service.engine.gpu.flat.head_step import HeadStep
 
         return HeadStep(config, weights, hidden, row_indices, logits, is_finite)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Items
 import torch
 from torch import Tensor
 
-from service.engine.gpu.outputs import Drawn
+from service.engine.gpu.buffers.outputs import Drawn
 from service.engine.sampling import draw_row
 from service.engine.scheduler import Chunk
 from service.engine.sequence import Sequence

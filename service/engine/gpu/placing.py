@@ -9,13 +9,13 @@ from collections.abc import Iterable
 import torch
 
 from lm.config import ModelConfig
-from service.engine.gpu.cache import GpuCache
-from service.engine.gpu.double_buffer import NUM_SETS, DoubleBuffer, slots_that_fit
+from service.engine.gpu.buffers.cache import GpuCache
+from service.engine.gpu.buffers.double_buffer import NUM_SETS, DoubleBuffer, slots_that_fit
+from service.engine.gpu.buffers.recorder import GraphRecorder
+from service.engine.gpu.buffers.weight_set import HEAD_ROWS, WeightSet
+from service.engine.gpu.flat.layout import BUCKETS
 from service.engine.gpu.fused import Choose, FusedKernels, FusedSampler
-from service.engine.gpu.layout import BUCKETS
-from service.engine.gpu.recorder import GraphRecorder
 from service.engine.gpu.runner import GpuRunner
-from service.engine.gpu.weight_set import HEAD_ROWS, WeightSet
 from service.weights import Piece
 
 CACHE_SHARE = 0.9

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lm.config import ModelConfig
 from service.engine.cache import SlotCache
+from service.engine.gpu.buffers.recorded import RecordedDecode, RecordedHead
+from service.engine.gpu.buffers.weight_set import HEAD_ROWS, WeightSet
 from service.engine.gpu.definition import plain_logits
+from service.engine.gpu.flat.layout import FlatChunk, bucket_for, lay_out, split
 from service.engine.gpu.launched import Launched, Part, keep_logits
-from service.engine.gpu.layout import FlatChunk, bucket_for, lay_out, split
-from service.engine.gpu.recorded import RecordedDecode, RecordedHead
-from service.engine.gpu.sampling_table import SamplingTable
-from service.engine.gpu.weight_set import HEAD_ROWS, WeightSet
+from service.engine.gpu.sampling.table import SamplingTable
 from service.engine.runner import StepOutput
 from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
@@ -77,7 +77,10 @@ class GpuRunner:
         for sequence in plan.started:
             assert sequence.slot is not None, "a started sequence holds a slot"
             self._sampler.begin(sequence.slot, sequence)
-            self._table.begin(sequence.slot, sequence)
+            request = sequence.request
+            self._table.begin(
+                sequence.slot, request.sampling, min_new_tokens=request.min_new_tokens
+            )
         num_draws = [chunk.num_draws for chunk in plan.chunks]
         wanted = {n for n, chunk in enumerate(plan.chunks) if chunk.sequence.wants_logits}
         decoding: list[int] = []

@@ -1,18 +1,18 @@
 """One decode step in five kernels a layer: every row is one token of another slot.
 
-Shapes are those of ``service.engine.gpu.tensors``; B rows, C hidden width, V vocabulary.
+Shapes are those of ``service.engine.gpu.buffers.tensors``; B rows, C hidden width, V vocabulary.
 """
 
 import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
+from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.kernels.choices import Choices, default_choices
 from service.engine.gpu.kernels.decode_attention import Splits, attend
 from service.engine.gpu.kernels.embedding import embed
 from service.engine.gpu.kernels.launch import Launch
 from service.engine.gpu.kernels.products import Merge, Product, Scratch, multiply
-from service.engine.gpu.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 
 HEAD_DIMS = range(32, 129, 2)
 

@@ -15,6 +15,8 @@ import triton
 from triton.errors import TritonError
 
 from lm.config import ModelConfig
+from service.engine.gpu.buffers.recorder import GraphRecorder
+from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.gpu.kernels.choices import (
     MAX_SUM_ROWS,
     PARTS,
@@ -32,8 +34,6 @@ from service.engine.gpu.kernels.choices import (
     tiles_choices,
 )
 from service.engine.gpu.kernels.decode_step import DecodeStep
-from service.engine.gpu.recorder import GraphRecorder
-from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
 
 CONTEXT = 256
 """Keys of every row while it is measured."""

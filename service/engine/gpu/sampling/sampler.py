@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lm.sampling import GREEDY_TEMPERATURE
 from service.engine.gpu.sampling.adjustments import Adjustments
-from service.engine.gpu.sampling.choose_kernels import choose_tokens
-from service.engine.gpu.sampling.groups_kernels import group_tokens
+from service.engine.gpu.sampling.kernels.choose import choose_tokens
+from service.engine.gpu.sampling.kernels.groups import group_tokens
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.variant import Variant
 

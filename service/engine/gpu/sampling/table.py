@@ -1,4 +1,4 @@
-"""What the sequences in the slots ask of the sampler, kept on the host to fill a step's rows."""
+"""How each slot's sequence is drawn from, as arrays that a step's rows are gathered from."""
 
 import math
 
@@ -6,70 +6,84 @@ import numpy as np
 import numpy.typing as npt
 
 from lm.sampling import SamplingParams
+from service.engine.gpu.buffers.inputs import Array, Field
 from service.engine.gpu.sampling.adjustments import Adjust
-from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.uniforms import counter_uniforms
 from service.engine.gpu.sampling.variant import Variant
 
+FIELDS = {
+    "uniforms": "f8",
+    "top_p": "f8",
+    "slots": "i4",
+    "temperatures": "f4",
+    "top_k": "i4",
+    "log_min_p": "f4",
+    "adjust": "i4",
+}
+"""Those of ``SamplingRows``."""
 MAX_TOP_K = 2**31 - 1
+DRAWS, FILTERS = 1, 2
+_NAMES = {0: "greedy", DRAWS: "temperature", DRAWS | FILTERS: "filtered"}
 
 
-class SlotTable:
-    """Parameters of S slots as arrays: a step's rows are gathered, not built one by one."""
+def sampling_fields(rows: int) -> dict[str, Field]:
+    """What a step's inputs need for drawing from so many rows."""
+    return {name: Field(dtype, (rows,)) for name, dtype in FIELDS.items()}
+
+
+class SamplingTable:
+    """Parameters by slot."""
 
     def __init__(self, num_slots: int) -> None:
-        """All slots are greedy."""
+        self._values = {
+            name: np.zeros(num_slots, FIELDS[name])
+            for name in ("temperatures", "top_k", "top_p", "log_min_p")
+        }
+        self._values["top_p"].fill(1.0)
         self._seeds = np.zeros(num_slots, np.uint64)
-        self._top_p = np.ones(num_slots)
-        self._temperatures = np.zeros(num_slots, np.float32)
-        self._top_k = np.zeros(num_slots, np.int32)
-        self._log_min_p = np.full(num_slots, -math.inf, np.float32)
-        self._adjusts = np.zeros(num_slots, bool)
-        self._filters = np.zeros(num_slots, bool)
+        self._min_new = np.zeros(num_slots, np.int64)
+        self._adjusts = np.zeros(num_slots, np.bool_)
+        self._draws = np.zeros(num_slots, np.int64)
 
-    def begin(self, slot: int, params: SamplingParams, *, adjusts: bool = False) -> None:
-        """A sequence takes a slot; ``adjusts`` where ``Adjustments.begin`` is called for it, too.
-
-        That is where ``params.adjusts_logits``, or where tokens are banned at first.
-        """
+    def begin(self, slot: int, params: SamplingParams, *, min_new_tokens: int = 0) -> None:
+        """A sequence has taken a slot; its end tokens are banned for so many tokens."""
+        self._values["temperatures"][slot] = params.temperature
+        self._values["top_k"][slot] = min(params.top_k, MAX_TOP_K)
+        self._values["top_p"][slot] = params.top_p
+        self._values["log_min_p"][slot] = math.log(params.min_p) if params.min_p else -math.inf
         self._seeds[slot] = params.seed
-        self._top_p[slot] = params.top_p
-        self._temperatures[slot] = 0.0 if params.is_greedy else params.temperature
-        self._top_k[slot] = min(params.top_k, MAX_TOP_K)
-        self._log_min_p[slot] = math.log(params.min_p) if params.min_p else -math.inf
-        self._adjusts[slot] = adjusts
-        filters = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
-        self._filters[slot] = filters and not params.is_greedy
+        self._min_new[slot] = min_new_tokens
+        self._adjusts[slot] = params.adjusts_logits
+        self._draws[slot] = _draws(params)
 
     def fill(
         self,
-        rows: SamplingRows,
-        slots: npt.NDArray[np.int32],
+        arrays: dict[str, Array],
+        slots: npt.NDArray[np.int64],
         indices: npt.NDArray[np.int64],
-        bans: npt.NDArray[np.bool_],
     ) -> Variant:
-        """Write the rows of a step, on the host, and say which variant they need at least.
+        """Write the first rows of a step's inputs, the others dead; what drawing from them takes.
 
-        ``slots`` [N] are -1 for rows that draw nothing, ``indices`` [N] the tokens' in their
-        outputs, ``bans`` [N] whether the slot's banned tokens may not be drawn yet. Rows from N on
-        are dead.
+        ``indices`` are the tokens' in their outputs. Below 0 the next token is known: the row is
+        dead, so that no draw takes the place of the one that follows the prompt.
         """
-        num_rows = len(slots)
-        adjust = self._adjusts[slots] * (int(Adjust.SLOT) + int(Adjust.BANS) * bans)
-        for tensor, values in (
-            (rows.uniforms, counter_uniforms(self._seeds[slots], indices)),
-            (rows.top_p, self._top_p[slots]),
-            (rows.slots, slots),
-            (rows.temperatures, self._temperatures[slots]),
-            (rows.top_k, self._top_k[slots]),
-            (rows.log_min_p, self._log_min_p[slots]),
-            (rows.adjust, adjust),
-        ):
-            tensor.numpy()[:num_rows] = values
-        rows.slots.numpy()[num_rows:] = -1
-        live = slots[slots >= 0]
-        return Variant.of(
-            draws=bool(self._temperatures[live].any()),
-            filters=bool(self._filters[live].any()),
-            adjusts=bool(self._adjusts[live].any()),
-        )
+        count = len(slots)
+        is_drawn = indices >= 0
+        for name, values in self._values.items():
+            arrays[name][:count] = values[slots]
+        arrays["uniforms"][:count] = counter_uniforms(self._seeds[slots], indices)
+        arrays["slots"][:count] = np.where(is_drawn, slots, -1)
+        arrays["slots"][count:] = -1
+        is_banning = is_drawn & (indices < self._min_new[slots])
+        adjusts = is_drawn & (self._adjusts[slots] | is_banning)
+        arrays["adjust"][:count] = adjusts * Adjust.SLOT.value + is_banning * Adjust.BANS.value
+        name = _NAMES[int(np.bitwise_or.reduce(self._draws[slots]))]
+        return Variant(f"adjusted {name}" if adjusts.any() else name)
+
+
+def _draws(sampling: SamplingParams) -> int:
+    """What it takes to draw, as bits."""
+    if sampling.is_greedy:
+        return 0
+    filters = sampling.top_k or sampling.top_p < 1.0 or sampling.min_p
+    return DRAWS | FILTERS if filters else DRAWS

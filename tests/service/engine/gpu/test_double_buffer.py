@@ -14,10 +14,10 @@ from serving.plain_kernels import PlainKernels, PlainSampler
 from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.decoder import Decoder
-from service.engine.gpu.cache import GpuCache
-from service.engine.gpu.double_buffer import DoubleBuffer, NoFreeSet, slots_that_fit
+from service.engine.gpu.buffers.cache import GpuCache
+from service.engine.gpu.buffers.double_buffer import DoubleBuffer, NoFreeSet, slots_that_fit
+from service.engine.gpu.buffers.weight_set import WeightSet
 from service.engine.gpu.runner import GpuRunner
-from service.engine.gpu.weight_set import WeightSet
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import (
     Event,

@@ -8,8 +8,8 @@ from serving.engines import pieces
 from toys import toy_config, toy_decoder
 
 from lm.decoder import Decoder
-from service.engine.gpu.filling import fill, tensors_of
-from service.engine.gpu.tensors import DecoderWeights, empty_weights
+from service.engine.gpu.buffers.filling import fill, tensors_of
+from service.engine.gpu.buffers.tensors import DecoderWeights, empty_weights
 from service.weights import Piece
 
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ pytest.importorskip("triton", reason="the kernels are written in Triton")
 
 import torch
 
+from service.engine.gpu.buffers.weight_set import HEAD_ROWS
 from service.engine.gpu.fused import FusedKernels, FusedSampler
 from service.engine.gpu.kernels import choices
 from service.engine.gpu.verification import distances
-from service.engine.gpu.weight_set import HEAD_ROWS
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import TokenGenerated
 

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.gpu.layout import BUCKETS, Bucket, FlatChunk, bucket_for, lay_out, split, unpack
+from service.engine.gpu.flat.layout import (
+    BUCKETS,
+    Bucket,
+    FlatChunk,
+    bucket_for,
+    lay_out,
+    split,
+    unpack,
+)
 
 SMALL = Bucket(rows=40, tile_rows=16, chunks=6)
 

@@ -15,10 +15,10 @@ from toys import toy_config
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
 from lm.config import ModelConfig
-from service.engine.gpu.guess_step import GuessStep
-from service.engine.gpu.head_step import HeadStep
-from service.engine.gpu.layout import Bucket, FlatChunk, lay_out
-from service.engine.gpu.prefill_step import PrefillStep
+from service.engine.gpu.flat.guess_step import GuessStep
+from service.engine.gpu.flat.head_step import HeadStep
+from service.engine.gpu.flat.layout import Bucket, FlatChunk, lay_out
+from service.engine.gpu.flat.prefill_step import PrefillStep
 
 SLOTS, MAX_TOKENS = 3, 160
 

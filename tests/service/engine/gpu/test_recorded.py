@@ -6,8 +6,8 @@ import torch
 from serving.plain_kernels import PlainKernels, PlainSampler
 from toys import toy_config
 
-from service.engine.gpu.cache import GpuCache
-from service.engine.gpu.weight_set import DECODE_ROWS, HEAD_ROWS, WeightSet, decode_sizes
+from service.engine.gpu.buffers.cache import GpuCache
+from service.engine.gpu.buffers.weight_set import DECODE_ROWS, HEAD_ROWS, WeightSet, decode_sizes
 
 
 class TrackedKernels(PlainKernels):

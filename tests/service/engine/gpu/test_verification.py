@@ -5,7 +5,7 @@ import torch
 from serving import gpu_runner
 from toys import toy_decoder
 
-from service.engine.gpu.recorded import RecordedDecode, RecordedFlat
+from service.engine.gpu.buffers.recorded import RecordedDecode, RecordedFlat
 from service.engine.gpu.verification import distance, distances, why_wrong
 
 

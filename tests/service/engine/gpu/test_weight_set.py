@@ -10,18 +10,18 @@ from serving.engines import pieces
 from serving.plain_kernels import PlainKernels, PlainSampler
 from toys import toy_decoder, toy_tokenizer
 
-from service.engine.gpu.cache import GpuCache
-from service.engine.gpu.filling import fill
-from service.engine.gpu.layout import BUCKETS
-from service.engine.gpu.recorded import RECORDED_VARIANTS
-from service.engine.gpu.runner import GpuRunner
-from service.engine.gpu.weight_set import (
+from service.engine.gpu.buffers.cache import GpuCache
+from service.engine.gpu.buffers.filling import fill
+from service.engine.gpu.buffers.recorded import RECORDED_VARIANTS
+from service.engine.gpu.buffers.weight_set import (
     HEAD_ROWS,
     WeightSet,
     buckets_up_to,
     decode_sizes,
     sizes_up_to,
 )
+from service.engine.gpu.flat.layout import BUCKETS
+from service.engine.gpu.runner import GpuRunner
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import TokenGenerated
 from service.engine.slots import SlotPool

@@ -16,8 +16,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lm.sampling import GREEDY_TEMPERATURE
-from service.engine.gpu.sampling.choose_kernels import choose_tokens
-from service.engine.gpu.sampling.groups_kernels import group_tokens
+from service.engine.gpu.sampling.kernels.choose import choose_tokens
+from service.engine.gpu.sampling.kernels.groups import group_tokens
 from service.engine.gpu.sampling.sampler import NEGLIGIBLE, SamplerTuning
 from service.engine.gpu.sampling.variant import Variant
 

@@ -16,7 +16,7 @@ from lm.sampling import (
 from service.engine.gpu.sampling.adjustments import Adjustments
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.sampler import DeviceSampler, SamplerTuning
-from service.engine.gpu.sampling.table import SlotTable
+from service.engine.gpu.sampling.table import SamplingTable
 from service.engine.gpu.sampling.variant import Variant
 
 UNTOUCHED = -7
@@ -47,15 +47,15 @@ class Draw:
 
 def fill(rows: SamplingRows, draws: list[Draw], slots: list[int]) -> Variant:
     """Rows of a step, one a draw, and the least variant for them."""
-    table = SlotTable(max(*slots, len(draws)) + 1)
+    table = SamplingTable(max(*slots, len(draws)) + 1)
     for draw, slot in zip(draws, slots, strict=True):
-        table.begin(slot, draw.params, adjusts=draw.adjusts)
+        banned_until = draw.index + 1 if draw.banned_ids else 0
+        table.begin(slot, draw.params, min_new_tokens=banned_until)
     staging = SamplingRows.empty(len(draws), CPU)
     variant = table.fill(
-        staging,
-        np.array(slots, dtype=np.int32),
+        {name: tensor.numpy() for name, tensor in vars(staging).items()},
+        np.array(slots),
         np.array([draw.index for draw in draws]),
-        np.array([bool(draw.banned_ids) for draw in draws]),
     )
     for field in dataclasses.fields(SamplingRows):
         getattr(rows, field.name).copy_(getattr(staging, field.name))

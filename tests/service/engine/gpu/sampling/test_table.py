@@ -1,72 +1,66 @@
-"""Rows of a step gathered from what the sequences in the slots ask for."""
-
-from typing import Any
+"""Rows of a step as the slots' sequences want to be drawn from."""
 
 import numpy as np
 import pytest
-import torch
+from serving import generation_request
 
-from lm.sampling import SamplingParams, counter_uniform
+from lm.sampling import counter_uniform
 from service.engine.gpu.sampling.adjustments import Adjust
-from service.engine.gpu.sampling.rows import SamplingRows
-from service.engine.gpu.sampling.table import SlotTable
+from service.engine.gpu.sampling.table import FIELDS, SamplingTable
 from service.engine.gpu.sampling.variant import Variant
 
-
-def filled(table: SlotTable, slots: list[int], size: int) -> tuple[SamplingRows, Variant]:
-    rows = SamplingRows.empty(size, torch.device("cpu"))
-    rows.slots.fill_(99)
-    places = np.array(slots, dtype=np.int32)
-    variant = table.fill(rows, places, np.arange(len(slots)), places == 2)
-    return rows, variant
+ROWS = 5
 
 
-def test_a_row_has_what_its_slot_asks_for() -> None:
-    table = SlotTable(4)
-    table.begin(
-        1, SamplingParams(temperature=0.5, top_k=10**15, top_p=0.6, min_p=1.0, seed=2**63 - 1)
-    )
-    table.begin(2, SamplingParams(temperature=0.0, seed=4), adjusts=True)
-    rows, variant = filled(table, [2, -1, 1], 5)
-    assert variant is Variant.ADJUSTED_FILTERED
-    assert rows.slots.tolist() == [2, -1, 1, -1, -1]
-    assert rows.temperatures.tolist()[::2][:2] == [0.0, 0.5]
-    assert rows.top_k.tolist()[2] == 2**31 - 1
-    assert rows.top_p.tolist()[2] == 0.6
-    assert rows.log_min_p.tolist()[:3:2] == [-np.inf, 0.0]
-    assert rows.uniforms.tolist()[:3:2] == [counter_uniform(4, 0), counter_uniform(2**63 - 1, 2)]
-    assert rows.adjust.tolist()[:3:2] == [Adjust.SLOT | Adjust.BANS, Adjust.NONE]
+def begun(*asked: dict[str, object]) -> SamplingTable:
+    """A table whose slots have these requests."""
+    table = SamplingTable(len(asked))
+    for slot, fields in enumerate(asked):
+        request = generation_request(str(slot), **fields)  # type: ignore[arg-type]
+        table.begin(slot, request.sampling, min_new_tokens=request.min_new_tokens)
+    return table
+
+
+def filled(
+    table: SamplingTable, slots: list[int], indices: list[int]
+) -> tuple[Variant, dict[str, np.ndarray]]:
+    arrays = {name: np.full(ROWS, 77, dtype) for name, dtype in FIELDS.items()}
+    return table.fill(arrays, np.array(slots), np.array(indices)), arrays
 
 
 @pytest.mark.parametrize(
-    ("params", "adjusts", "wanted"),
+    ("asked", "variant"),
     [
-        ({"temperature": 0.0, "top_k": 5}, False, Variant.GREEDY),
-        ({"temperature": 1e-6, "min_p": 0.5}, False, Variant.GREEDY),
-        ({}, False, Variant.TEMPERATURE),
-        ({"top_k": 5}, False, Variant.FILTERED),
-        ({"top_p": 0.5}, False, Variant.FILTERED),
-        ({"min_p": 0.5}, False, Variant.FILTERED),
-        ({"temperature": 0.0}, True, Variant.ADJUSTED_GREEDY),
-        ({}, True, Variant.ADJUSTED_TEMPERATURE),
-        ({"top_p": 0.5}, True, Variant.ADJUSTED_FILTERED),
+        ([{}], "greedy"),
+        ([{}, {"temperature": 0.7}], "temperature"),
+        ([{"temperature": 0.7}, {"temperature": 0.7, "top_k": 3}], "filtered"),
+        ([{"top_k": 3, "top_p": 0.5}], "greedy"),
+        ([{}, {"repetition_penalty": 1.3}], "adjusted greedy"),
+        ([{"temperature": 1.0, "min_p": 0.1}, {"logit_bias": ((5, 1.0),)}], "adjusted filtered"),
     ],
 )
-def test_the_least_variant_does_what_the_live_rows_ask_for(
-    params: dict[str, Any], adjusts: bool, wanted: Variant
+def test_a_step_takes_the_cheapest_variant_that_serves_all_rows(
+    asked: list[dict[str, object]], variant: str
 ) -> None:
-    table = SlotTable(2)
-    table.begin(0, SamplingParams(**params), adjusts=adjusts)
-    table.begin(1, SamplingParams(top_k=3), adjusts=True)
-    assert filled(table, [0, -1], 2)[1] is wanted
-    table.begin(1, SamplingParams(temperature=0.0))
-    assert filled(table, [1], 2)[1] is Variant.GREEDY
+    found, _ = filled(begun(*asked), list(range(len(asked))), [0] * len(asked))
+    assert found.value == variant
 
 
-@pytest.mark.parametrize("draws", [False, True])
-@pytest.mark.parametrize("filters", [False, True])
-@pytest.mark.parametrize("adjusts", [False, True])
-def test_a_variant_says_what_it_does(draws: bool, filters: bool, adjusts: bool) -> None:
-    variant = Variant.of(draws=draws, filters=filters, adjusts=adjusts)
-    assert (variant.draws, variant.adjusts) == (draws, adjusts)
-    assert variant.filters == (draws and filters)
+def test_rows_have_what_their_slots_ask_for_and_the_others_are_dead() -> None:
+    table = begun({"temperature": 0.5, "seed": 3}, {"temperature": 2.0, "seed": 4, "top_k": 10**15})
+    _, arrays = filled(table, [1, 0], [6, 7])
+    assert arrays["slots"].tolist() == [1, 0, -1, -1, -1]
+    assert arrays["temperatures"][:2].tolist() == [2.0, 0.5]
+    assert arrays["top_k"][:2].tolist() == [2**31 - 1, 0]
+    assert arrays["uniforms"][:2].tolist() == [counter_uniform(4, 6), counter_uniform(3, 7)]
+
+
+def test_nothing_is_drawn_where_the_next_token_is_known() -> None:
+    """Rows of a scored prompt: a draw there would race with the one behind the prompt."""
+    table = begun({"repetition_penalty": 1.5}, {})
+    found, arrays = filled(table, [0, 0, 0, 1], [-2, -1, 0, 5])
+    assert arrays["slots"].tolist() == [-1, -1, 0, 1, -1]
+    assert arrays["adjust"][:4].tolist() == [0, 0, Adjust.SLOT, 0]
+    assert found.value == "adjusted greedy"
+    found, arrays = filled(table, [0, 0], [-2, -1])
+    assert (found.value, arrays["adjust"][:2].tolist()) == ("greedy", [0, 0])

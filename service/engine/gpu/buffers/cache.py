@@ -4,7 +4,7 @@ import torch
 
 from lm.config import ModelConfig
 from service.engine.cache import SlotCache
-from service.engine.gpu.tensors import KeyValues
+from service.engine.gpu.buffers.tensors import KeyValues
 
 
 class GpuCache(SlotCache):

@@ -6,7 +6,7 @@ The edges are found by bisection over the float32 numbers, in passes over the ca
 import triton
 import triton.language as tl
 
-from service.engine.gpu.sampling.candidates_kernels import (
+from service.engine.gpu.sampling.kernels.candidates import (
     count_and_mass,
     least_and_most,
     tile_values,

@@ -6,10 +6,16 @@ from collections.abc import Iterator
 import torch
 
 from lm.config import ModelConfig
+from service.engine.gpu.buffers.recorded import (
+    Record,
+    RecordedDecode,
+    RecordedFlat,
+    RecordedHead,
+    Shared,
+)
+from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, empty_weights
+from service.engine.gpu.flat.layout import BUCKETS, Bucket
 from service.engine.gpu.kernel_set import Sampler, StepKernels
-from service.engine.gpu.layout import BUCKETS, Bucket
-from service.engine.gpu.recorded import Record, RecordedDecode, RecordedFlat, RecordedHead, Shared
-from service.engine.gpu.tensors import DecoderWeights, KeyValues, empty_weights
 
 DECODE_ROWS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256)
 """Rows of the recorded decoding steps; a step takes the smallest that holds it."""

@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from service.engine.gpu.sampling.draw_kernels import drawn_token, likeliest_token
-from service.engine.gpu.sampling.filter_kernels import filtered_token
-from service.engine.gpu.sampling.values_kernels import adjusted_row
+from service.engine.gpu.sampling.kernels.draw import drawn_token, likeliest_token
+from service.engine.gpu.sampling.kernels.filter import filtered_token
+from service.engine.gpu.sampling.kernels.values import adjusted_row
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from service.engine.gpu.sampling.values_kernels import adjusted_row, row_values
+from service.engine.gpu.sampling.kernels.values import adjusted_row, row_values
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from service.engine.gpu.sampling.values_kernels import row_values
+from service.engine.gpu.sampling.kernels.values import row_values
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from service.engine.gpu.sampling.draw_kernels import first_beyond
+from service.engine.gpu.sampling.kernels.draw import first_beyond
 
 CHUNK = tl.constexpr(32)
 """Tokens that all are compared with at a time: more take more registers."""

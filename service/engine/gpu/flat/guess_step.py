@@ -11,14 +11,14 @@ import triton
 from torch import Tensor
 
 from lm.config import ModelConfig
+from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
+from service.engine.gpu.flat.prefill_attention import ProgramShape, TileAttention
+from service.engine.gpu.flat.rotate_write import rotate_write
 from service.engine.gpu.kernels.beside_cublas import normalize
 from service.engine.gpu.kernels.choices import Choices, default_choices
 from service.engine.gpu.kernels.embedding import embed
 from service.engine.gpu.kernels.launch import Launch
-from service.engine.gpu.kernels.prefill_attention import ProgramShape, TileAttention
 from service.engine.gpu.kernels.products import Product, Scratch, multiply
-from service.engine.gpu.kernels.rotate_write import rotate_write
-from service.engine.gpu.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 
 
 class GuessStep:

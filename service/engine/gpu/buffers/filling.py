@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lm.config import ModelConfig
 from lm.rotary import rotary_table
-from service.engine.gpu.tensors import DecoderWeights
+from service.engine.gpu.buffers.tensors import DecoderWeights
 from service.weights import Piece
 
 

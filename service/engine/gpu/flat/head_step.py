@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
-from service.engine.gpu.kernels.rowwise import gather_rows
-from service.engine.gpu.tensors import DecoderWeights
+from service.engine.gpu.buffers.tensors import DecoderWeights
+from service.engine.gpu.flat.rowwise import gather_rows
 
 
 class HeadStep:

@@ -3,10 +3,10 @@
 import triton
 import triton.language as tl
 
-from service.engine.gpu.sampling.bounds_kernels import top_k_bound, top_p_bound
-from service.engine.gpu.sampling.candidates_kernels import list_groups, list_tokens
-from service.engine.gpu.sampling.edges_kernels import place_among_many
-from service.engine.gpu.sampling.rank_kernels import place_among_few
+from service.engine.gpu.sampling.kernels.bounds import top_k_bound, top_p_bound
+from service.engine.gpu.sampling.kernels.candidates import list_groups, list_tokens
+from service.engine.gpu.sampling.kernels.edges import place_among_many
+from service.engine.gpu.sampling.kernels.rank import place_among_few
 
 
 @triton.jit

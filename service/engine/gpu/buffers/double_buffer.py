@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 import torch
 
 from lm.config import ModelConfig
-from service.engine.gpu.cache import GpuCache
-from service.engine.gpu.filling import fill
+from service.engine.gpu.buffers.cache import GpuCache
+from service.engine.gpu.buffers.filling import fill
+from service.engine.gpu.buffers.weight_set import WeightSet
 from service.engine.gpu.runner import GpuRunner
-from service.engine.gpu.weight_set import WeightSet
 from service.engine.slots import SlotPool
 from service.weights import Piece
 

@@ -1,0 +1,1 @@
+"""Tensors of fixed addresses and the steps that are recorded over them."""

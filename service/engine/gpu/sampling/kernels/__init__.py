@@ -1,0 +1,1 @@
+"""Triton kernels of a draw, one concept a module."""
