@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer as Backend
 
+from lm import sentencepiece_file
 from lm import tokenizer_files as files
 from lm.spelling import Spelling
 from lm.tokenizer_files import TOKENIZER_CONFIG_FILE
@@ -57,15 +58,15 @@ class Tokenizer:
         naming the file that is missing or is not what it should be.
         """
         file = path / TOKENIZER_FILE if path.is_dir() else path
-        if not file.is_file():
-            raise ValueError(f"no tokenizer at {file}")
-        try:
-            backend = Backend.from_file(str(file))
-        except Exception as error:  # the library raises bare Exception
-            raise ValueError(f"{file} is not a tokenizer: {error}") from error
+        named: dict[str, Any] = {}
+        if not file.is_file() and file.with_name(sentencepiece_file.FILE).is_file():
+            model = file.with_name(sentencepiece_file.FILE)
+            backend, named = sentencepiece_file.read_sentencepiece(model)
+        else:
+            backend = _read_backend(file)
         backend.no_truncation()  # a saved limit would cut every longer text without a word
         backend.no_padding()
-        config = files.read_config(file.parent)
+        config = named | files.read_config(file.parent)
         generation = files.read_object(file.parent / files.GENERATION_CONFIG_FILE)
         files.add_missing(backend, file.parent, config)
         own = files.token_id(backend, config.get("eos_token"))
@@ -105,6 +106,35 @@ class Tokenizer:
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
         return config
+
+    def without_ids_from(self, num_ids: int) -> "Tokenizer":
+        """Without the special tokens whose ids no embedding has, as an added ``[PAD]``'s.
+
+        Nothing is trained on such an id and no text needs it. Raises ``ValueError`` naming a token
+        past the end that is no special one, or ends texts.
+        """
+        added = self.backend.get_added_tokens_decoder()
+        beyond = {one: token for one, token in added.items() if one >= num_ids}
+        ends = {self.bos_token_id, *self.eos_token_ids}
+        if self.vocab_size - len(beyond) > num_ids:
+            raise ValueError(f"the tokenizer has {self.vocab_size} ids, the model {num_ids}")
+        for token_id, token in beyond.items():
+            if not token.special or token_id in ends:
+                raise ValueError(
+                    f"the tokenizer has {self.vocab_size} ids, the model {num_ids}: none for "
+                    f"{token.content!r}"
+                )
+        content = json.loads(self.backend.to_str())
+        kept = [one for one in content["added_tokens"] if one["id"] < num_ids]
+        names = {token.content for token in beyond.values()}
+        return Tokenizer(
+            Backend.from_str(json.dumps(content | {"added_tokens": kept})),
+            bos_token_id=self.bos_token_id,
+            eos_token_ids=self.eos_token_ids,
+            chat_template=self.chat_template,
+            kept={name: value for name, value in self.kept.items() if _is_kept(value, names)},
+            generation=self.generation,
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -156,3 +186,17 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids without special tokens; broken UTF-8 becomes U+FFFD."""
         return self.backend.decode(list(token_ids), skip_special_tokens=True)
+
+
+def _read_backend(file: Path) -> Backend:
+    if not file.is_file():
+        raise ValueError(f"no tokenizer at {file}")
+    try:
+        return Backend.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"{file} is not a tokenizer: {error}") from error
+
+
+def _is_kept(value: Any, gone: set[str]) -> bool:
+    """Whether a fact names none of the tokens that are gone."""
+    return not gone & set(value if isinstance(value, list) else [str(value)])

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lm.foreign import FILES, hub, read_directory
+from lm.foreign import fetch, hub, read_directory
 from lm.volume import Progress, RunLock, Step, StepDetails, model_files, publish
 from service.settings import Settings
 
@@ -38,7 +38,7 @@ def with_volume(settings: Settings) -> Iterator[Settings]:
 def publish_model(source: str, volume: Path) -> Step:
     """Copy a model into a volume as step 0 of a run with its name."""
     is_remote = source.startswith(hub.PREFIX)
-    directory = hub.download(source, FILES) if is_remote else Path(source).expanduser()
+    directory = fetch(source) if is_remote else Path(source).expanduser()
     if not directory.is_dir():
         raise ValueError(f"model {source}: neither a directory nor {hub.PREFIX}OWNER/NAME")
     foreign = read_directory(directory)

@@ -1,4 +1,7 @@
-"""A Hugging Face model directory: ``config.json``, safetensors whole or in shards, tokenizer."""
+"""A Hugging Face model directory: ``config.json``, tokenizer, and weights whole or in shards.
+
+Weights are safetensors, or the older ``pytorch_model.bin``, of which nothing is run.
+"""
 
 from pathlib import Path
 
@@ -6,14 +9,28 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from lm.foreign import hub
 from lm.foreign.model import Foreign, read_json
+from lm.foreign.unpickle import load_pickled
 from lm.hf_config import from_hf
 from lm.tokenizer import Tokenizer
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-FILES = ("*.json", "*.safetensors", "*.jinja")
+PICKLED_FILE = "pytorch_model.bin"
+PICKLED_INDEX_FILE = "pytorch_model.bin.index.json"
+FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
 """What of a Hub repository is needed."""
+OLDER_FILES = (*FILES, "pytorch_model*.bin")
+"""What is needed where there are no safetensors."""
+
+
+def fetch(source: str) -> Path:
+    """Directory with a Hub repository's model; raises ``ValueError`` if it cannot be had."""
+    directory = hub.download(source, FILES)
+    if any(directory.glob("*.safetensors")):
+        return directory
+    return hub.download(source, OLDER_FILES)
 
 
 def read_directory(directory: Path) -> Foreign:
@@ -24,17 +41,21 @@ def read_directory(directory: Path) -> Foreign:
 
 def _read_weights(directory: Path) -> dict[str, Tensor]:
     """Tensors of the one file, or of every shard that the index names."""
-    if (directory / WEIGHTS_FILE).is_file():
-        return _read_file(directory / WEIGHTS_FILE)
-    if not (directory / INDEX_FILE).is_file():
-        raise ValueError(f"{directory}: neither {WEIGHTS_FILE} nor {INDEX_FILE}")
-    shard_of = read_json(directory / INDEX_FILE).get("weight_map")
-    if not isinstance(shard_of, dict):
-        raise ValueError(f"{directory / INDEX_FILE}: no weight_map")
+    for file in (WEIGHTS_FILE, INDEX_FILE, PICKLED_FILE, PICKLED_INDEX_FILE):
+        if (directory / file).is_file():
+            is_index = file.endswith(".json")
+            return _read_shards(directory, file) if is_index else _read_file(directory / file)
+    raise ValueError(f"{directory}: no {WEIGHTS_FILE}, {INDEX_FILE} or {PICKLED_FILE}")
+
+
+def _read_shards(directory: Path, index: str) -> dict[str, Tensor]:
+    shard_of = read_json(directory / index).get("weight_map")
+    if not isinstance(shard_of, dict) or not all(isinstance(v, str) for v in shard_of.values()):
+        raise ValueError(f"{directory / index}: no weight_map of names to files")
     weights: dict[str, Tensor] = {}
     for shard in sorted(set(shard_of.values())):
         if Path(shard).name != shard:
-            raise ValueError(f"{directory / INDEX_FILE}: shard {shard!r} is not a plain file name")
+            raise ValueError(f"{directory / index}: shard {shard!r} is not a plain file name")
         weights |= _read_file(directory / shard)
     if missing := shard_of.keys() - weights.keys():
         raise ValueError(f"{directory}: the shards lack {min(missing)}")
@@ -42,9 +63,22 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".bin":
+        return _read_pickled(path)
     try:
         return safetensors.torch.load_file(path)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: not safetensors: {error}") from error
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    """Weights of a ``torch.save`` file, in memory of their own."""
+    content = load_pickled(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{path}: {name!r} is a {type(value).__name__}, not a weight")
+    return {name: value.contiguous() for name, value in content.items()}

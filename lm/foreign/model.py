@@ -48,9 +48,7 @@ class Foreign:
         _check_tied_head(config, weights)
         _check_weights(config, kept)
         if tokenizer.vocab_size > config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}"
-            )
+            tokenizer = tokenizer.without_ids_from(config.vocab_size)
         return cls(config, kept, tokenizer)
 
     def to(self, dtype: torch.dtype) -> Self:

@@ -64,9 +64,8 @@ async def prompt_ids_of(model: ModelCard, prompt: Prompt) -> tuple[int, ...]:
         check_token_ids(model, "prompt", prompt)
         return prompt
     if isinstance(prompt, Chat):
-        messages = [{"role": role, "content": content} for role, content in prompt.messages]
         try:
-            prompt = await asyncio.to_thread(chat_prompt, tokenizer, messages)
+            prompt = await asyncio.to_thread(chat_prompt, tokenizer, prompt.messages)
         except ValueError as error:
             raise InvalidRequest(f"messages: {error}", param="messages") from error
         if tokenizer.chat_template is not None:  # which writes what begins a text, or does not

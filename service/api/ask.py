@@ -1,15 +1,18 @@
 """What a generating route asks for, whatever its body looks like: the one thing admitted."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from lm.sampling import SamplingParams
 
 
 @dataclasses.dataclass(frozen=True)
 class Chat:
-    """Messages to answer, as role and content."""
+    """Messages to answer."""
 
-    messages: tuple[tuple[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
+    """As chat templates know them: ``role``, ``content`` and what else a message may have."""
 
 
 Prompt = str | tuple[int, ...] | Chat

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from service import errors
 from service.api.dialects import Dialect, dialect_of, status_in, tgi_error
+from service.api.hints import body_model, field_hint, in_plain_words, path_hint, paths_of
 from service.api.schemas import ErrorBody, ErrorDetail
 
 STATUS: Mapping[type[errors.ServiceError], int] = {
@@ -114,16 +115,28 @@ def install_error_handlers(app: FastAPI) -> None:
             return respond(refused, dialect=dialect)
         param = _place(first["loc"]) or None
         message = _validation_message(str(first["type"]), str(first["msg"]), param)
+        if first["type"] == "extra_forbidden":
+            message += field_hint(str(first["loc"][-1]), body_model(request.scope.get("route")))
         return respond(errors.InvalidRequest(message, param=param), dialect=dialect)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
-        refused = errors.InvalidRequest(str(error.detail))
+        refused = errors.InvalidRequest(_http_message(request, error))
         refused.code = _HTTP_CODES.get(error.status_code, refused.code)
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(_methods(request))
         return respond(refused, error.status_code, headers, dialect_in(request))
+
+
+def _http_message(request: Request, error: HTTPException) -> str:
+    """What is wrong with a path or a method, and what is there."""
+    method, path = request.method, request.url.path
+    if error.status_code == 404 and error.detail == "Not Found":
+        return path_hint(method, path, paths_of(request.app.routes))
+    if error.status_code == 405:
+        return f"{method} does nothing at {path}; it takes {', '.join(_methods(request))}"
+    return str(error.detail)
 
 
 def _methods(request: Request) -> list[str]:
@@ -156,7 +169,7 @@ def _validation_message(kind: str, message: str, param: str | None) -> str:
         return "a JSON body is required"
     if kind == "model_attributes_type" and param is None:
         return "the body has to be a JSON object, with content-type: application/json"
-    return f"{param}: {message}" if param else message
+    return f"{param}: {in_plain_words(message)}" if param else in_plain_words(message)
 
 
 def _nearest(found: Sequence[Any]) -> Any:

@@ -61,6 +61,7 @@ MODEL = {
     "created": 1790000000,
     "owned_by": "nestling",
     "checkpoint": NAME,
+    "sampling_defaults": {},
 }
 READY = {"status": "ready", "reason": None, "checkpoint": NAME}
 METRICS = (
@@ -70,7 +71,7 @@ METRICS = (
 )
 ERROR = {
     "error": {
-        "message": "unknown field 'temprature'",
+        "message": "unknown field 'temprature'; did you mean temperature?",
         "type": "invalid_request_error",
         "code": "invalid_request",
         "param": "temprature",

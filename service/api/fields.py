@@ -6,6 +6,7 @@ them too.
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -31,11 +32,18 @@ MAX_BIASED_TOKENS = 1024
 MAX_TOP_LOGPROBS = 20
 MAX_TOKEN_ID = 2**31 - 1
 MAX_REGEX_LENGTH = 4096
+SMALLEST_TOP_P = 1e-9
+"""What ``top_p: 0`` means: the likeliest token alone."""
 _SAMPLING = frozenset(field.name for field in dataclasses.fields(SamplingParams))
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+def drawn_seed(seed: object) -> object:
+    """``None`` for -1, as other engines spell a seed to be drawn."""
+    return None if type(seed) is int and seed == -1 else seed
 
 
 def _refuse_lone_surrogates(text: str) -> str:
@@ -90,14 +98,21 @@ class ResponseFormat(Schema):
         None, description="A schema for type `json_object`, as Hugging Face's client sends it."
     )
 
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="The same, as llama.cpp's and Together's clients send it."
+    )
+
     @model_validator(mode="after")
     def _match_type(self) -> Self:
         if (self.json_schema is not None) != (self.type == "json_schema"):
             raise refuse(
                 "response_format", "json_schema belongs to type 'json_schema', and only there"
             )
-        if self.value is not None and self.type != "json_object":
-            raise refuse("response_format", "value belongs to type 'json_object' alone")
+        for name, schema in (("value", self.value), ("schema", self.schema_)):
+            if schema is not None and self.type != "json_object":
+                raise refuse("response_format", f"{name} belongs to type 'json_object' alone")
+        if self.value is not None and self.schema_ is not None:
+            raise refuse("response_format", "value and schema are two names of one thing")
         return self
 
     def grammar(self) -> str | None:
@@ -105,7 +120,8 @@ class ResponseFormat(Schema):
         if self.json_schema is not None:
             return schema_grammar(self.json_schema.schema_)
         if self.type == "json_object":
-            return schema_grammar({"type": "object"} if self.value is None else self.value)
+            schema = self.value if self.schema_ is None else self.schema_
+            return schema_grammar({"type": "object"} if schema is None else schema)
         return None
 
 
@@ -120,7 +136,10 @@ class SamplingFields(Schema):
         description="Keep the k likeliest tokens; 0 and -1 keep all.",
     )
     top_p: float = Field(
-        1.0, gt=0, le=1, description="Keep the likeliest tokens that reach this probability."
+        1.0,
+        ge=0,
+        le=1,
+        description="Keep the likeliest tokens that reach this probability; 0 keeps one.",
     )
     min_p: float = _ranged(
         "min_p", 0.0, "Keep tokens with at least this share of the likeliest one's probability."
@@ -142,11 +161,12 @@ class SamplingFields(Schema):
         max_length=MAX_BIASED_TOKENS,
         description="By token id, what is added to its logit.",
     )
-    seed: int | None = Field(
+    seed: Annotated[int | None, BeforeValidator(drawn_seed)] = Field(
         None,
         ge=RANGES["seed"][0],
         le=RANGES["seed"][1],
-        description="Repeats an answer; else one is drawn. With `n`, that of the first answer.",
+        description="Repeats an answer; without one, or at -1, it is drawn. With `n`, that of the "
+        "first answer.",
     )
     n: int = Field(1, ge=1, le=MAX_CHOICES, description="Answers to each prompt.")
     stop: Annotated[
@@ -203,7 +223,7 @@ class SamplingFields(Schema):
         return SamplingParams(
             temperature=self.temperature,
             top_k=max(self.top_k, 0),
-            top_p=self.top_p,
+            top_p=self.top_p or SMALLEST_TOP_P,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
             frequency_penalty=self.frequency_penalty,
@@ -232,16 +252,22 @@ class SamplingFields(Schema):
         }
 
 
-def without_neutral(body: object, neutral: Mapping[str, tuple[object, ...]]) -> object:
+def without_neutral(
+    body: object,
+    neutral: Mapping[str, tuple[object, ...]],
+    instead: Mapping[str, str] = MappingProxyType({}),
+) -> object:
     """A body without nulls, which mean the default, and without what is neutral in others' APIs.
 
-    Refuses by name a field that only others support at a value that would mean something.
+    Refuses by name a field that only others support at a value that would mean something, and says
+    what does its work here, if anything does.
     """
     if not isinstance(body, dict):
         return body
     for name, values in neutral.items():
         if body.get(name) is not None and body[name] not in values:
-            raise refuse(name, f"{name} is not supported here")
+            hint = f"; {instead[name]}" if name in instead else ""
+            raise refuse(name, f"{name} is not supported here{hint}")
     return {
         name: value for name, value in body.items() if value is not None and name not in neutral
     }

@@ -33,9 +33,11 @@ class KeyMiddleware:
         if scope["type"] != "http" or scope["path"] in self._unguarded:
             await self._app(scope, receive, send)
             return
-        owner = self._keys.owner(bearer_token(scope["headers"]))
+        key = bearer_token(scope["headers"])
+        owner = self._keys.owner(key)
         if owner is None:
-            error = Unauthorized("a key is needed: Authorization: Bearer KEY")
+            needed = "a key is needed: Authorization: Bearer KEY"
+            error = Unauthorized("this key is not known here" if key else needed)
             await respond(error)(scope, receive, send)
             return
         state = scope["state"]

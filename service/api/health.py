@@ -15,6 +15,7 @@ from service.version import version as installed_version
 router = APIRouter(tags=["operations"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", response_model=Health, responses={503: {"model": Health}})
 async def healthz(runtime: RuntimeDep) -> Response:
     """Alive: 200 also while no model is served; 503 where only a restart helps."""
@@ -23,6 +24,8 @@ async def healthz(runtime: RuntimeDep) -> Response:
     return JSONResponse(Health(status="ok").model_dump())
 
 
+@router.head("/health", include_in_schema=False)
+@router.head("/readyz", include_in_schema=False)
 @router.get("/health", response_model=Health, responses={503: {"model": Health}})
 @router.get("/readyz", response_model=Health, responses={503: {"model": Health}})
 async def readyz(runtime: RuntimeDep) -> Response:
@@ -46,6 +49,7 @@ async def readyz(runtime: RuntimeDep) -> Response:
     return JSONResponse(status.model_dump(), 200 if reason is None else 503)
 
 
+@router.head("/version", include_in_schema=False)
 @router.get("/version")
 async def version(runtime: RuntimeDep) -> Version:
     """What runs here, and which checkpoint it serves."""
@@ -62,6 +66,7 @@ async def version(runtime: RuntimeDep) -> Version:
     )
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics", response_class=Response)
 async def metrics(runtime: RuntimeDep, accept: Annotated[str, Header()] = "") -> Response:
     """Everything measured, in Prometheus' text format or, where it is asked for, OpenMetrics."""

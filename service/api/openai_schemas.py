@@ -4,9 +4,10 @@ Sources: OpenAI's API reference for completions and chat completions; the extens
 vLLM's names. What we lack is refused by name unless it has the value that means nothing.
 """
 
+import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.api.ask import Ask, Chat
@@ -26,9 +27,6 @@ DEFAULT_COMPLETION_TOKENS = 16
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "best_of": (1,),
     "suffix": ("",),
-    "store": (False,),
-    "metadata": ({},),
-    "service_tier": ("auto", "default"),
     "use_beam_search": (False,),
     "length_penalty": (1.0,),
     "skip_special_tokens": (True,),
@@ -41,11 +39,8 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
-    "reasoning_effort": (),
     "verbosity": (),
     "web_search_options": (),
-    "prompt_cache_key": (),
-    "safety_identifier": (),
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
     "bad_words": ([],),
@@ -63,9 +58,25 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
 }
 """Fields of OpenAI and vLLM that we lack, with the values that ask for nothing; null never does."""
 
+LABELS = frozenset(
+    {
+        *("metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention"),
+        *("safety_identifier", "reasoning_effort"),
+    }
+)
+"""Fields that name or sort a request and change nothing of its answer: taken, and not looked at."""
+
+CALLED = {"tools": "tool_choice", "functions": "function_call"}
+"""What can be called, and the field that says ``none`` where nothing is to be."""
+
+INSTEAD = dict.fromkeys(
+    (*CALLED, *CALLED.values()),
+    "hold the answer to a schema with response_format (type json_schema) or to a regex",
+)
+"""What does a field's work here."""
+
 MESSAGE_NEUTRAL: dict[str, tuple[object, ...]] = dict.fromkeys(
-    ("tool_calls", "function_call", "refusal", "audio", "annotations", "name", "tool_call_id"),
-    ([], ""),
+    ("function_call", "refusal", "audio", "annotations"), ([], "")
 )
 
 
@@ -86,7 +97,11 @@ class OpenAIFields(SamplingFields):
     @model_validator(mode="before")
     @classmethod
     def _drop_neutral(cls, body: object) -> object:
-        return without_neutral(body, UNSUPPORTED)
+        if not isinstance(body, dict):
+            return body
+        called = {name for name, choice in CALLED.items() if body.get(choice) == "none"}
+        kept = {name: value for name, value in body.items() if name not in LABELS | called}
+        return without_neutral(kept, UNSUPPORTED, INSTEAD)
 
     @model_validator(mode="after")
     def _stream_options_of_a_stream(self) -> Self:
@@ -156,20 +171,39 @@ class TextPart(Schema):
 class Message(Schema):
     """One turn of a chat."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[TextPart] | None = None
+    name: Text | None = Field(None, description="Who says it, for templates that look at it.")
+    tool_calls: list[dict[str, Any]] = Field(
+        default_factory=list, description="Calls of a history, for templates that write them."
+    )
+    tool_call_id: Text | None = Field(None, description="The call that a tool answers.")
 
     @model_validator(mode="before")
     @classmethod
     def _drop_neutral(cls, body: object) -> object:
         return without_neutral(body, MESSAGE_NEUTRAL)
 
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+            raise refuse("content", "content is required, but for an assistant's tool_calls")
+        return self
+
     @property
     def text(self) -> str:
         """What it says."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+    def for_template(self) -> dict[str, Any]:
+        """As chat templates know it; a call's arguments are data, as transformers wants them."""
+        said: dict[str, Any] = {"role": self.template_role, "content": self.text}
+        if self.tool_calls:
+            said["tool_calls"] = [_with_arguments(call) for call in self.tool_calls]
+        others = {"name": self.name, "tool_call_id": self.tool_call_id}
+        return said | {key: value for key, value in others.items() if value is not None}
 
     @property
     def template_role(self) -> str:
@@ -177,16 +211,26 @@ class Message(Schema):
         return "system" if self.role == "developer" else self.role
 
 
+def _with_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    """A call whose arguments, a text of JSON in OpenAI's API, are what that text says."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"] or "{}")
+    except (ValueError, RecursionError):
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
 class ChatRequest(OpenAIFields):
     """Body of ``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1, description="The chat so far.")
-    max_tokens: int | None = Field(
-        None,
-        ge=1,
-        validation_alias=AliasChoices("max_tokens", "max_completion_tokens"),
-        description="Most tokens to generate; by default what fits the model.",
+    max_completion_tokens: int | None = Field(
+        None, ge=1, description="Most tokens to generate; by default what fits the model."
     )
+    max_tokens: int | None = Field(None, ge=1, description="The same by its older name.")
     logprobs: bool = Field(default=False, description="Score each token.")
     top_logprobs: int = Field(
         0,
@@ -195,17 +239,11 @@ class ChatRequest(OpenAIFields):
         description="Score so many of the likeliest tokens beside each; needs `logprobs`.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_limit(cls, body: object) -> object:
-        if not isinstance(body, dict):
-            return body
-        old, new = body.get("max_tokens"), body.get("max_completion_tokens")
-        if old is None or new is None:
-            return body
-        if old != new:
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if len({self.max_tokens, self.max_completion_tokens} - {None}) > 1:
             raise refuse("max_completion_tokens", "max_tokens is its old name, and says otherwise")
-        return {name: value for name, value in body.items() if name != "max_tokens"}
+        return self
 
     @model_validator(mode="after")
     def _top_needs_logprobs(self) -> Self:
@@ -215,10 +253,11 @@ class ChatRequest(OpenAIFields):
 
     def ask(self) -> Ask:
         """What this asks for."""
-        messages = tuple((message.template_role, message.text) for message in self.messages)
+        is_new = self.max_completion_tokens is not None
         return Ask(
-            prompts=(Chat(messages),),
-            max_new_tokens=self.max_tokens,
+            prompts=(Chat(tuple(message.for_template() for message in self.messages)),),
+            max_new_tokens=self.max_completion_tokens if is_new else self.max_tokens,
+            output_field="max_completion_tokens" if is_new else "max_tokens",
             logprobs=self.top_logprobs if self.logprobs else None,
             **self.common(),
         )

@@ -6,7 +6,7 @@ Source: the OpenAPI document of huggingface/text-generation-inference, version 3
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lm.sampling import MAX_SEED, MAX_TEMPERATURE, RANGES, SamplingParams
 from service.api.ask import Ask
@@ -17,6 +17,7 @@ from service.api.fields import (
     Schema,
     StopString,
     Text,
+    drawn_seed,
     without_neutral,
 )
 from service.engine.structured import regex_grammar, schema_grammar
@@ -66,7 +67,7 @@ class TGIParameters(Schema):
     frequency_penalty: float = Field(
         0.0, ge=RANGES["frequency_penalty"][0], le=RANGES["frequency_penalty"][1]
     )
-    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    seed: Annotated[int | None, BeforeValidator(drawn_seed)] = Field(None, ge=0, le=MAX_SEED)
     stop: list[StopString] = Field(default_factory=list, max_length=MAX_STOP_STRINGS)
     return_full_text: bool = False
     details: bool = False

@@ -61,7 +61,7 @@ async def tokenize(body: TokenizeRequest, runtime: FrontDep) -> TokenizeResponse
     """Cut a text or a chat into tokens, exactly as generating from it would."""
     model = await runtime.model_named(body.model, _deadline(runtime))
     prompt = (
-        Chat(tuple((message.template_role, message.text) for message in body.messages))
+        Chat(tuple(message.for_template() for message in body.messages))
         if body.messages is not None
         else body.prompt or ""
     )

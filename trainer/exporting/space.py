@@ -22,7 +22,16 @@ WEIGHTS = (WEIGHTS_FILE, QUANTIZED_FILE)
 REQUIREMENTS = ("torch", "safetensors", "gradio")
 DECODER = (
     *("__init__", "attention", "config", "decoder", "hf_config"),
-    *("incremental", "layers", "rotary", "sampling", "spelling", "tokenizer", "tokenizer_files"),
+    *(
+        "incremental",
+        "layers",
+        "rotary",
+        "sampling",
+        "sentencepiece_file",
+        "spelling",
+        "tokenizer",
+        "tokenizer_files",
+    ),
 )
 """Modules of ``lm`` that the app imports where transformers has no class."""
 

@@ -2,8 +2,8 @@
 
 ``source`` recognises what it was given; ``lm.foreign`` reads Hugging Face directories, ``gguf`` and
 ``checkpoint`` one format each, all into a ``Foreign`` model; ``publishing`` writes that as a step
-that holds no training state. A ``checkpoint`` is opened by ``unpickle``, freed of int8 by
-``quantized``, and its weights are put into our terms by ``names``, ``layouts`` and ``rotary``.
+that holds no training state. A ``checkpoint`` is opened by ``lm.foreign.unpickle``, freed of int8
+by ``quantized``, and its weights are put into our terms by ``names``, ``layouts``, ``rotary``.
 """
 
 from lm.foreign.model import Foreign

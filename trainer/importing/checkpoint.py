@@ -19,13 +19,13 @@ from torch import Tensor
 from lm.config import ModelConfig
 from lm.foreign.frequencies import check_frequencies
 from lm.foreign.model import Foreign
+from lm.foreign.unpickle import load_pickled
 from lm.tokenizer import Tokenizer
 from trainer.importing.kept_config import refuse_other_config
 from trainer.importing.layouts import as_linear
 from trainer.importing.names import by_our_names, is_buffer
 from trainer.importing.quantized import dequantized
 from trainer.importing.rotary import Rotary, deinterleaved, guess_rotary
-from trainer.importing.unpickle import load_pickled
 
 SUFFIXES = (".pt", ".pth", ".ckpt")
 LEFT_BEHIND = "left_behind"

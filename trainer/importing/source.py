@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lm.foreign import hub
-from lm.foreign.directory import FILES, read_directory
+from lm.foreign.directory import fetch, read_directory
 from lm.foreign.model import Foreign
 from trainer.importing.checkpoint import SUFFIXES, Described, read_checkpoint
 from trainer.importing.gguf import SUFFIX as GGUF
@@ -28,7 +28,7 @@ def read_source(source: str, described: Described | None = None) -> Foreign:
             raise ValueError(f"{source}: carries no config; give the --recipe that it is of")
         return read_checkpoint(path, described)
     if source.startswith(hub.PREFIX):
-        return read_directory(hub.download(source, FILES))
+        return read_directory(fetch(source))
     if path.suffix == GGUF:
         return read_gguf(path)
     if not path.is_dir():

@@ -6,9 +6,21 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
 
 from lm.decoder import Decoder
-from lm.foreign.directory import INDEX_FILE, WEIGHTS_FILE, read_directory
+from lm.foreign import hub
+from lm.foreign.directory import (
+    FILES,
+    INDEX_FILE,
+    OLDER_FILES,
+    PICKLED_FILE,
+    PICKLED_INDEX_FILE,
+    WEIGHTS_FILE,
+    fetch,
+    read_directory,
+)
 from lm.tokenizer import Tokenizer
 
 
@@ -135,11 +147,125 @@ def test_missing_and_broken_files_are_refused_by_name(model_dir: Path) -> None:
     with pytest.raises(ValueError, match="the shards lack"):
         read_directory(model_dir)
     index.unlink()
-    with pytest.raises(ValueError, match=r"neither model\.safetensors nor"):
+    with pytest.raises(ValueError, match=r"no model\.safetensors, model"):
         read_directory(model_dir)
     (model_dir / "config.json").write_text("[]", "utf-8")
     with pytest.raises(ValueError, match=r"config\.json: not a JSON object"):
         read_directory(model_dir)
     (model_dir / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config\.json: No such file"):
+        read_directory(model_dir)
+
+
+def pickle_weights(directory: Path, shards: int = 1) -> None:
+    """The weights as older transformers wrote them, rotary buffers too."""
+    weights = safetensors.torch.load_file(directory / WEIGHTS_FILE)
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = 100_000.0 ** -(
+        torch.arange(0, 8, 2) / 8
+    )
+    (directory / WEIGHTS_FILE).unlink()
+    if shards == 1:
+        torch.save(weights, directory / PICKLED_FILE)
+        return
+    shard_of = {name: f"pytorch_model-{i % shards}.bin" for i, name in enumerate(weights)}
+    for file in set(shard_of.values()):
+        part = {name: weights[name] for name in weights if shard_of[name] == file}
+        torch.save(part, directory / file)
+    index = {"weight_map": shard_of}
+    (directory / PICKLED_INDEX_FILE).write_text(json.dumps(index), "utf-8")
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_weights_of_pytorch_model_bin_alone_are_read(
+    model_dir: Path, decoder: Decoder, shards: int
+) -> None:
+    pickle_weights(model_dir, shards)
+    weights = read_directory(model_dir).weights
+    for name, weight in decoder.named_parameters():
+        assert torch.equal(weights[name], weight), name
+
+
+def test_a_pickle_that_wants_more_than_weights_is_refused_and_not_run(model_dir: Path) -> None:
+    (model_dir / WEIGHTS_FILE).unlink()
+    torch.save({"a": Path("x")}, model_dir / PICKLED_FILE)
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: refused: it asks for pathlib"):
+        read_directory(model_dir)
+    torch.save({"a": 5}, model_dir / PICKLED_FILE)
+    with pytest.raises(ValueError, match=r"'a' is a int, not a weight"):
+        read_directory(model_dir)
+
+
+def test_a_hub_repository_without_safetensors_is_asked_for_its_older_files(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(hub, "download", lambda *call: asked.append(call) or model_dir)
+    assert fetch("hub:owner/name") == model_dir
+    assert asked == [("hub:owner/name", FILES)]
+    pickle_weights(model_dir)
+    fetch("hub:owner/name")
+    assert asked[1:] == [("hub:owner/name", FILES), ("hub:owner/name", OLDER_FILES)]
+
+
+def add_tokens(directory: Path, count: int, *, special: bool = True, **names: str) -> None:
+    """As many ``[PAD…]`` tokens as ids are wanted, and what the config calls some of them."""
+    backend = Backend.from_file(str(directory / "tokenizer.json"))
+    tokens = [AddedToken(f"[PAD{index}]", special=special) for index in range(count)]
+    backend.add_tokens(tokens)
+    backend.save(str(directory / "tokenizer.json"))
+    edit(directory / "tokenizer_config.json", **names)
+
+
+def test_a_pad_token_past_the_embedding_is_left_out(model_dir: Path, tokenizer: Tokenizer) -> None:
+    count = 281 - tokenizer.vocab_size
+    add_tokens(model_dir, count, pad_token=f"[PAD{count - 1}]", unk_token="[PAD0]")
+    kept = read_directory(model_dir).tokenizer
+    assert kept.vocab_size == 280
+    assert kept.kept == {"unk_token": "[PAD0]"}
+    assert max(kept.encode(f"to be [PAD{count - 1}]")) < 280
+    assert kept.encode("to be or not") == tokenizer.encode("to be or not")
+
+
+def test_a_token_of_text_past_the_embedding_is_refused_by_name(
+    model_dir: Path, tokenizer: Tokenizer
+) -> None:
+    count = 281 - tokenizer.vocab_size
+    add_tokens(model_dir, count, special=False)
+    with pytest.raises(ValueError, match=rf"281 ids, the model 280: none for '\[PAD{count - 1}\]'"):
+        read_directory(model_dir)
+
+
+def test_an_end_token_past_the_embedding_is_refused_by_name(
+    model_dir: Path, tokenizer: Tokenizer
+) -> None:
+    count = 281 - tokenizer.vocab_size
+    add_tokens(model_dir, count, eos_token=f"[PAD{count - 1}]")
+    with pytest.raises(ValueError, match=r"none for '\[PAD"):
+        read_directory(model_dir)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"),
+        *(INDEX_FILE, WEIGHTS_FILE, PICKLED_FILE, PICKLED_INDEX_FILE, "added_tokens.json"),
+        *("special_tokens_map.json", "chat_template.jinja"),
+    ],
+)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe\x00", b"[1, 2]", b'{"weight_map": [], "model": 5', b'"text"'],
+    ids=["empty", "bytes", "list", "cut", "string"],
+)
+def test_a_broken_file_is_named_and_no_traceback_comes_of_it(
+    model_dir: Path, name: str, content: bytes
+) -> None:
+    if name != WEIGHTS_FILE and name in (INDEX_FILE, PICKLED_FILE, PICKLED_INDEX_FILE):
+        (model_dir / WEIGHTS_FILE).unlink()
+    if name == "chat_template.jinja" and content != b"\xff\xfe\x00":
+        pytest.skip("any text is a template")
+    if name in ("added_tokens.json", "special_tokens_map.json"):
+        edit(model_dir / "tokenizer_config.json")
+    (model_dir / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
         read_directory(model_dir)

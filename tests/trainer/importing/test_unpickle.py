@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.importing.unpickle import load_pickled
+from lm.foreign.unpickle import load_pickled
 
 
 class Program:
