@@ -24,12 +24,17 @@ void pack_rows(const PackArguments& rows, int begin, int end) {
   }
 }
 
-// Packs all rows on so many threads, which end with it and have the caller's priority; on fewer
-// where the system has no more. An output's bytes are its own, so nobody writes another's.
-// Only 4 bits take long enough for that: the others are packed about as fast as they are read.
+// Numbers whose packing takes a thread half a millisecond or more: starting it for fewer costs more
+// than it saves. A checkpoint comes in pieces of 4 MiB, which only 4 bits take long enough for.
+template <class Matrix>
+constexpr int64_t kShare = std::is_same_v<Matrix, Int4Matrix> ? 1 << 17 : 1 << 21;
+
+// Packs all rows on up to so many threads, which end with it and have the caller's priority; on
+// fewer where the system has no more. An output's bytes are its own, so nobody writes another's.
 template <class Matrix>
 void pack_rows(const PackArguments& rows, int threads) {
-  if (!std::is_same_v<Matrix, Int4Matrix>) threads = 1;
+  const int64_t shares = int64_t{1} * rows.count * rows.inputs / kShare<Matrix>;
+  threads = static_cast<int>(std::min<int64_t>(threads, shares));
   const int each = (rows.count / std::max(threads, 1) + kPanel) / kPanel * kPanel;
   std::vector<std::thread> others;
   others.reserve(std::max(threads, 1));

@@ -18,7 +18,11 @@ constexpr int kMaxRows = 3;  // 12 accumulators of 16 registers
 constexpr int halves(int rows) { return rows <= 2 ? 2 : 1; }
 #ifdef NESTLING_VNNI
 constexpr int kMaxInt8Rows = 6;  // 12 accumulators, which hide the dot product's latency
+#ifdef __AVX512VL__
+constexpr int kMaxInt4Rows = 8;  // of 32 registers 16 are sums
+#else
 constexpr int kMaxInt4Rows = 6;
+#endif
 constexpr bool kUnsignedWeights = true;
 constexpr bool flips(int) { return false; }
 #else
