@@ -14,7 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from service.engine.gpu.kernels import prefill_attention, rotate_write, rowwise
+from service.engine.gpu.flat import prefill_attention, rotate_write, rowwise
 
 INTS = "counters token_ids slots last_tokens positions tiles row_indices"
 NUMBERS = "qkv key_cache value_cache out embedding weight delta gate_up hidden"

@@ -33,7 +33,8 @@ def test_kernels_compile_ahead(capability: int, shape: str) -> None:
     kernels = [json.loads(line) for line in done.stdout.splitlines()]
     assert {kernel["kernel"] for kernel in kernels} >= {
         *("_embed", "_decode_attention", "multiply_by_sums", "merge_and_multiply"),
-        *("multiply_in_parts", "multiply_in_tiles", "multiply_in_a_loop", "normalize", "gate"),
+        *("multiply_in_parts", "multiply_in_a_loop", "normalize", "gate"),
+        *(["multiply_in_tiles"] if shape == "smollm2-135m" else []),  # else its inputs would spill
     }
     for kernel in kernels:
         assert kernel["shared"] <= SHARED_BYTES[capability], kernel
