@@ -4,7 +4,8 @@
 #   docker build --target playground --tag nestling-playground .
 # CPU wheels of PyTorch by default; `--build-arg TORCH_INDEX=` takes PyPI's, which are for CUDA.
 # For linux/amd64 and linux/arm64: `docker buildx build --platform linux/arm64 …`, or on such a machine.
-# No compiler is in any image that runs: kernels are compiled for it. docs/operations.md says sizes.
+# No compiler is in an image for CPUs: kernels are compiled for it. On a GPU Triton and PyTorch's compiler
+# need one at run time, so that the images for CUDA have gcc. docs/operations.md says sizes.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 
@@ -38,6 +39,12 @@ RUN /opt/venv/bin/python -m service.kernels --ship \
 
 
 FROM ${PYTHON_IMAGE} AS runtime
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# hadolint ignore=DL3008
+RUN if [ -z "${TORCH_INDEX}" ]; then \
+        apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+        && rm -rf /var/lib/apt/lists/*; \
+    fi
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore HOME=/tmp
 COPY --from=packages /opt/venv /opt/venv

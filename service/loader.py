@@ -23,6 +23,7 @@ from service import memory
 from service.backend import Backend, BackendOptions, Choice
 from service.catalog import checkpoint_of
 from service.engine.engine import Engine
+from service.engine.gpu.placing import FusedFault
 from service.engine.gpu.runner import GpuRunner
 from service.engine.gpu.verification import why_wrong
 from service.engine.overlapped import OverlappedEngine
@@ -78,10 +79,8 @@ class Loader:
             options.max_model_tokens or config.max_position_embeddings,
             config.max_position_embeddings,
         )
-        runner = self._runner(step, config, choice, max_tokens)
-        if isinstance(runner, GpuRunner) and (reason := why_wrong(runner)) is not None:
-            self._backend.refuse_fused(reason)
-            del runner
+        runner = self._fused_runner(step, config, choice, max_tokens)
+        if runner is None:
             choice = self._backend.choose(config)
             runner = self._runner(step, config, choice, max_tokens)
         memory.trim()
@@ -105,6 +104,20 @@ class Loader:
             and is_degenerate(greedy_continuation(engine.alone(), tokenizer, max_tokens)),
             load_s=time.perf_counter() - started,
         )
+
+    def _fused_runner(
+        self, step: Step, config: ModelConfig, choice: Choice, max_tokens: int
+    ) -> StepRunner | GpuRunner | None:
+        """What was chosen; ``None``, from then on, if fused kernels fail or compute wrongly."""
+        try:
+            runner = self._runner(step, config, choice, max_tokens)
+        except FusedFault as error:
+            self._backend.refuse_fused(str(error))
+            return None
+        if isinstance(runner, GpuRunner) and (reason := why_wrong(runner)) is not None:
+            self._backend.refuse_fused(reason)
+            return None
+        return runner
 
     def _engine(self, runner: StepRunner | GpuRunner, tokenizer: Tokenizer) -> Engine:
         """An engine of the runner's kind."""

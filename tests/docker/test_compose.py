@@ -53,7 +53,16 @@ def test_an_image_runs_as_a_user_of_its_own_and_hears_signals(name: str) -> None
     assert re.search(r'^ENTRYPOINT \["python", "-m"', stage(name), re.M), "exec form"
     assert "STOPSIGNAL SIGTERM" in stage("runtime")
     assert "STOPSIGNAL SIGINT" in stage("playground"), "which Python hears as process 1, too"
-    assert all("apt-get" not in stage(one) for one in (name, "runtime", "packages"))
+    assert all("apt-get" not in stage(one) for one in (name, "packages"))
+
+
+def test_only_images_for_cuda_have_a_compiler() -> None:
+    """Triton compiles what launches a kernel; those for CPUs are compiled with the image."""
+    commands = re.findall(r"^RUN (.*?[^\\])$", stage("runtime"), re.M | re.S)
+    (installing,) = (command for command in commands if "apt-get" in command)
+    assert installing.startswith('if [ -z "${TORCH_INDEX}" ]; then')
+    assert re.search(r"install .* gcc libc6-dev", installing)
+    assert installing.rstrip().endswith("fi")
 
 
 def test_health_is_being_alive() -> None:

@@ -2,7 +2,7 @@ import dataclasses
 import errno
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -13,7 +13,8 @@ from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weight
 from lm.config import ModelConfig
 from lm.decoder import decoder_from_weights
 from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, open_plain
-from service.backend import BackendOptions
+from service.backend import BackendOptions, Choice
+from service.engine.gpu.placing import FusedFault
 from service.engine.request import TokenGenerated
 from service.engine.served import ServedModel
 from service.gate import CheckpointRefused
@@ -278,3 +279,29 @@ def test_two_versions_share_no_cache(tmp_path: Path) -> None:
     ]
     assert caches[0].key.data_ptr() != caches[1].key.data_ptr()
     assert caches[0].value.data_ptr() != caches[1].value.data_ptr()
+
+
+def test_kernels_of_a_gpu_that_fail_leave_the_model_to_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Triton finds no compiler, or a driver refuses what it compiled."""
+    loader = make_loader()
+    backend = loader._backend
+    choose, runner = backend.choose, backend.runner
+
+    def choose_fused(config: ModelConfig) -> Choice:
+        if backend._fused_fault is None:
+            return Choice(precision="bfloat16", is_fused=True)
+        return dataclasses.replace(choose(config), not_fused=backend._fused_fault)
+
+    def fail(config: ModelConfig, weights: Any, choice: Choice, max_tokens: int) -> Any:
+        if choice.is_fused:
+            raise FusedFault("RuntimeError: Failed to find C compiler")
+        return runner(config, weights, choice, max_tokens)
+
+    monkeypatch.setattr(backend, "choose", choose_fused)
+    monkeypatch.setattr(backend, "runner", fail)
+    model = loader.load(publish_toy(tmp_path, "toy", 1))
+    assert (model.backend, model.dtype) == ("torch", "float64")
+    assert model.not_fused == "RuntimeError: Failed to find C compiler"
+    assert len(answer(model)) == 6

@@ -5,10 +5,14 @@ Imports no Triton, so that a machine without one can ask.
 
 import importlib.metadata
 import importlib.util
+import os
+import shutil
 
 import torch
 
 OLDEST_TRITON = (3, 6)
+COMPILERS = ("gcc", "clang")
+"""What Triton looks for where ``CC`` does not say."""
 OLDEST_CARD = (8, 0)
 DEPENDENT_LAUNCH = (9, 0)
 """Compute capability from which a card has programmatic dependent launch."""
@@ -22,6 +26,9 @@ def why_no_triton() -> str | None:
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TRITON:
         oldest = ".".join(map(str, OLDEST_TRITON))
         return f"Triton {version} is older than {oldest}"
+    # Triton compiles what launches a kernel with the system's compiler.
+    if not os.environ.get("CC") and not any(map(shutil.which, COMPILERS)):
+        return "Triton needs a C compiler: install gcc"
     return None
 
 

@@ -27,6 +27,10 @@ WORKSPACE_BYTES_A_ROW = 16
 logger = logging.getLogger(__name__)
 
 
+class FusedFault(RuntimeError):
+    """The fused kernels cannot be compiled, launched or recorded here; the message says why."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
     """What has to be equal for two models to share buffers."""
@@ -61,14 +65,25 @@ class FusedModels:
         """A runner over these weights.
 
         Raises ``ValueError`` if they do not fit the config, ``MemoryError`` or
-        ``torch.OutOfMemoryError`` if there is no room for them.
+        ``torch.OutOfMemoryError`` if there is no room for them, and ``FusedFault``.
         """
         with self._lock:
             shape = Shape(config=config, max_tokens=max_tokens)
             if self._buffer is None or self._shape != shape:
                 self._buffer = None  # what its models hold stays until they are let go of
-                self._buffer, self._shape = self._make(shape), shape
+                self._buffer, self._shape = self._made(shape), shape
             return self._buffer.runner(config, pieces)
+
+    def _made(self, shape: Shape) -> DoubleBuffer:
+        """Buffers, or ``FusedFault``: a compiler or driver may refuse in many ways."""
+        try:
+            return self._make(shape)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            logger.exception("the fused kernels cannot be used")
+            first_line = (str(error).strip().splitlines() or [""])[0]
+            raise FusedFault(f"{type(error).__name__}: {first_line[:200]}") from error
 
     def _make(self, shape: Shape) -> DoubleBuffer:
         """Buffers, every step recorded."""

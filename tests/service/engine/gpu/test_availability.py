@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import shutil
 
 import pytest
 import torch
@@ -23,7 +24,16 @@ def test_an_old_triton_is_named(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    monkeypatch.setenv("CC", "cc")
     assert why_no_triton() == why
+
+
+def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "3.6.0")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    assert why_no_triton() == "Triton needs a C compiler: install gcc"
 
 
 @pytest.mark.parametrize(
