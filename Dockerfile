@@ -53,7 +53,9 @@ COPY --from=packages /opt/venv /opt/venv
 RUN groupadd --gid 10001 nestling \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp trainer \
     && useradd --uid 10002 --gid 10001 --no-create-home --home-dir /tmp service \
-    && install -d -o trainer -g nestling /models
+    && install -d -o trainer -g nestling /models \
+    # What is compiled and measured on a GPU, where a volume keeps it (compose.gpu.yaml).
+    && install -d -m 2775 -g nestling /cache
 WORKDIR /tmp
 STOPSIGNAL SIGTERM
 LABEL org.opencontainers.image.title="nestling" \
