@@ -43,7 +43,7 @@ def library_path(isa: InstructionSet) -> Path:
     name = f"{_fingerprint(compiler, flags)}-{isa.name}.so"
     directories, reasons = _directories()
     for directory in directories:
-        if (directory / name).exists():
+        if _is_there(directory / name):
             return directory / name
     for directory in directories:
         try:
@@ -110,6 +110,14 @@ def _directories() -> tuple[list[Path], list[str]]:
     return directories, reasons
 
 
+def _is_there(path: Path) -> bool:
+    """Also for a path in somebody else's home, which may not even be looked into."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
     digest = hashlib.sha256(repr((compiler, flags)).encode())
     for source in sorted(SOURCES.glob("*.[ch]pp")):
@@ -136,4 +144,6 @@ def _compile(command: list[str], path: Path, scratch: str) -> None:
         raise NoKernels(f"cannot compile the native kernels: {error}") from error
     if done.returncode:
         raise NoKernels(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
+    with output.open("rb") as file:
+        os.fsync(file.fileno())  # a library cut short by a power failure would kill who loads it
     output.rename(path)
