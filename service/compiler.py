@@ -2,8 +2,8 @@
 
 A library lies in the user's cache directory under a name made of the sources, the flags and the
 compiler, so that an edit or another machine never meets a stale one. Where that directory cannot
-be had or written, it lies in one of the user's own under the system's temporary directory. A
-package may bring its libraries.
+be had, written or loaded from, it lies in one of the user's own under the system's temporary
+directory. A package may bring its libraries.
 """
 
 import hashlib
@@ -48,6 +48,9 @@ def library_path(isa: InstructionSet) -> Path:
     for directory in directories:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not _may_be_loaded_from(directory):
+                reasons.append(f"nothing in {directory} may be executed")
+                continue
             with tempfile.TemporaryDirectory(dir=directory) as scratch:
                 _compile([compiler, *flags, str(SOURCES / "step.cpp")], directory / name, scratch)
         except OSError as error:
@@ -111,11 +114,16 @@ def _directories() -> tuple[list[Path], list[str]]:
 
 
 def _is_there(path: Path) -> bool:
-    """Also for a path in somebody else's home, which may not even be looked into."""
+    """Whether a library can be loaded: its path may lie in a home that may not be looked into."""
     try:
-        return path.exists()
+        return path.exists() and _may_be_loaded_from(path.parent)
     except OSError:
         return False
+
+
+def _may_be_loaded_from(directory: Path) -> bool:
+    """Whether its file system was mounted without ``noexec``."""
+    return not os.statvfs(directory).f_flag & getattr(os, "ST_NOEXEC", 0)
 
 
 def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
