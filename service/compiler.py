@@ -2,8 +2,8 @@
 
 A library lies in the user's cache directory under a name made of the sources, the flags and the
 compiler, so that an edit or another machine never meets a stale one. Where that directory cannot
-be had or written, it lies in one of the user's own under the system's temporary directory. A
-package may bring its libraries.
+be had, written or loaded from, it lies in one of the user's own under the system's temporary
+directory. A package may bring its libraries.
 """
 
 import hashlib
@@ -43,11 +43,14 @@ def library_path(isa: InstructionSet) -> Path:
     name = f"{_fingerprint(compiler, flags)}-{isa.name}.so"
     directories, reasons = _directories()
     for directory in directories:
-        if (directory / name).exists():
+        if _is_there(directory / name):
             return directory / name
     for directory in directories:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not _may_be_loaded_from(directory):
+                reasons.append(f"nothing in {directory} may be executed")
+                continue
             with tempfile.TemporaryDirectory(dir=directory) as scratch:
                 _compile([compiler, *flags, str(SOURCES / "step.cpp")], directory / name, scratch)
         except OSError as error:
@@ -110,6 +113,19 @@ def _directories() -> tuple[list[Path], list[str]]:
     return directories, reasons
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a library can be loaded: its path may lie in a home that may not be looked into."""
+    try:
+        return path.exists() and _may_be_loaded_from(path.parent)
+    except OSError:
+        return False
+
+
+def _may_be_loaded_from(directory: Path) -> bool:
+    """Whether its file system was mounted without ``noexec``."""
+    return not os.statvfs(directory).f_flag & getattr(os, "ST_NOEXEC", 0)
+
+
 def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
     digest = hashlib.sha256(repr((compiler, flags)).encode())
     for source in sorted(SOURCES.glob("*.[ch]pp")):
@@ -136,4 +152,6 @@ def _compile(command: list[str], path: Path, scratch: str) -> None:
         raise NoKernels(f"cannot compile the native kernels: {error}") from error
     if done.returncode:
         raise NoKernels(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
+    with output.open("rb") as file:
+        os.fsync(file.fileno())  # a library cut short by a power failure would kill who loads it
     output.rename(path)

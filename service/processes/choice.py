@@ -2,6 +2,7 @@
 
 import os
 
+from lm.cores import usable_cores
 from service.settings import GPU_SLOTS, Settings
 
 MAX_AUTO_WORKERS = 4
@@ -20,7 +21,7 @@ def num_http_workers(settings: Settings) -> int:
         return settings.http_workers
     if settings.engine == "process" and not _is_on_gpu(settings):
         return 1
-    return max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) - 2))
+    return max(1, min(MAX_AUTO_WORKERS, usable_cores() - 2))
 
 
 def with_usual_slots(settings: Settings) -> Settings:

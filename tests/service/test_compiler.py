@@ -3,7 +3,9 @@
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tools import require_tool
@@ -74,7 +76,9 @@ def test_a_package_that_brings_kernels_needs_no_compiler(
         library_path(isas[-1])
 
 
-@pytest.mark.parametrize("trouble", ["no home", "read-only home", "home is a file"])
+@pytest.mark.parametrize(
+    "trouble", ["no home", "read-only home", "locked home", "noexec home", "home is a file"]
+)
 def test_without_a_cache_directory_libraries_lie_in_one_of_the_user_s_own(
     trouble: str,
     own_cache: Path,
@@ -89,6 +93,13 @@ def test_without_a_cache_directory_libraries_lie_in_one_of_the_user_s_own(
         monkeypatch.setattr(Path, "home", no_home)
     elif trouble == "read-only home":  # tests may run as root, whom no mode stops
         monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")
+    elif trouble == "locked home":  # another user's, which may not even be looked into
+        monkeypatch.setenv("XDG_CACHE_HOME", "/proc/self")
+        monkeypatch.setattr(Path, "exists", locked(Path("/proc/self"), Path.exists))
+    elif trouble == "noexec home":
+        if not hasattr(os, "ST_NOEXEC"):
+            pytest.skip("this system does not say how a file system is mounted")
+        monkeypatch.setattr(os, "statvfs", noexec(own_cache))
     else:
         (tmp_path / "cache").write_text("no directory")
     with caplog.at_level(logging.WARNING):
@@ -100,6 +111,20 @@ def test_without_a_cache_directory_libraries_lie_in_one_of_the_user_s_own(
     caplog.clear()
     assert library_path(AVX2) == path
     assert caplog.messages == []
+
+
+def locked(directory: Path, exists: Callable[[Path], bool]) -> Callable[[Path], bool]:
+    def exists_or_refused(path: Path) -> bool:
+        if path.is_relative_to(directory):
+            raise PermissionError(13, "Permission denied")
+        return exists(path)
+
+    return exists_or_refused
+
+
+def noexec(directory: Path) -> Callable[[Path], SimpleNamespace]:
+    flags = {directory: os.ST_NOEXEC}
+    return lambda path: SimpleNamespace(f_flag=flags.get(path, 0))
 
 
 def no_home() -> Path:

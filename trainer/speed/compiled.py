@@ -52,11 +52,11 @@ def keep_compiled_code() -> None:
     """Keep what is compiled for the next start in the user's cache, not in /tmp; may be set."""
     if CACHE_VARIABLE in os.environ:
         return
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    place = Path(base) / "nestling" / "inductor"
     try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        place = Path(base) / "nestling" / "inductor"
         place.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # the latter: neither HOME nor an entry of the user's in passwd
         return  # PyTorch's own place then
     if os.access(place, os.W_OK):
         os.environ[CACHE_VARIABLE] = str(place)

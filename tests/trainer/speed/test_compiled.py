@@ -174,3 +174,19 @@ def test_compiled_code_is_kept_in_the_users_cache_unless_he_says_where(
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     keep_compiled_code()
     assert CACHE_VARIABLE not in os.environ
+
+
+def test_a_user_without_a_home_gets_no_directory_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in (CACHE_VARIABLE, "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    keep_compiled_code()
+    assert CACHE_VARIABLE not in os.environ
+    assert list(tmp_path.iterdir()) == []

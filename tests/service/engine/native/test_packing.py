@@ -1,7 +1,12 @@
 """Packed weights are the same however they came, and those of the config or none."""
 
+import contextlib
 import itertools
+import os
 import random
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +14,7 @@ from serving.native import ISAS, PRECISIONS, native_config, open_native
 from toys import toy_config, toy_decoder
 
 from lm.config import ModelConfig
+from service.background import give_way
 from service.engine.native.packing import PackedWeights, Packer, pack, pack_matrix
 
 
@@ -58,6 +64,36 @@ def test_threads_do_not_matter(isa: str, precision: str) -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, packed[0]) for one in packed)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="there is no idle policy")
+def test_threads_that_pack_give_way_as_their_caller_does() -> None:
+    library, weight = open_native(), torch.zeros(8192, 576)
+    has_given_way, is_over = threading.Event(), threading.Event()
+
+    def load() -> None:
+        give_way(3)
+        has_given_way.set()
+        while not is_over.is_set():
+            pack_matrix(library, weight, "int4")
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    has_given_way.wait()
+    before, policies = thread_ids(), dict[int, int]()
+    deadline = time.monotonic() + 30.0
+    while len(policies) < 4 and time.monotonic() < deadline:
+        for thread in thread_ids() - before:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                policies[thread] = os.sched_getscheduler(thread)
+    is_over.set()
+    loading.join()
+    assert len(policies) >= 4
+    assert set(policies.values()) == {os.SCHED_IDLE}
+
+
+def thread_ids() -> set[int]:
+    return {int(task.name) for task in Path("/proc/self/task").iterdir()}
 
 
 @pytest.mark.parametrize("change", ["missing", "part", "extra", "long", "wide", "vector"])

@@ -12,7 +12,7 @@ from serving.native import native_runner, open_native
 from service.engine.native.library import Library
 from service.kernels import open_library
 
-CORES = os.sched_getaffinity(0)
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 LONGEST_WAIT_S = 30.0
 
 
