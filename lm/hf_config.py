@@ -44,7 +44,18 @@ def to_hf(config: ModelConfig, *, dtype: str = "float32") -> dict[str, Any]:
 
 
 def from_hf(values: Mapping[str, Any]) -> ModelConfig:
-    """Read the content of a ``config.json``; raises ``ValueError`` for an unsupported feature."""
+    """Read the content of a ``config.json``; raises ``ValueError`` for an unsupported feature.
+
+    Whatever the values are, the message names the file.
+    """
+    try:
+        return _from_hf(values)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        said = str(error)
+        raise ValueError(said if "config.json" in said else f"config.json: {said}") from error
+
+
+def _from_hf(values: Mapping[str, Any]) -> ModelConfig:
     if values.get("model_type") == "nestling":
         if not isinstance(values.get("nestling"), Mapping):
             raise ValueError("config.json: missing nestling")
@@ -89,6 +100,7 @@ def _refuse_unsupported(values: Mapping[str, Any]) -> None:
         "mlp_bias": bool(values.get("mlp_bias")),
         "sliding_window": values.get("sliding_window") is not None,
         "quantization_config": values.get("quantization_config") is not None,
+        "partial_rotary_factor": values.get("partial_rotary_factor") not in (None, 1),
         "head_dim": values.get("head_dim") is not None
         and values["head_dim"] * values["num_attention_heads"] != values["hidden_size"],
     }

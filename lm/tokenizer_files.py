@@ -47,10 +47,21 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def read_config(directory: Path) -> dict[str, Any]:
     """``tokenizer_config.json`` with what the older files beside it add to it."""
-    config = read_object(directory / TOKENIZER_CONFIG_FILE)
+    config = _checked(directory / TOKENIZER_CONFIG_FILE)
     if "added_tokens_decoder" in config:
         return config
-    return config | read_object(directory / "special_tokens_map.json")
+    return config | _checked(directory / "special_tokens_map.json")
+
+
+def _checked(file: Path) -> dict[str, Any]:
+    """Content of a file whose special tokens are tokens."""
+    config = read_object(file)
+    for key in _EXTRA:
+        if not isinstance(config.get(key), list | Mapping | None):
+            raise ValueError(f"{file}: {key} is no list of tokens")
+    for value in _special_values(config):
+        _token(value, file, special=True)
+    return config
 
 
 def add_missing(backend: Backend, directory: Path, config: Mapping[str, Any]) -> None:
@@ -138,20 +149,24 @@ def _added(directory: Path, config: Mapping[str, Any]) -> Iterator[tuple[int, Ad
     if decoder is None:
         file = directory / "added_tokens.json"
         special = {_content(value) for value in _special_values(config)}
-        legacy = read_object(file)
-        decoder = {
-            token_id: {
-                "content": content,
-                "special": content in special,
-                "normalized": content not in special,
-            }
-            for content, token_id in legacy.items()
-        }
-    if not isinstance(decoder, Mapping):
+        pairs = [
+            (
+                token_id,
+                {
+                    "content": content,
+                    "special": content in special,
+                    "normalized": content not in special,
+                },
+            )
+            for content, token_id in read_object(file).items()
+        ]
+    elif isinstance(decoder, Mapping):
+        pairs = list(decoder.items())
+    else:
         raise ValueError(f"{file}: added_tokens_decoder is no object")
     try:
-        by_id = sorted((int(token_id), value) for token_id, value in decoder.items())
-    except (TypeError, ValueError) as error:
+        by_id = sorted(((int(one), value) for one, value in pairs), key=lambda pair: pair[0])
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file}: not ids and tokens: {error}") from error
     for token_id, value in by_id:
         yield token_id, _token(value, file, special=False)

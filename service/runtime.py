@@ -24,6 +24,7 @@ from service.background import let_loop_first
 from service.catalog import Catalog
 from service.engine.profile import Profile
 from service.engine.served import ModelCard, ServedModel
+from service.engine.structured import NOT_SUPPORTED
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady
 from service.front import Front
@@ -178,7 +179,9 @@ class Runtime(Front):
         try:
             await asyncio.to_thread(model.engine.grammars.check, grammar)
         except ValueError as error:
-            raise InvalidRequest(f"the structure asked for makes no sense: {error}") from error
+            unknown = str(error).startswith(NOT_SUPPORTED) or "not supported" in str(error)
+            verdict = "is not supported here" if unknown else "makes no sense"
+            raise InvalidRequest(f"the structure asked for {verdict}: {error}") from error
 
     async def accepted(self, replies: Sequence[Reply]) -> None:
         """What could be opened, is accepted."""

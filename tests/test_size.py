@@ -14,13 +14,13 @@ EXTRAS = {
     "trainer": {
         *("journal", "log", "progress", "plot", "metrics", "tensorboard"),
         *("report", "events", "samples"),
-        *("corpus", "tokenizer_source", "tokenizer_training"),
+        *("corpus", "tokenizer_source", "tokenizer_training", "pieces"),
         *("importing", "exporting", "speed", "smoke"),
         *("describe", "fit", "options", "peak", "__main__"),
     },
-    "lm": {"chat", "foreign"},
+    "lm": {"chat", "foreign", "tokenizer_files", "sentencepiece_file"},
     "service/engine": {
-        *("gpu", "graphs", "native", "profile", "speculation", "structured"),
+        *("gpu", "graphs", "native", "profile", "speculation", "structured", "rewriting"),
         *("sampling", "device_sampling"),
     },
 }

@@ -89,6 +89,10 @@ def _check_tied_head(config: ModelConfig, weights: Mapping[str, Tensor]) -> None
 
 def _check_weights(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     """Raise ``ValueError`` naming the first weight that the decoder lacks or misses."""
+    if config.num_hidden_layers > len(weights):  # before as many are built
+        raise ValueError(
+            f"weights: {len(weights)} tensors are too few for {config.num_hidden_layers} layers"
+        )
     with torch.device("meta"):
         wanted = {name: weight.shape for name, weight in Decoder(config).named_parameters()}
     for name, shape in wanted.items():

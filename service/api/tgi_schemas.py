@@ -48,7 +48,7 @@ class TGIGrammar(Schema):
                 raise ValueError(f"value does not suit type {self.type!r}")
             if isinstance(self.value, str):
                 return regex_grammar(self.value)
-            return schema_grammar(self.value)
+            return schema_grammar(self.value, implies_objects=True)
         except ValueError as error:
             raise InvalidRequest(f"grammar: {error}", param="grammar") from error
 

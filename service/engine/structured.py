@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lm.tokenizer import Tokenizer
+from service.engine.rewriting import rewritten, with_ascii_digits
 
 if TYPE_CHECKING:  # imported where it is used: most engines never meet a grammar
     from llguidance import LLMatcher, LLTokenizer
@@ -20,6 +21,8 @@ MAX_REASON = 300
 """Characters of the library's reason why a grammar is none."""
 NOTHING_FITS = "NoExtensionBias"
 """How the library says that no token can begin a text."""
+NOT_SUPPORTED = ("Unimplemented keys", "Unknown format")
+"""How it begins to say that it knows no such schema."""
 MAX_KEPT = 8
 """Grammars kept ready, for those that are asked for again and for the answers of one request."""
 MAX_STEP_FUEL = 50_000
@@ -31,22 +34,33 @@ _COMPACT: Any = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
+    "coerce_one_of": True,  # where it cannot be proved that one excludes another
 }
 """One way of writing every value: a small model left free to indent may never stop to."""
 
 
-def schema_grammar(schema: Mapping[str, Any]) -> str:
-    """Grammar of the JSON texts that a schema allows; ``check`` says whether it is one."""
+def schema_grammar(schema: Mapping[str, Any], *, implies_objects: bool = False) -> str:
+    """Grammar of the JSON texts that a schema allows; ``check`` says whether it is one.
+
+    ``implies_objects`` as in ``engine.rewriting``. Raises ``ValueError`` for one nested too deeply.
+    """
     from llguidance import LLMatcher
 
-    return LLMatcher.grammar_from_json_schema(dict(schema), overrides=_COMPACT)
+    try:
+        plain = rewritten(schema, implies_objects=implies_objects)
+    except RecursionError as error:
+        raise ValueError("the schema is nested too deeply") from error
+    return LLMatcher.grammar_from_json_schema(plain, overrides=_COMPACT)
 
 
 def regex_grammar(pattern: str) -> str:
-    """Grammar of the texts that match a regular expression as a whole (Rust's dialect)."""
+    """Grammar of the texts that match a regular expression as a whole.
+
+    The dialect is Rust's, but that ``\\d`` is an ASCII digit.
+    """
     from llguidance import LLMatcher
 
-    return LLMatcher.grammar_from_regex(pattern)
+    return LLMatcher.grammar_from_regex(with_ascii_digits(pattern))
 
 
 class Constraint:

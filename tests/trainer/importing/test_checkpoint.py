@@ -402,3 +402,12 @@ def test_a_config_in_the_file_must_agree_where_shapes_are_silent(
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="holds a list, not a dict of weights"):
         read(tmp_path / "c.pt", [torch.ones(2)], LLAMA, tokenizer)
+
+
+def test_metas_frequencies_are_compared_and_left_out(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    state = dict(llama().state_dict())
+    state["rope.freqs"] = LLAMA.rope_theta ** -(torch.arange(0, 8, 2) / 8)
+    assert "rope.freqs" not in read(tmp_path / "c.pt", state, LLAMA, tokenizer).weights
+    state["rope.freqs"] = 500_000.0 ** -(torch.arange(0, 8, 2) / 8)
+    with pytest.raises(ValueError, match=r"rope\.freqs is not that of .* it says about 5e\+05"):
+        read(tmp_path / "c.pt", state, LLAMA, tokenizer)

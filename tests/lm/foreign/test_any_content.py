@@ -1,0 +1,57 @@
+"""Whatever the files of a model directory hold, a refusal is one line that names the file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lm.foreign.directory import INDEX_FILE, read_directory
+
+ODD: list[Any] = [None, True, -1, 0, 2.5, 1e308, 10**30, "", "text", [], [1], ["a"], {}, {"a": 1}]
+CONFIG = [
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_key_value_heads"),
+    *("num_attention_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta", "head_dim"),
+    *("rope_scaling", "rope_parameters", "tie_word_embeddings", "hidden_act", "attention_bias"),
+    *("initializer_range", "model_type", "sliding_window", "quantization_config", "eos_token_id"),
+    *("nestling", "partial_rotary_factor"),
+]
+TOKENIZER = [
+    *("bos_token", "eos_token", "pad_token", "unk_token", "chat_template", "added_tokens_decoder"),
+    *("extra_special_tokens", "additional_special_tokens", "model_max_length", "image_token"),
+]
+GENERATION = ["eos_token_id", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"]
+INDEX = ["weight_map"]
+MAP = ["bos_token", "extra_special_tokens", "pad_token"]
+CASES = [
+    *(("config.json", name) for name in CONFIG),
+    *(("tokenizer_config.json", name) for name in TOKENIZER),
+    *(("generation_config.json", name) for name in GENERATION),
+    *((INDEX_FILE, name) for name in INDEX),
+    *(("special_tokens_map.json", name) for name in MAP),
+    *(("added_tokens.json", name) for name in ("<x>", "to")),
+    *(("tokenizer.json", name) for name in ("model", "added_tokens", "decoder", "normalizer")),
+]
+
+
+@pytest.mark.parametrize(("file", "name"), CASES)
+def test_any_value_is_read_or_refused_in_one_line_that_names_the_file(
+    model_dir: Path, file: str, name: str
+) -> None:
+    path = model_dir / file
+    if file == INDEX_FILE:
+        (model_dir / "model.safetensors").unlink()
+    before = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    for value in ODD:
+        path.write_text(json.dumps(before | {name: value}), "utf-8")
+        try:
+            read_directory(model_dir)
+        except ValueError as error:
+            assert _names(str(error), file), (value, error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+def _names(message: str, file: str) -> bool:
+    """Whether the file is named, or, where it only disagrees with another, what disagrees."""
+    disagrees = ("weights:", "the tokenizer has", "tie_word_embeddings is set", "its files give")
+    return file in message or any(words in message for words in disagrees) or "model." in message
