@@ -10,7 +10,7 @@ import torch
 
 from lm.config import ModelConfig
 from service.engine.gpu.buffers.cache import GpuCache
-from service.engine.gpu.buffers.double_buffer import NUM_SETS, DoubleBuffer, slots_that_fit
+from service.engine.gpu.buffers.double_buffer import NUM_SETS, DoubleBuffer
 from service.engine.gpu.buffers.recorder import GraphRecorder
 from service.engine.gpu.buffers.weight_set import HEAD_ROWS, WeightSet
 from service.engine.gpu.flat.layout import BUCKETS
@@ -143,3 +143,14 @@ class FusedModels:
                 *(fitting, shape.max_tokens, self._num_slots),
             )
         return fitting
+
+
+def slots_that_fit(
+    *, wanted: int, slot_bytes: int, free_bytes: int, fixed_bytes: int, share: float
+) -> int:
+    """Slots of a cache by the memory of the card, at least one.
+
+    ``fixed_bytes`` are taken by what does not depend on the slots; ``share`` of the rest is used.
+    """
+    room = int(share * max(0, free_bytes - fixed_bytes))
+    return max(1, min(wanted, room // slot_bytes))

@@ -44,7 +44,7 @@ class GpuRunner:
         self, weight_set: WeightSet, cache: SlotCache, slots: SlotPool, *, is_alone: bool = False
     ) -> None:
         """``is_alone`` computes beside whatever else the device does, on the set's own stream."""
-        self._set = weight_set
+        self.weight_set = weight_set
         self._table = SamplingTable(cache.num_slots + 1)
         self._sampler = weight_set.shared.sampler
         self._is_alone = is_alone
@@ -54,7 +54,7 @@ class GpuRunner:
     @property
     def config(self) -> ModelConfig:
         """Shape of the decoder."""
-        return self._set.shared.config
+        return self.weight_set.shared.config
 
     def draws_on_host(self, sequence: Sequence) -> bool:
         """Whether a sequence's tokens can only be drawn on the host."""
@@ -63,17 +63,20 @@ class GpuRunner:
     def alone(self) -> "GpuRunner":
         """A runner over the same weights whose only slot is the one that no sequence gets."""
         slots = SlotPool(1, first=self.cache.num_slots)
-        return GpuRunner(self._set, self.cache, slots, is_alone=True)
+        return GpuRunner(self.weight_set, self.cache, slots, is_alone=True)
 
     @torch.inference_mode()
-    def launch(self, plan: Plan) -> Launched:
-        """Begin to compute a plan: first chunks of several tokens, then single tokens."""
-        if self._is_alone:
-            with self._set.on_its_stream():
-                return self._launch(plan)
-        return self._launch(plan)
+    def launch(self, plan: Plan, *, wants_all: bool = False) -> Launched:
+        """Begin to compute a plan: first chunks of several tokens, then single tokens.
 
-    def _launch(self, plan: Plan) -> Launched:
+        The result has the logits that sequences want, or those of all.
+        """
+        if self._is_alone:
+            with self.weight_set.on_its_stream():
+                return self._launch(plan, wants_all=wants_all)
+        return self._launch(plan, wants_all=wants_all)
+
+    def _launch(self, plan: Plan, *, wants_all: bool) -> Launched:
         for sequence in plan.started:
             assert sequence.slot is not None, "a started sequence holds a slot"
             self._sampler.begin(sequence.slot, sequence)
@@ -82,7 +85,9 @@ class GpuRunner:
                 sequence.slot, request.sampling, min_new_tokens=request.min_new_tokens
             )
         num_draws = [chunk.num_draws for chunk in plan.chunks]
-        wanted = {n for n, chunk in enumerate(plan.chunks) if chunk.sequence.wants_logits}
+        wanted = {
+            n for n, chunk in enumerate(plan.chunks) if wants_all or chunk.sequence.wants_logits
+        }
         decoding: list[int] = []
         flat: list[int] = []
         for number, (chunk, draws_of) in enumerate(zip(plan.chunks, num_draws, strict=True)):
@@ -104,15 +109,19 @@ class GpuRunner:
         )
 
     def run(self, plan: Plan) -> StepOutput:
-        """Not for this runner: its steps are launched and read later."""
-        raise NotImplementedError
+        """Compute a plan and wait for all of its logits."""
+        result = self.launch(plan, wants_all=True).collect()
+        wanted = [n for n, chunk in enumerate(plan.chunks) if chunk.num_logits]
+        logits = [result.logits(number).to(self.cache.key.device) for number in wanted]
+        none = self.weight_set.shared.logits[:0]
+        return StepOutput(torch.cat(logits) if logits else none, tuple(result.is_finite))
 
     @torch.inference_mode()
     def score(self, token_ids: Items[int]) -> Tensor:
         """Logits [T, V] after each token of a text, by the definition."""
-        with self._set.on_its_stream():
+        with self.weight_set.on_its_stream():
             ids = torch.tensor(list(token_ids), device=self.cache.key.device)
-            return plain_logits(self.config, self._set.weights, ids)
+            return plain_logits(self.config, self.weight_set.weights, ids)
 
     @torch.inference_mode()
     def run_alone(self, token_ids: Items[int], num_prompt: int) -> Tensor:
@@ -122,10 +131,10 @@ class GpuRunner:
         """
         slot, token_ids = self.cache.num_slots, list(token_ids)
         prompt = FlatChunk(slot, 0, token_ids[:num_prompt], 1)
-        with self._set.on_its_stream():
+        with self.weight_set.on_its_stream():
             rows = [self._launch_flat([prompt], [_Draw(0, slot, 0)], {0})[-1].kept[0][1]]
         for position in range(num_prompt, len(token_ids)):
-            with self._set.on_its_stream():  # each step is done before the inputs are used again
+            with self.weight_set.on_its_stream():  # the inputs are used again when it is done
                 part = self._launch_decode([(token_ids[position], position, slot, 0)], [0], {0})
                 rows.append(part.kept[0][1])
         return torch.cat(rows)
@@ -140,18 +149,18 @@ class GpuRunner:
         """
         slot, last = self.cache.num_slots, len(token_ids) - 1
         text = FlatChunk(slot, 0, list(token_ids), 1)
-        heads = itertools.cycle(self._set.heads.values())
-        for bucket, flat in self._set.flats.items():
+        heads = itertools.cycle(self.weight_set.heads.values())
+        for bucket, flat in self.weight_set.flats.items():
             if bucket.rows < len(token_ids):
                 continue
             head = next(heads)
-            with self._set.on_its_stream():
+            with self.weight_set.on_its_stream():
                 layout = lay_out([text], bucket)
                 flat.replay(layout)
                 self._replay_head(head, [_Draw(0, slot, 0)], layout.yielding)
             yield f"flat {bucket.rows}", head.logits[:1]
-        for rows, tokens, step in self._set.decodes:
-            with self._set.on_its_stream():
+        for rows, tokens, step in self.weight_set.decodes:
+            with self.weight_set.on_its_stream():
                 self._replay_decode(step, [(token_ids[last], last, slot, 0)] * rows)
             yield f"decode {rows} up to {tokens}", step.logits
 
@@ -167,7 +176,7 @@ class GpuRunner:
         reach = max(position for _, position, _, _ in inputs)
         step = next(
             step
-            for rows, tokens, step in self._set.decodes
+            for rows, tokens, step in self.weight_set.decodes
             if rows >= len(numbers) and tokens > reach
         )
         self._replay_decode(step, inputs)
@@ -186,12 +195,12 @@ class GpuRunner:
     ) -> list[Part]:
         """Chunks of several tokens each, and the draws that follow them."""
         parts: list[Part] = []
-        buckets = self._set.flat_buckets
+        buckets = self.weight_set.flat_buckets
         for together in split(flat, buckets[-1]):
             total = sum(len(chunk.token_ids) for chunk in together)
             bucket = bucket_for(total, len(together), buckets)
             layout = lay_out(together, bucket)
-            self._set.flats[bucket].replay(layout)
+            self.weight_set.flats[bucket].replay(layout)
             for first in range(0, len(layout.yielding), HEAD_ROWS[-1]):
                 row_indices = layout.yielding[first : first + HEAD_ROWS[-1]]
                 now, draws = draws[: len(row_indices)], draws[len(row_indices) :]
@@ -202,7 +211,7 @@ class GpuRunner:
         self, draws: list[_Draw], row_indices: npt.NDArray[np.int32], wanted: set[int]
     ) -> Part:
         """Logits of some hidden states of a flat step, and the draws from them."""
-        step = next(step for size, step in self._set.heads.items() if size >= len(draws))
+        step = next(step for size, step in self.weight_set.heads.items() if size >= len(draws))
         self._replay_head(step, draws, row_indices)
         of_rows = [draw.chunk for draw in draws]
         kept = keep_logits(step.logits, of_rows, wanted)

@@ -36,12 +36,6 @@ class DoubleBuffer:
         """Reentrant: the collector may give a set back in the middle of any allocation."""
         self._idle = [make_set() for _ in range(NUM_SETS)]
 
-    @property
-    def is_unused(self) -> bool:
-        """Whether no model is in any set."""
-        with self._lock:
-            return len(self._idle) == NUM_SETS
-
     def runner(self, config: ModelConfig, pieces: Iterable[Piece]) -> GpuRunner:
         """A runner over weights that are copied into an idle set.
 
@@ -74,14 +68,3 @@ class DoubleBuffer:
     def _give_back(self, weight_set: WeightSet) -> None:
         with self._lock:
             self._idle.append(weight_set)
-
-
-def slots_that_fit(
-    *, wanted: int, slot_bytes: int, free_bytes: int, fixed_bytes: int, share: float
-) -> int:
-    """Slots of a cache by the memory of the card, at least one.
-
-    ``fixed_bytes`` are taken by what does not depend on the slots; ``share`` of the rest is used.
-    """
-    room = int(share * max(0, free_bytes - fixed_bytes))
-    return max(1, min(wanted, room // slot_bytes))

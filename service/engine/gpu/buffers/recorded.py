@@ -55,7 +55,7 @@ class Drawing:
         self._shared = shared
         self._rows = SamplingRows(**{name: inputs.tensors[name] for name in FIELDS})
         self._logits = shared.logits[: len(outputs.tokens)]
-        self._replays = {
+        self.replays = {
             variant: shared.record(functools.partial(self._draw, variant))
             for variant in RECORDED_VARIANTS
         }
@@ -66,7 +66,7 @@ class Drawing:
 
     def replay(self, variant: Variant) -> None:
         """Draw, and send what was drawn to the host."""
-        replay = self._replays.get(variant)
+        replay = self.replays.get(variant)
         if replay is None:
             self._draw(variant)
         else:
@@ -101,13 +101,13 @@ class RecordedDecode:
             is_long=is_long,
         )
         self._step = step  # what is recorded writes to its workspaces
-        self._forward = shared.record(step.compute)
+        self.forward = shared.record(step.compute)
         self.drawing = Drawing(shared, self.inputs, outputs)
 
     def replay(self, variant: Variant) -> None:
         """Send the inputs that were filled, compute and draw."""
         self.inputs.send()
-        self._forward()
+        self.forward()
         self.drawing.replay(variant)
 
 
@@ -136,7 +136,7 @@ class RecordedFlat:
             bucket.tile_rows,
         )
         self._step = step  # what is recorded writes to its workspaces
-        self._forward = shared.record(step.compute)
+        self.forward = shared.record(step.compute)
 
     def replay(self, layout: FlatLayout) -> None:
         """Compute the hidden states of a layout of this bucket."""
@@ -144,7 +144,7 @@ class RecordedFlat:
         for name in ("token_ids", "positions", "slots", "tiles"):
             arrays[name][:] = getattr(layout, name)
         self._inputs.send()
-        self._forward()
+        self.forward()
 
 
 class RecordedHead:
@@ -165,7 +165,7 @@ class RecordedHead:
             outputs.is_finite,
         )
         self._step = step  # what is recorded writes to its workspaces
-        self._forward = shared.record(step.compute)
+        self.forward = shared.record(step.compute)
         self.drawing = Drawing(shared, self.inputs, outputs)
 
     def replay(
@@ -175,5 +175,5 @@ class RecordedHead:
         arrays["row_indices"][: len(row_indices)] = row_indices
         arrays["row_indices"][len(row_indices) :] = -1
         self.inputs.send()
-        self._forward()
+        self.forward()
         self.drawing.replay(variant)

@@ -15,8 +15,9 @@ from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.decoder import Decoder
 from service.engine.gpu.buffers.cache import GpuCache
-from service.engine.gpu.buffers.double_buffer import DoubleBuffer, NoFreeSet, slots_that_fit
+from service.engine.gpu.buffers.double_buffer import DoubleBuffer, NoFreeSet
 from service.engine.gpu.buffers.weight_set import WeightSet
+from service.engine.gpu.placing import slots_that_fit
 from service.engine.gpu.runner import GpuRunner
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import (
@@ -175,9 +176,9 @@ def test_a_swap_records_nothing() -> None:
 
 def test_a_third_model_waits_for_a_set() -> None:
     buffers = Buffers()
-    assert buffers.both.is_unused
+    assert len(buffers.both._idle) == 2
     engines = [buffers.engine(1), buffers.engine(2)]
-    assert not buffers.both.is_unused
+    assert len(buffers.both._idle) < 2
     with pytest.raises(NoFreeSet, match="all 2 sets of weights on the GPU are in use"):
         buffers.runner(3)
     gone = weakref.ref(engines.pop(0))

@@ -21,7 +21,7 @@ def test_steps_over_other_weights_are_found_out() -> None:
     right = runner.score
 
     def score_of_others(token_ids: list[int]) -> torch.Tensor:
-        layer = runner._set.weights.layers[0]
+        layer = runner.weight_set.weights.layers[0]
         kept = layer.out.clone()
         layer.out.copy_(kept.roll(1, 0) + 0.3)
         try:
@@ -37,7 +37,7 @@ def test_steps_over_other_weights_are_found_out() -> None:
 
 def test_weights_that_are_not_finite_are_left_to_the_gate() -> None:
     runner = gpu_runner(toy_decoder(0).double())
-    runner._set.weights.norm.fill_(torch.nan)
+    runner.weight_set.weights.norm.fill_(torch.nan)
     assert why_wrong(runner) is None
 
 
@@ -53,20 +53,20 @@ def test_every_recorded_step_is_compared() -> None:
 
 def spoil(step: RecordedDecode | RecordedFlat, value: float) -> None:
     """Let a step leave something else behind than it computes."""
-    forward = step._forward
+    forward = step.forward
     target = step.logits[-1:] if isinstance(step, RecordedDecode) else None
 
     def wrong(hidden: torch.Tensor | None = None) -> None:
         forward()
         (target if target is not None else hidden).fill_(value)  # type: ignore[union-attr]
 
-    step._forward = wrong
+    step.forward = wrong
 
 
 @pytest.mark.parametrize("value", [3.0, torch.nan, torch.inf])
 def test_one_row_of_one_step_that_is_wrong_is_found_out(value: float) -> None:
     runner = gpu_runner(toy_decoder(0).double(), num_slots=5, max_step_tokens=40)
-    _, _, step = runner._set.decodes[2]
+    _, _, step = runner.weight_set.decodes[2]
     spoil(step, value)
     reason = why_wrong(runner)
     assert reason is not None
@@ -75,9 +75,9 @@ def test_one_row_of_one_step_that_is_wrong_is_found_out(value: float) -> None:
 
 def test_one_flat_step_that_is_wrong_is_found_out() -> None:
     runner = gpu_runner(toy_decoder(0).double(), num_slots=5, max_step_tokens=40)
-    step = list(runner._set.flats.values())[-1]
+    step = list(runner.weight_set.flats.values())[-1]
     spoil(step, 3.0)
-    step._forward = functools.partial(step._forward, runner._set.hidden)
+    step.forward = functools.partial(step.forward, runner.weight_set.hidden)
     reason = why_wrong(runner)
     assert reason is not None
     assert reason.startswith("logits of flat 64 are ")
