@@ -8,10 +8,8 @@ with the spread of the repeats, warm-up apart. Prints tables and, last, one JSON
 """
 
 import argparse
-import dataclasses
 import json
 import logging
-import random
 import statistics
 import sys
 import time
@@ -21,31 +19,22 @@ from typing import Any
 
 import torch
 
-from bench.gpu_model import silent_tokenizer, smollm2, weights_of
+from bench.gpu_exactness import check
+from bench.gpu_load import MAX_TOKENS, SAMPLING, STEP_TOKENS, make_engine, prompts, submit
+from bench.gpu_model import smollm2, weights_of
 from bench.machine import machine
 from lm.sampling import SamplingParams
-from service.engine.gpu.buffers.tensors import DecoderWeights, LayerWeights
-from service.engine.gpu.definition import plain_logits
 from service.engine.gpu.flat.layout import FlatChunk, lay_out
 from service.engine.gpu.placing import FusedModels
 from service.engine.gpu.runner import GpuRunner
 from service.engine.overlapped import OverlappedEngine
 from service.engine.profile import Profile
-from service.engine.request import GenerationRequest, TokenGenerated
+from service.engine.request import TokenGenerated
 from service.gpu_choices import choices_on_disk
 
 STREAMS = (1, 8, 32, 128, 256)
 PROMPT_TOKENS = NEW_TOKENS = 128
 TTFT_TOKENS = (512, 1024)
-MAX_TOKENS = 2048
-STEP_TOKENS = 2048
-SAMPLING = {
-    "greedy": SamplingParams(temperature=0.0),
-    "temperature 0.8": SamplingParams(temperature=0.8),
-    "top-k 50, top-p 0.95": SamplingParams(temperature=0.8, top_p=0.95, top_k=50),
-}
-CLEARLY_WORSE = 0.3
-"""Standard deviations of a token's logits: what is nearer to the likeliest may be rounding."""
 
 
 def main() -> None:
@@ -99,86 +88,11 @@ def main() -> None:
         sys.exit("bench.gpu: " + "; ".join(faults))
 
 
-def check(runner: GpuRunner, options: argparse.Namespace) -> dict[str, float]:
-    """Largest distance of logits from the definition's in float32, as a share of the norm.
-
-    The fused steps' must not be larger than that of the definition in bfloat16.
-    """
-    del options
-    errors: dict[str, float] = {}
-    rng = random.Random(0)
-    exact = in_float32(runner._set.weights)  # noqa: SLF001
-    for num_prompt, num_decoded in ((1, 4), (17, 20), (130, 8), (600, 4), (1500, 2)):
-        token_ids = [
-            rng.randrange(runner.config.vocab_size) for _ in range(num_prompt + num_decoded)
-        ]
-        on_device = torch.tensor(token_ids, device="cuda")
-        with torch.inference_mode():
-            wanted = plain_logits(runner.config, exact, on_device)[num_prompt - 1 :].cpu()
-        plain = runner.score(token_ids)[num_prompt - 1 :].float().cpu()
-        fused = runner.run_alone(token_ids, num_prompt).float().cpu()
-        of_plain, of_fused = (
-            ((got - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max().item()
-            for got in (plain, fused)
-        )
-        same = (fused.argmax(-1) == wanted.argmax(-1)).float().mean().item()
-        errors[f"fused {num_prompt}+{num_decoded}"] = round(of_fused, 5)
-        errors[f"plain {num_prompt}+{num_decoded}"] = round(of_plain, 5)
-        print(
-            f"check {num_prompt} + {num_decoded}: fused {of_fused:.2%} from float32, PyTorch's "
-            f"bfloat16 {of_plain:.2%}; same likeliest {same:.0%}",
-            flush=True,
-        )
-        assert of_fused < 1.2 * of_plain, "the fused kernels are further off than bfloat16 is"
-    errors |= {"greedy_misses": float(greedy_misses(runner))}
-    return errors
-
-
-def in_float32(weights: DecoderWeights) -> DecoderWeights:
-    """The same weights in more bits."""
-    layers = tuple(
-        LayerWeights(**{name: tensor.float() for name, tensor in vars(layer).items()})
-        for layer in weights.layers
-    )
-    return dataclasses.replace(
-        weights,
-        layers=layers,
-        embedding=weights.embedding.float(),
-        norm=weights.norm.float(),
-        head=weights.head.float(),
-    )
-
-
-def greedy_misses(runner: GpuRunner) -> int:
-    """Tokens of 20 greedy answers, batched, that the definition thinks clearly worse."""
-    engine = make_engine(runner)
-    lengths = [1 + 13 * number for number in range(20)]
-    rng = random.Random(1)
-    asked = [[rng.randrange(1000) for _ in range(length)] for length in lengths]
-    answers: dict[str, list[int]] = {str(number): [] for number in range(20)}
-    submit(engine, asked, 48, SAMPLING["greedy"])
-    while not engine.is_idle:
-        for event in engine.step():
-            if isinstance(event, TokenGenerated):
-                answers[event.request_id].append(event.token_id)
-    misses = 0
-    for number, prompt in enumerate(asked):
-        answer = answers[str(number)]
-        assert len(answer) == 48
-        logits = runner.score([*prompt, *answer])[len(prompt) - 1 : -1].float()
-        chosen = logits.gather(-1, torch.tensor(answer, device=logits.device)[:, None])[:, 0]
-        behind = (logits.amax(-1) - chosen) / logits.std(-1)
-        misses += int((behind > CLEARLY_WORSE).sum())
-    print(f"greedy: {misses} of {20 * 48} tokens are clearly worse than the definition's")
-    assert misses == 0
-    return misses
-
-
 @torch.inference_mode()
 def steps(runner: GpuRunner, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of the recorded steps by themselves, no host in between."""
     del options
-    weight_set = runner._set  # noqa: SLF001
+    weight_set = runner.weight_set
     times: dict[str, float] = {}
     for rows, tokens, step in weight_set.decodes:
         arrays = step.inputs.begin()
@@ -190,13 +104,13 @@ def steps(runner: GpuRunner, options: argparse.Namespace) -> dict[str, float]:
         arrays["top_p"][:] = 0.95
         arrays["uniforms"][:] = 0.5
         step.inputs.send()
-        times[f"decode {rows} up to {tokens}"] = replay_ms(step._forward)  # noqa: SLF001
-        for variant, replay in step.drawing._replays.items():  # noqa: SLF001
+        times[f"decode {rows} up to {tokens}"] = replay_ms(step.forward)
+        for variant, replay in step.drawing.replays.items():
             if rows in (1, 32, 256) and tokens == MAX_TOKENS:
                 times[f"draw {rows} {variant.value}"] = replay_ms(replay)
     for bucket, flat in weight_set.flats.items():
         flat.replay(lay_out([FlatChunk(0, 0, [5] * bucket.rows, 1)], bucket))
-        times[f"flat {bucket.rows}"] = replay_ms(flat._forward)  # noqa: SLF001
+        times[f"flat {bucket.rows}"] = replay_ms(flat.forward)
     print("| step | ms |\n|---|---|")
     for name, value in times.items():
         print(f"| {name} | {value} |")
@@ -294,20 +208,6 @@ def copying(streams: int) -> list[list[int]]:
     return [[7 + stream, 8, 9, 10 + stream] * 32 for stream in range(streams)]
 
 
-def make_engine(
-    runner: GpuRunner, *, speculation: bool = False, laps: Profile | None = None
-) -> OverlappedEngine:
-    """An engine that reuses no prefix."""
-    return OverlappedEngine(
-        runner,
-        silent_tokenizer(),
-        max_step_tokens=STEP_TOKENS,
-        reuse_prefixes=False,
-        speculation=speculation,
-        laps=laps,
-    )
-
-
 def drive(
     served: OverlappedEngine, streams: int, sampling: SamplingParams, seed: int
 ) -> tuple[float, float]:
@@ -333,27 +233,6 @@ def first_token_s(runner: GpuRunner, length: int, seed: int) -> float:
     while not engine.is_idle:
         engine.step()
     return time.perf_counter() - began
-
-
-def submit(
-    served: OverlappedEngine, asked: list[list[int]], new_tokens: int, sampling: SamplingParams
-) -> None:
-    """Queue prompts."""
-    for number, prompt in enumerate(asked):
-        served.submit(
-            GenerationRequest(
-                request_id=str(number),
-                prompt_ids=tuple(prompt),
-                max_new_tokens=new_tokens,
-                sampling=sampling,
-            )
-        )
-
-
-def prompts(streams: int, length: int, seed: int) -> list[list[int]]:
-    """Random distinct prompts."""
-    rng = random.Random(seed)
-    return [[rng.randrange(1000) for _ in range(length)] for _ in range(streams)]
 
 
 def median(values: list[float]) -> float:
