@@ -21,8 +21,9 @@ from service.weights import Piece
 CACHE_SHARE = 0.9
 """Of the memory that is free beside weights and workspaces, what the cache may take; the rest is
 for copies of logits and for libraries."""
-WORKSPACE_BYTES_A_ROW = 16
-"""Of a flat step, for each number of its widest tensors; a bound, not a measurement."""
+WORKSPACE_BYTES = 16
+"""For each row of the largest flat step and each number of its widest tensor: a bound on what all
+steps' workspaces take, not a measurement."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +69,22 @@ class FusedModels:
         ``torch.OutOfMemoryError`` if there is no room for them, and ``FusedFault``.
         """
         with self._lock:
-            shape = Shape(config=config, max_tokens=max_tokens)
-            if self._buffer is None or self._shape != shape:
-                self._buffer = None  # what its models hold stays until they are let go of
-                self._buffer, self._shape = self._made(shape), shape
-            return self._buffer.runner(config, pieces)
+            return self._buffer_of(Shape(config=config, max_tokens=max_tokens)).runner(
+                config, pieces
+            )
+
+    def _buffer_of(self, shape: Shape) -> DoubleBuffer:
+        """The buffers of a shape; those before are kept until there are new ones.
+
+        Only buffers that hold no model are let go of first, for their memory.
+        """
+        if self._buffer is not None and self._shape == shape:
+            return self._buffer
+        if self._buffer is not None and self._buffer.is_unused:
+            self._buffer = None
+        buffer = self._made(shape)
+        self._buffer, self._shape = buffer, shape
+        return buffer
 
     def _made(self, shape: Shape) -> DoubleBuffer:
         """Buffers, or ``FusedFault``: a compiler or driver may refuse in many ways."""
@@ -128,8 +140,9 @@ class FusedModels:
         free_bytes, _ = torch.cuda.mem_get_info(self._device)
         weights = sum(config.parameter_counts().values()) * self.dtype.itemsize
         widest = max(2 * config.intermediate_size, config.vocab_size // 8, 2 * config.hidden_size)
-        workspaces = BUCKETS[-1].rows * widest * WORKSPACE_BYTES_A_ROW
-        logits = 256 * config.vocab_size * 4 * 2
+        workspaces = BUCKETS[-1].rows * widest * WORKSPACE_BYTES
+        # Logits in float32, and as much again for the sampler's lists.
+        logits = 2 * 4 * HEAD_ROWS[-1] * config.vocab_size
         fitting = slots_that_fit(
             wanted=self._num_slots,
             slot_bytes=shape.max_tokens * config.kv_bytes_per_token(self.dtype.itemsize),

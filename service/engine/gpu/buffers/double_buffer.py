@@ -36,6 +36,12 @@ class DoubleBuffer:
         """Reentrant: the collector may give a set back in the middle of any allocation."""
         self._idle = [make_set() for _ in range(NUM_SETS)]
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether no model is in any set."""
+        with self._lock:
+            return len(self._idle) == NUM_SETS
+
     def runner(self, config: ModelConfig, pieces: Iterable[Piece]) -> GpuRunner:
         """A runner over weights that are copied into an idle set.
 

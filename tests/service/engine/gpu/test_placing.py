@@ -1,0 +1,91 @@
+"""Buffers are made once for a shape, and outlive a shape that finds no room beside them."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from serving import pieces
+from serving.plain_kernels import PlainKernels, PlainSampler
+from toys import toy_config, toy_decoder
+
+from lm.config import ModelConfig
+from service.engine.gpu.buffers.cache import GpuCache
+from service.engine.gpu.buffers.double_buffer import DoubleBuffer
+from service.engine.gpu.buffers.weight_set import WeightSet
+from service.engine.gpu.placing import FusedFault, FusedModels, Shape
+
+CPU = torch.device("cpu")
+SMALL = toy_config()
+WIDE = dataclasses.replace(SMALL, intermediate_size=SMALL.intermediate_size * 2)
+
+
+class Models(FusedModels):
+    """Places models on a CPU; what it makes and how it fails is the test's."""
+
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        super().__init__(CPU, num_slots=2, max_step_tokens=16)
+        self.made: list[ModelConfig] = []
+        self.fault: Exception | None = None
+
+    def _make(self, shape: Shape) -> DoubleBuffer:
+        if self.fault is not None:
+            raise self.fault
+        self.made.append(shape.config)
+        cache = GpuCache(
+            shape.config, num_slots=2, max_tokens=shape.max_tokens, dtype=self.dtype, device=CPU
+        )
+
+        def make_set() -> WeightSet:
+            return WeightSet(
+                shape.config,
+                cache.tensors,
+                num_slots=2,
+                max_step_tokens=16,
+                kernels=PlainKernels(),
+                sampler=PlainSampler(),
+                record=lambda compute: compute,
+            )
+
+        return DoubleBuffer(cache, make_set)
+
+    def place(self, config: ModelConfig) -> Any:
+        return self.runner(config, pieces(toy_decoder(0, config)), 32)
+
+
+def test_models_of_one_shape_share_buffers() -> None:
+    models = Models()
+    first, second = models.place(SMALL), models.place(SMALL)
+    assert models.made == [SMALL]
+    assert first.cache is second.cache
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_shape_that_finds_no_room_leaves_the_buffers_to_those_that_serve(
+    fault: Exception,
+) -> None:
+    models = Models()
+    serving = models.place(SMALL)
+    models.fault = fault
+    with pytest.raises(type(fault)):
+        models.place(WIDE)
+    assert models.place(SMALL).cache is serving.cache
+    assert models.made == [SMALL]
+
+
+def test_buffers_without_a_model_make_room_for_another_shape() -> None:
+    models = Models()
+    models.place(SMALL)  # and let go of at once
+    held = models._buffer
+    models.place(WIDE)
+    assert models.made == [SMALL, WIDE]
+    assert models._buffer is not held
+
+
+def test_whatever_else_fails_is_a_fault_of_the_kernels() -> None:
+    models = Models()
+    models.fault = RuntimeError("Failed to find C compiler.\nPlease specify it")
+    with pytest.raises(FusedFault, match=r"^RuntimeError: Failed to find C compiler\.$"):
+        models.place(SMALL)
