@@ -21,8 +21,9 @@ if TYPE_CHECKING:  # importing it needs Triton
 Choose = Callable[[ModelConfig, DecoderWeights, int], "Choices"]
 """The kernels of a step of so many rows over these weights."""
 HEAD_DIMS = range(32, 129, 2)
-MAX_GUESS_ROWS = 64
-"""Rows up to which the products of the decoding step are faster than cuBLAS's in a flat step."""
+MAX_GUESS_ROWS = 16
+"""Rows up to which a flat step is faster in six kernels a layer than in nine: 0.64 against 0.74 ms
+for 16, 1.03 against 0.75 for 32, on two H100s (bench/results/gpu_h100_2026-11-27.md)."""
 
 
 def why_unsupported(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> str | None:
