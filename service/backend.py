@@ -202,10 +202,14 @@ class Backend:
     def _num_slots(self, config: ModelConfig, max_tokens: int, element_bytes: int) -> int:
         """The slots asked for, or as many as could all be filled with the memory there is.
 
-        A CPU gives memory to slots only as they fill, when it is too late to refuse anybody.
+        A CPU gives memory to slots only as they fill, when it is too late to refuse anybody. On a
+        GPU half of the memory is left to the model that will take over.
         """
         wanted = self._options.num_slots
-        available = memory.available_bytes() if self._options.device.type == "cpu" else None
+        if self._options.device.type == "cuda":
+            available: int | None = torch.cuda.mem_get_info(self._options.device)[0] // 2
+        else:
+            available = memory.available_bytes()
         if available is None:
             return wanted
         slot_bytes = max_tokens * config.kv_bytes_per_token(element_bytes)

@@ -185,6 +185,21 @@ def test_a_step_is_served_through_the_kernels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("slots_in_memory", "expected"), [(None, 2), (9.0, 2), (2.6, 2), (2.4, 1), (0.1, 1)], ids=str
 )
+def test_a_gpu_s_cache_leaves_memory_to_the_model_that_will_take_over(
+    slots_in_memory: float | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_config()
+    slot_bytes = 64 * config.kv_bytes_per_token(2)
+    free = 10**12 if slots_in_memory is None else int(2 * slots_in_memory * slot_bytes)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
+    made = make_backend("float64", "torch")
+    made._options = dataclasses.replace(made._options, device=torch.device("cuda"))
+    assert made._num_slots(config, 64, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("slots_in_memory", "expected"), [(None, 2), (9.0, 2), (2.6, 2), (2.4, 1), (0.1, 1)], ids=str
+)
 def test_a_cache_is_no_larger_than_memory_could_hold_full(
     slots_in_memory: float | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
