@@ -99,7 +99,7 @@ class OverlappedEngine(Engine):
             tokenizer,
             max_step_tokens=max_step_tokens,
             reuse_prefixes=reuse_prefixes,
-            speculation=speculation,
+            speculation=False,
             laps=laps,
             slots=runner.slots,
         )
