@@ -19,7 +19,14 @@ from lm.initialize import initialize
 from trainer.config import Recipe
 from trainer.loss import PASS_TOKENS, BatchLoss, batch_loss
 from trainer.optimizer import Optimizer, rates_at
-from trainer.precision import Precision, autocast, choose_precision, float32_products, repeatable
+from trainer.precision import (
+    Precision,
+    autocast,
+    choose_precision,
+    float32_products,
+    prepare_repeatable,
+    repeatable,
+)
 from trainer.speed.compiled import compile_blocks, compiled_batch_loss, is_to_be_compiled
 from trainer.speed.recompute import recompute_activations
 from trainer.speed.residual import halve_residual
@@ -48,6 +55,7 @@ def fit(recipe: Recipe, device: torch.device, console: Console) -> None:
             f"through the model. The recipe has {recipe.batch.micro_batch} x {recipe.batch.length}."
         )
         return
+    prepare_repeatable(device, wanted=recipe.deterministic)
     precision, reason = choose_precision(recipe, device)
     is_compiled = is_to_be_compiled(recipe.compile, device, console.print)
     console.print(f"precision {reason}; {'compiled' if is_compiled else 'not compiled'}")
