@@ -57,7 +57,7 @@ def fit(recipe: Recipe, device: torch.device, console: Console) -> None:
         return
     prepare_repeatable(device, wanted=recipe.deterministic)
     precision, reason = choose_precision(recipe, device)
-    is_compiled = is_to_be_compiled(recipe.compile, device, console.print)
+    is_compiled = is_to_be_compiled(recipe, device, console.print)
     console.print(f"precision {reason}; {'compiled' if is_compiled else 'not compiled'}")
 
     def attempt(rows: int) -> Tried | None:

@@ -129,7 +129,7 @@ def _assemble(
     prepare_repeatable(device, wanted=recipe.deterministic)
     data = open_data(recipe, start.step, cache, console=console, note=report.note)
     _compare_data(start, data, report)
-    is_compiled = is_to_be_compiled(recipe.compile, device, report.warn)
+    is_compiled = is_to_be_compiled(recipe, device, report.warn)
     decoder = _decoder(start, device, is_compiled=is_compiled)
     precision = _precision(start, device, report)
     optimizer = Optimizer(
