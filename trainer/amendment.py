@@ -31,14 +31,10 @@ class Amendment:
 
 def stored_recipe(binding: Mapping[str, Any], recipe: Recipe) -> Recipe:
     """The recipe that a run was saved with; what is free to change is the given one's."""
-    given = recipe.model_dump(mode="json", include={*FREE_FIELDS, "compile"})
-    compiles = given.pop("compile")
-    if (binding.get("compile"), compiles) == (
-        False,
-        "auto",
-    ):  # what runs had when it was their default
-        binding = {**binding, "compile": compiles}
-    return Recipe.from_dict({**given, **binding})
+    free = recipe.model_dump(mode="json", include=set(FREE_FIELDS))
+    if recipe.compile == "auto" and binding.get("compile") is False:
+        binding = {**binding, "compile": "auto"}  # false was the default before
+    return Recipe.from_dict({**free, **binding})
 
 
 def differences(saved: Any, current: Any, path: str = "") -> list[str]:

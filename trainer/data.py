@@ -16,7 +16,7 @@ from trainer.batches import Batches
 from trainer.config import Recipe
 from trainer.corpus import Split, open_corpus
 from trainer.tokenizer_source import TRAIN, WEIGHTS, named_tokenizer, resolve_tokenizer
-from trainer.tokens import TokenSource, bytes_of_tokens, check_fits, encode_split, text_hash
+from trainer.tokens import TokenSource, bytes_of_tokens, check_fits, encode_split
 from trainer.windows import validation_batches
 
 TOKENIZER_REPLACED = "tokenizer_replaced"
@@ -107,7 +107,7 @@ def open_data(
 def data_hashes(recipe: Recipe, splits: Mapping[str, Split]) -> dict[str, str]:
     """What a resumed run has to find again: each source's text, and a tokenizer at a path."""
     hashes = {
-        f"source {one.name!r} ({one.corpus})": text_hash(splits[one.name]) for one in recipe.sources
+        f"source {one.name!r} ({one.corpus})": splits[one.name].sha256 for one in recipe.sources
     }
     source = recipe.tokenizer.source
     if source in {TRAIN, WEIGHTS} or source.startswith(hub.PREFIX):

@@ -19,7 +19,14 @@ from lm.initialize import initialize
 from trainer.config import Recipe
 from trainer.loss import PASS_TOKENS, BatchLoss, batch_loss
 from trainer.optimizer import Optimizer, rates_at
-from trainer.precision import Precision, autocast, choose_precision, repeatable
+from trainer.precision import (
+    Precision,
+    autocast,
+    choose_precision,
+    float32_products,
+    prepare_repeatable,
+    repeatable,
+)
 from trainer.speed.compiled import compile_blocks, compiled_batch_loss, is_to_be_compiled
 from trainer.speed.recompute import recompute_activations
 from trainer.speed.residual import halve_residual
@@ -48,8 +55,9 @@ def fit(recipe: Recipe, device: torch.device, console: Console) -> None:
             f"through the model. The recipe has {recipe.batch.micro_batch} x {recipe.batch.length}."
         )
         return
+    prepare_repeatable(device, wanted=recipe.deterministic)
     precision, reason = choose_precision(recipe, device)
-    is_compiled = is_to_be_compiled(recipe.compile, device, console.print)
+    is_compiled = is_to_be_compiled(recipe, device, console.print)
     console.print(f"precision {reason}; {'compiled' if is_compiled else 'not compiled'}")
 
     def attempt(rows: int) -> Tried | None:
@@ -57,7 +65,8 @@ def fit(recipe: Recipe, device: torch.device, console: Console) -> None:
         return try_micro_batch(recipe, device, rows, precision, is_compiled=is_compiled)
 
     total = torch.cuda.get_device_properties(device).total_memory
-    console.print(table_of(recipe, list(doubled(attempt)), total))
+    with float32_products(recipe.float32_matmul):
+        console.print(table_of(recipe, list(doubled(attempt)), total))
 
 
 def doubled(attempt: Callable[[int], Tried | None]) -> Iterator[Tried]:
@@ -82,6 +91,8 @@ def try_micro_batch(
     except torch.OutOfMemoryError:
         return None
     finally:
+        if is_compiled:
+            torch.compiler.reset()  # it takes few sizes of one function, then refuses
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -124,7 +135,12 @@ def _train(
     if recipe.activation_checkpointing:
         recompute_activations(decoder)
     is_gpu = device.type == "cuda"
-    optimizer = Optimizer(decoder.named_parameters(), recipe.optimizer, reads_back=not is_gpu)
+    optimizer = Optimizer(
+        decoder.named_parameters(),
+        recipe.optimizer,
+        getattr(torch, precision),
+        reads_back=not is_gpu,
+    )
     rates = rates_at(recipe.optimizer, recipe.phases[0], 1.0)
     if is_gpu:
         torch.cuda.reset_peak_memory_stats(device)

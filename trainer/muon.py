@@ -2,7 +2,9 @@
 
 ``torch.optim.Muon`` computes the same, matrix by matrix and always in bfloat16: on a processor
 that emulates bfloat16 that takes 20 times as long as float32. Here the dtype is the run's
-(``trainer.precision``), and matrices of one shape are orthogonalised together.
+(``trainer.precision``), and matrices of one shape are orthogonalised together. As fused AdamW does,
+it takes a divisor of the gradients and whether to skip a step as tensors that the host need not
+read.
 
 Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
 """
@@ -43,6 +45,11 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised; wide and square matrices move by the same norm."""
 
+    grad_scale: Tensor | None = None
+    """Float32 [], what gradients are too large by."""
+    found_inf: Tensor | None = None
+    """Float32 [], above 0 for a step that leaves weights and momentum alone; ``None``: take it."""
+
     def __init__(
         self,
         groups: Iterable[dict[str, Any]],
@@ -64,13 +71,23 @@ class Muon(torch.optim.Optimizer):
 
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Move some parameters of one shape."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = torch.stack([p.grad for p in parameters if p.grad is not None])
+        if self.grad_scale is not None:
+            gradients.div_(self.grad_scale)
         moments = [self._moment(p) for p in parameters]
-        torch._foreach_lerp_(moments, gradients, 1 - group["momentum"])
-        ahead = torch.stack(gradients).lerp_(torch.stack(moments), group["momentum"])
+        before = torch.stack(moments)
+        after = before.lerp(gradients, 1 - group["momentum"])
+        ahead = gradients.lerp_(after, group["momentum"])
         directions = orthogonalize(ahead, self._dtype).to(parameters[0].dtype)
+        decay = torch.full((), 1 - group["lr"] * group["weight_decay"], device=after.device)
+        if self.found_inf is not None:
+            is_skipped = self.found_inf > 0
+            after = torch.where(is_skipped, before, after)
+            directions = torch.where(is_skipped, 0.0, directions)
+            decay = torch.where(is_skipped, 1.0, decay)
         rows, columns = parameters[0].shape
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_copy_(moments, after.unbind())
+        torch._foreach_mul_(parameters, decay)
         torch._foreach_add_(
             parameters, directions.unbind(), alpha=-group["lr"] * math.sqrt(max(1, rows / columns))
         )

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from trainer.config import OptimizerConfig, PhaseConfig
 from trainer.muon import Muon
-from trainer.speed.muon import BatchedMuon
 
 _NORM_EPS = 1e-6
 """As ``torch.nn.utils.clip_grad_norm_`` has it."""
@@ -83,7 +82,7 @@ class Optimizer:
             (_adamw(others, config), others)
         ]
         if matrices:
-            muon = _muon(matrices, config, dtype, reads_back=reads_back)
+            muon = _muon(matrices, config, dtype)
             self._parts.append((muon, matrices))
 
     @torch.no_grad()
@@ -103,18 +102,16 @@ class Optimizer:
         if self._reads_back and not bool(usable):
             return stepped
         excess = ((norm + _NORM_EPS) / self._max_norm).clamp(min=1.0)
-        scale, found_inf = (divisor * excess).float(), stepped.skipped.float()
+        scale = (divisor * excess).float()
+        found_inf = None if self._reads_back else stepped.skipped.float()
         for optimizer, _ in self._parts:
-            is_muon = isinstance(optimizer, Muon | BatchedMuon)
+            is_muon = isinstance(optimizer, Muon)
             for group in optimizer.param_groups:
                 group["lr"] = rates.muon_lr if is_muon else rates.lr
                 group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
-            if isinstance(optimizer, Muon):
-                torch._foreach_div_(_gradients_of(optimizer), float(scale))
-            else:
-                # The two attributes by which a gradient scaler reaches a fused step, which
-                # divides in its own pass over the gradients.
-                vars(optimizer).update(grad_scale=scale, found_inf=found_inf)
+            # The two attributes by which a gradient scaler reaches a fused step, which divides in
+            # its own pass over the gradients.
+            vars(optimizer).update(grad_scale=scale, found_inf=found_inf)
             optimizer.step()
         return stepped
 
@@ -147,11 +144,6 @@ class Optimizer:
             optimizer.state[parameter][key] = tensor.to(parameter.device, copy=True)
 
 
-def _gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return [p.grad for p in parameters if p.grad is not None]
-
-
 def _adamw(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optimizer:
     groups = [
         {"params": members, "decays": decays}
@@ -163,11 +155,9 @@ def _adamw(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optim
 
 
 def _muon(
-    named: NamedParameters, config: OptimizerConfig, dtype: torch.dtype, *, reads_back: bool
+    named: NamedParameters, config: OptimizerConfig, dtype: torch.dtype
 ) -> torch.optim.Optimizer:
     group = {"params": [parameter for _, parameter in named], "decays": True}
-    if not reads_back:
-        return BatchedMuon([group], momentum=config.muon_momentum, dtype=dtype)
     return Muon([group], lr=config.muon_lr, momentum=config.muon_momentum, dtype=dtype)
 
 

@@ -18,7 +18,10 @@ PATIENCE_S = 0.3
 
 
 def measured_peak(device: torch.device, precision: Precision, side: int | None = None) -> float:
-    """FLOPs a second of a product of two square matrices; ``side`` is their size."""
+    """FLOPs a second of a product of two square matrices; ``side`` is their size.
+
+    The first product is not counted: a GPU's libraries begin with it.
+    """
     side = side or (GPU_SIDE if device.type == "cuda" else CPU_SIDE)
     dtype = getattr(torch, precision)
     a, b = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
@@ -29,6 +32,6 @@ def measured_peak(device: torch.device, precision: Precision, side: int | None =
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
-        if sum(seconds) > PATIENCE_S:  # a processor without units for this dtype
+        if sum(seconds[1:]) > PATIENCE_S:  # a processor without units for this dtype
             break
-    return float(2 * side**3 / statistics.median(seconds[1:] or seconds))
+    return float(2 * side**3 / statistics.median(seconds[1:]))

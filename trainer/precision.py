@@ -51,16 +51,22 @@ def float32_products(precision: Literal["highest", "high"]) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def prepare_repeatable(device: torch.device, *, wanted: bool) -> None:
+    """Let ``repeatable`` be used; PyTorch reads the variable once, at a process's first product."""
+    if device.type == "cuda" and wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 @contextlib.contextmanager
 def repeatable(device: torch.device, *, wanted: bool) -> Iterator[None]:
     """A context in which a GPU computes the same bits from the same numbers, if wanted.
 
-    Attention's fused backward passes add in any order unless told otherwise. A CPU needs nothing.
+    Attention's fused backward passes add in any order unless told otherwise. A CPU needs nothing;
+    for a GPU ``prepare_repeatable`` comes first.
     """
     if device.type != "cuda" or not wanted:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
     before = torch.get_deterministic_debug_mode()
     memory = torch.utils.deterministic
     fills = memory.fill_uninitialized_memory  # type: ignore[attr-defined]

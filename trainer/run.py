@@ -28,7 +28,7 @@ from trainer.loss import batch_loss
 from trainer.optimizer import Optimizer
 from trainer.peak import measured_peak
 from trainer.plan import Plan
-from trainer.precision import Precision, choose_precision, float32_products
+from trainer.precision import Precision, choose_precision, float32_products, prepare_repeatable
 from trainer.progress import show
 from trainer.report import Report
 from trainer.snapshot import Subject, library_versions
@@ -126,9 +126,10 @@ def _assemble(
     if reads_back is None:
         reads_back = device.type != "cuda"
     recipe, cache = start.recipe, run_dir.parent / TOKEN_CACHE
+    prepare_repeatable(device, wanted=recipe.deterministic)
     data = open_data(recipe, start.step, cache, console=console, note=report.note)
     _compare_data(start, data, report)
-    is_compiled = is_to_be_compiled(recipe.compile, device, report.warn)
+    is_compiled = is_to_be_compiled(recipe, device, report.warn)
     decoder = _decoder(start, device, is_compiled=is_compiled)
     precision = _precision(start, device, report)
     optimizer = Optimizer(

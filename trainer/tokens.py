@@ -102,19 +102,8 @@ def check_fits(
 
 
 def _cache_key(split: Split, tokenizer: Tokenizer, separator: int) -> str:
-    parts = (LAYOUT_VERSION, tokenizer.fingerprint, separator, text_hash(split))
+    parts = (LAYOUT_VERSION, tokenizer.fingerprint, separator, split.sha256)
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
-
-
-def text_hash(split: Split) -> str:
-    """SHA-256 of a source's text and of how it is split, in hexadecimal."""
-    digest = hashlib.sha256()
-    for documents in (split.train, split.validation):
-        digest.update(f" {len(documents)}".encode())
-        for document in documents:
-            content = document.encode()
-            digest.update(f" {len(content)} ".encode() + content)
-    return digest.hexdigest()
 
 
 def _open(name: str, directory: Path) -> TokenSource | None:

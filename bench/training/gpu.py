@@ -4,8 +4,8 @@ SmolLM2-135M's shape in bfloat16 autocast over float32 weights, AdamW, clipping,
 Ours is ``trainer.run.train`` as it is by default (compiled by parts), with evaluation and a
 checkpoint in the middle of the run, and the same eager. ``plain`` is the sixty lines of
 ``bench.training.plain_llama``, each block compiled by itself; Hugging Face's ``Trainer`` runs as it
-is. Medians over all steps after the warm-up, with quartiles; steps with an evaluation or a
-checkpoint before them are left out, and the stall of checkpoints is a figure of its own. FLOPs
+is. Medians over all steps after the warm-up, with quartiles; steps before and after an evaluation
+or a checkpoint are left out, and the stall of checkpoints is a figure of its own. FLOPs
 count 6 a weight and causal attention (half of all pairs); the measured peak is that of a product of
 square bfloat16 matrices. Prints a table and, last, one JSON line. What was compiled before is in
 the compiler's cache: ``--cold`` begins with an empty one.

@@ -1,3 +1,4 @@
+import functools
 from io import StringIO
 
 import pytest
@@ -7,6 +8,9 @@ from toy_run import toy_recipe
 
 from trainer.__main__ import main
 from trainer.fit import Tried, doubled, table_of, try_micro_batch
+from trainer.muon import orthogonalize
+from trainer.precision import Precision
+from trainer.speed.compiled import compile_blocks, compiled_batch_loss
 
 CPU = torch.device("cpu")
 
@@ -39,6 +43,34 @@ def test_a_size_is_tried_by_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("trainer.fit.batch_loss", out_of_memory)
     assert try_micro_batch(toy_recipe(), CPU, 3, "float32", is_compiled=False) is None
+
+
+@pytest.mark.filterwarnings("default")
+def test_more_sizes_are_compiled_than_the_compiler_takes_of_one_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiles = functools.partial(compile_blocks, backend="aot_eager")
+    monkeypatch.setattr("trainer.fit.compile_blocks", compiles)
+    monkeypatch.setattr("trainer.fit.compiled_batch_loss", lambda: compiled_batch_loss("aot_eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    for rows in range(1, 5):
+        assert try_micro_batch(toy_recipe(), CPU, rows, "float32", is_compiled=True) is not None
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_muon_is_tried_in_the_dtype_that_training_has(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[torch.dtype] = set()
+
+    def recorded(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        seen.add(dtype)
+        return orthogonalize(matrices, dtype)
+
+    monkeypatch.setattr("trainer.muon.orthogonalize", recorded)
+    recipe = toy_recipe("optimizer.name=muon")
+    assert try_micro_batch(recipe, CPU, 2, precision, is_compiled=False) is not None
+    assert seen == {getattr(torch, precision)}
 
 
 def test_on_a_cpu_it_says_that_memory_is_no_limit(capsys: pytest.CaptureFixture[str]) -> None:

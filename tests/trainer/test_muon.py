@@ -164,3 +164,31 @@ def test_a_parameter_without_a_gradient_stays_where_it_is() -> None:
     assert torch.equal(parameters[1], before)
     assert not torch.equal(parameters[0], before)
     assert parameters[1] not in optimizer.state
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_divisor_and_a_skip_that_nobody_reads_change_what_they_should(
+    shape: tuple[int, int],
+) -> None:
+    plain, scaled = ([nn.Parameter(gradients(*shape, seed=n)) for n in range(3)] for _ in range(2))
+    optimizers = [moved(parameters, 1, torch.float32) for parameters in (plain, scaled)]
+    scaling = optimizers[1]
+    scaling.grad_scale, scaling.found_inf = torch.tensor(4.0), torch.tensor(1.0)
+    before = [parameter.detach().clone() for parameter in scaled]
+    moments = [scaling.state[parameter]["momentum_buffer"].clone() for parameter in scaled]
+    for parameter in scaled:
+        parameter.grad = torch.full(shape, float("nan"))
+    scaling.step()
+    assert all(map(torch.equal, scaled, before))
+    assert all(
+        torch.equal(scaling.state[p]["momentum_buffer"], m)
+        for p, m in zip(scaled, moments, strict=True)
+    )
+    scaling.found_inf = torch.tensor(0.0)
+    for number, (mine, other) in enumerate(zip(plain, scaled, strict=True)):
+        mine.grad = gradients(*shape, seed=50 + number)
+        other.grad = 4.0 * mine.grad
+    for optimizer in optimizers:
+        optimizer.step()
+    assert all(map(torch.equal, plain, scaled))
+    assert not any(map(torch.equal, scaled, before))

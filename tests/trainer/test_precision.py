@@ -1,9 +1,11 @@
+import os
+
 import pytest
 import torch
 from toy_run import toy_recipe
 
 from trainer import precision
-from trainer.precision import autocast, choose_precision, float32_products
+from trainer.precision import autocast, choose_precision, float32_products, prepare_repeatable
 
 CPU = torch.device("cpu")
 
@@ -59,3 +61,16 @@ def test_products_run_in_the_chosen_dtype_over_float32_weights() -> None:
 def test_float16_is_taken_where_there_is_a_gpu() -> None:
     name, reason = choose_precision(toy_recipe("precision=float16"), torch.device("cuda"))
     assert (name, reason) == ("float16", "float16: asked for by the recipe")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "value"),
+    [("cuda", True, ":4096:8"), ("cuda", False, None), ("cpu", True, None)],
+)
+def test_cublas_is_told_before_its_first_product_where_bits_are_to_repeat(
+    kind: str, wanted: bool, value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "of this test")  # undone at its end
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    prepare_repeatable(torch.device(kind), wanted=wanted)
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == value

@@ -4,6 +4,8 @@ A document is what an end-of-text token follows: a play, a source file, a proble
 """
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Iterable, Sequence
 
 
@@ -15,6 +17,17 @@ class Split:
     validation: tuple[str, ...]
     description: str
     """One line for the log: what it is and where it is from."""
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the text and of how it is split, in hexadecimal; computed once."""
+        digest = hashlib.sha256()
+        for documents in (self.train, self.validation):
+            digest.update(f" {len(documents)}".encode())
+            for document in documents:
+                content = document.encode()
+                digest.update(f" {len(content)} ".encode() + content)
+        return digest.hexdigest()
 
 
 def num_bytes(documents: Iterable[str]) -> int:

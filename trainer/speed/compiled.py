@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lm.attention import CausalAttention
 from lm.decoder import Decoder
 from lm.layers import Block
+from trainer.config import Recipe
 from trainer.loss import IGNORED
 from trainer.speed.chunked_loss import chunked_cross_entropy, loss_and_gradients
 
@@ -33,16 +34,13 @@ def why_not_compiled(device: torch.device) -> str | None:
     return None
 
 
-def is_to_be_compiled(
-    setting: bool | str,  # noqa: FBT001 - a recipe's value
-    device: torch.device,
-    warn: Callable[[str], None],
-) -> bool:
-    """Whether to compile by a recipe's setting; where ``auto`` would but cannot, ``warn`` hears."""
-    if setting is False or (setting == "auto" and device.type != "cuda"):
+def is_to_be_compiled(recipe: Recipe, device: torch.device, warn: Callable[[str], None]) -> bool:
+    """Whether to compile as a recipe says; where ``auto`` would but cannot, ``warn`` hears."""
+    is_auto = recipe.compile == "auto"
+    if not recipe.compile or (is_auto and device.type != "cuda"):
         return False
     keep_compiled_code()
-    reason = why_not_compiled(device) if setting == "auto" else None
+    reason = why_not_compiled(device) if is_auto else None
     if reason is not None:
         warn(f"not compiled, which is slower: {reason}")
     return reason is None
