@@ -104,8 +104,7 @@ def step_timer(config: ModelConfig, weights: DecoderWeights, rows: int) -> Timer
     device, layers = weights.embedding.device, config.num_hidden_layers
     length = min(CONTEXT, config.max_position_embeddings)
     shape = (1, rows, config.num_key_value_heads, length, config.head_dim)
-    shared = torch.zeros(shape, dtype=weights.embedding.dtype, device=device)
-    shared = shared.expand(layers, -1, -1, -1, -1)
+    key, value = (torch.zeros(shape, dtype=weights.embedding.dtype, device=device) for _ in "kv")
     slots = torch.arange(rows, dtype=torch.int32, device=device)
     step_rows = StepRows(
         token_ids=slots % config.vocab_size,
@@ -115,7 +114,10 @@ def step_timer(config: ModelConfig, weights: DecoderWeights, rows: int) -> Timer
     )
     logits = torch.empty(rows, config.vocab_size, device=device)
     is_finite = torch.empty(rows, dtype=torch.int8, device=device)
-    cache = KeyValues(key=shared, value=shared.clone().expand(layers, -1, -1, -1, -1))
+    # Expanded, not copied: the memory beside a service's cache is enough for one layer.
+    cache = KeyValues(
+        key=key.expand(layers, -1, -1, -1, -1), value=value.expand(layers, -1, -1, -1, -1)
+    )
     stream = torch.cuda.Stream(device)
 
     def time(choices: Choices) -> float:
