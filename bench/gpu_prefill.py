@@ -26,7 +26,7 @@ from lm.rotary import rotary_table
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows, empty_weights
 from service.engine.gpu.flat.guess_step import GuessStep
 from service.engine.gpu.flat.head_step import HeadStep
-from service.engine.gpu.flat.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out, unpack
+from service.engine.gpu.flat.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out
 from service.engine.gpu.flat.prefill_attention import ProgramShape
 from service.engine.gpu.flat.prefill_step import PrefillStep
 
@@ -151,8 +151,9 @@ class Bench:
         kind: type[PrefillStep | GuessStep] = PrefillStep,
     ) -> tuple[Callable[[], None], Tensor, Tensor]:
         """What computes a step, its hidden states and its logits."""
-        token_ids, positions, slots, tiles = unpack(
-            torch.from_numpy(layout.packed).to(self.device), bucket
+        names = ("token_ids", "positions", "slots", "tiles", "yielding")
+        token_ids, positions, slots, tiles, yielding = (
+            torch.from_numpy(getattr(layout, name)).to(self.device) for name in names
         )
         last_tokens = torch.zeros(SLOTS, dtype=torch.int32, device=self.device)
         rows = StepRows(
@@ -161,7 +162,6 @@ class Bench:
         hidden = torch.empty(
             bucket.rows, self.config.hidden_size, dtype=self.dtype, device=self.device
         )
-        yielding = torch.from_numpy(layout.yielding).to(self.device)
         logits = torch.empty(len(yielding), self.config.vocab_size, device=self.device)
         is_finite = torch.empty(len(yielding), dtype=torch.bool, device=self.device)
         step = kind(
