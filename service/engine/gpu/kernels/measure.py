@@ -49,7 +49,7 @@ Timer = Callable[[Choices], float]
 def product_candidates(config: ModelConfig, rows: int, part: Part) -> list[ProductChoice]:
     """Kernels worth measuring for a product, the default first."""
     found = [default_product(config, rows, part)]
-    tile = max(16, min(128, triton.next_power_of_2(rows)))
+    tile = max(16, min(64, triton.next_power_of_2(rows)))
     wide = 64 if part == "head" else 32
     if rows <= MAX_SUM_ROWS:
         found.append(sums(config, rows, part))
@@ -57,9 +57,7 @@ def product_candidates(config: ModelConfig, rows: int, part: Part) -> list[Produ
         found += tiles_choices(config, rows, part)
         found += parts_choices(config, rows, part)[:2]
     if rows >= 32:
-        found.append(ProductChoice("loop", rows=min(tile, 64), outputs=wide, inner=64, stages=4))
-    if rows >= 96:
-        found.append(ProductChoice("loop", rows=128, outputs=64, inner=64, warps=8, stages=3))
+        found.append(ProductChoice("loop", rows=tile, outputs=wide, inner=64, stages=4))
     if rows >= 16:
         found.append(ProductChoice("cublas"))
     return list(dict.fromkeys(found))
