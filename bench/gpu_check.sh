@@ -83,7 +83,7 @@ if [[ -z ${PYTHON:-} ]]; then
 fi
 steps=$logs/steps.tsv
 : >"$steps"
-failed=()
+failed=() written=()
 
 # note STEP OUTCOME SECONDS
 note() {
@@ -126,6 +126,7 @@ step() {
     began=$SECONDS
     timeout -k 5 "$seconds" "$@" 2>&1 | tee "$logs/$name.log"
     status=${PIPESTATUS[0]}
+    written+=("$logs/$name.log")
     took=$((SECONDS - began))
     if ((status == 0)); then
         note "$name" ok "$took"
@@ -133,7 +134,7 @@ step() {
         note "$name" "took longer than $seconds s" "$took"
         failed+=("$name (took longer than $seconds s)")
     elif lacking=$(sed -n "s/^\(E *\)\{0,1\}ModuleNotFoundError: No module named '\([^']*\)'.*/\2/p" \
-        "$logs/$name.log" | tail -n 1) && [[ -n $lacking ]]; then
+        "$logs/$name.log" | tail -n 1) && [[ -n $lacking && -n $(missing "${lacking%%.*}") ]]; then
         note "$name" "skipped: needs $lacking" "$took"
     else
         note "$name" "failed with status $status" "$took"
@@ -186,8 +187,6 @@ else
         --streams "${streams[@]}" --repeats "$repeats"
 fi
 
-shopt -s nullglob
-written=("$logs"/*.log)
 if ((${#written[@]})); then
     "$PYTHON" -m bench.gpu_report --steps "$steps" --results "$results" "${written[@]}" ||
         failed+=("the file of results")

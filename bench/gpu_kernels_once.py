@@ -31,7 +31,7 @@ from service.engine.gpu.buffers.weight_set import HEAD_ROWS, WeightSet
 from service.engine.gpu.fused import FusedKernels, FusedSampler
 from service.engine.gpu.placing import FusedModels
 from service.engine.gpu.runner import GpuRunner
-from service.engine.gpu.verification import TOLERANCE
+from service.engine.gpu.verification import TOLERANCE, apart
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import GenerationRequest, TokenGenerated
 from service.engine.slots import SlotPool
@@ -49,11 +49,11 @@ SMALL = ModelConfig(
 TEXTS = ((1, 3), (17, 4), (70, 2), (130, 2))
 """(tokens of the prompt, tokens decoded behind it): within a tile, and over several."""
 DRAWN = (
-    {"temperature": 0.0},
-    {"temperature": 0.9, "seed": 1},
-    {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "seed": 2},
-    {"temperature": 1.2, "min_p": 0.05, "seed": 3},
-    {"temperature": 0.7, "seed": 4, "repetition_penalty": 1.3, "logit_bias": ((7, 2.0),)},
+    SamplingParams(temperature=0.0),
+    SamplingParams(temperature=0.9, seed=1),
+    SamplingParams(temperature=0.8, top_k=20, top_p=0.9, seed=2),
+    SamplingParams(temperature=1.2, min_p=0.05, seed=3),
+    SamplingParams(temperature=0.7, seed=4, repetition_penalty=1.3, logit_bias=((7, 2.0),)),
 )
 CLEARLY_WORSE = 0.3
 """Standard deviations of a token's logits: what is nearer to the likeliest may be rounding."""
@@ -127,7 +127,7 @@ def distance(runner: GpuRunner) -> float:
         token_ids = prompt(num_prompt + num_decoded, runner.config.vocab_size, seed=num_prompt)
         wanted = runner.score(token_ids)[num_prompt - 1 :].float().cpu()
         got = runner.run_alone(token_ids, num_prompt).float().cpu()
-        off = float(((got - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max())
+        off = apart(got, wanted)
         print(
             f"{num_prompt} + {num_decoded} tokens: {off:.3%} away from the definition", flush=True
         )
@@ -142,10 +142,10 @@ def drawn_elsewhere(runner: GpuRunner) -> int:
             request_id=str(number),
             prompt_ids=tuple(prompt(3 + 11 * number, runner.config.vocab_size, seed=number)),
             max_new_tokens=NEW_TOKENS,
-            sampling=SamplingParams(**fields),  # type: ignore[arg-type]
+            sampling=sampling,
             logprobs=1 if number == 1 else None,
         )
-        for number, fields in enumerate(DRAWN)
+        for number, sampling in enumerate(DRAWN)
     ]
     answers = serve(runner, asked)
     count = 0

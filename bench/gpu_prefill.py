@@ -19,28 +19,20 @@ import torch
 import triton
 from torch import Tensor
 
+from bench.gpu_model import smollm2
 from lm.attention import CausalAttention
 from lm.config import ModelConfig
 from lm.decoder import Decoder, decoder_from_weights
-from lm.rotary import rotary_table
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows, empty_weights
+from service.engine.gpu.buffers.filling import fill, tensors_of
+from service.engine.gpu.buffers.tensors import KeyValues, StepRows, empty_weights
 from service.engine.gpu.flat.guess_step import GuessStep
 from service.engine.gpu.flat.head_step import HeadStep
-from service.engine.gpu.flat.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out, unpack
+from service.engine.gpu.flat.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out
 from service.engine.gpu.flat.prefill_attention import ProgramShape
 from service.engine.gpu.flat.prefill_step import PrefillStep
 
 SLOTS = 64
-SMOLLM2 = ModelConfig(
-    vocab_size=49152,
-    hidden_size=576,
-    intermediate_size=1536,
-    num_hidden_layers=30,
-    num_attention_heads=9,
-    num_key_value_heads=3,
-    max_position_embeddings=8192,
-    rope_theta=100_000.0,
-)
+SMOLLM2 = smollm2()
 TOY = dataclasses.replace(
     SMOLLM2, vocab_size=300, hidden_size=96, intermediate_size=64, num_hidden_layers=1,
     num_attention_heads=3, num_key_value_heads=1, max_position_embeddings=256,
@@ -135,7 +127,9 @@ class Bench:
         self.config, self.device = config, device
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-        self.weights = drawn(config, self.dtype, device)
+        self.state = drawn(config, self.dtype)
+        self.weights = empty_weights(config, self.dtype, device)
+        fill(self.weights, config, tensors_of(self.state.items()))
         shape = (config.num_hidden_layers, SLOTS, config.num_key_value_heads)
         length = config.max_position_embeddings
         self.cache = KeyValues(
@@ -151,8 +145,9 @@ class Bench:
         kind: type[PrefillStep | GuessStep] = PrefillStep,
     ) -> tuple[Callable[[], None], Tensor, Tensor]:
         """What computes a step, its hidden states and its logits."""
-        token_ids, positions, slots, tiles = unpack(
-            torch.from_numpy(layout.packed).to(self.device), bucket
+        names = ("token_ids", "positions", "slots", "tiles", "yielding")
+        token_ids, positions, slots, tiles, yielding = (
+            torch.from_numpy(getattr(layout, name)).to(self.device) for name in names
         )
         last_tokens = torch.zeros(SLOTS, dtype=torch.int32, device=self.device)
         rows = StepRows(
@@ -161,7 +156,6 @@ class Bench:
         hidden = torch.empty(
             bucket.rows, self.config.hidden_size, dtype=self.dtype, device=self.device
         )
-        yielding = torch.from_numpy(layout.yielding).to(self.device)
         logits = torch.empty(len(yielding), self.config.vocab_size, device=self.device)
         is_finite = torch.empty(len(yielding), dtype=torch.bool, device=self.device)
         step = kind(
@@ -174,6 +168,11 @@ class Bench:
             head.compute()
 
         return compute, hidden, logits
+
+    def plain(self, dtype: torch.dtype) -> Decoder:
+        """The decoder as it is defined, over the same numbers."""
+        state = {name: weight.to(dtype) for name, weight in self.state.items()}
+        return decoder_from_weights(self.config, state).to(self.device).eval()
 
     def errors(self, length: int, kind: type[PrefillStep | GuessStep]) -> dict[str, float]:
         """Relative to float32: of a prompt in two chunks, and of the plain decoder in our dtype."""
@@ -188,10 +187,10 @@ class Bench:
         batch = torch.tensor([token_ids], device=self.device)
         places = torch.arange(length, device=self.device)
         with torch.inference_mode():
-            exact = plain(self.config, self.weights, torch.float32)
+            exact = self.plain(torch.float32)
             hidden = exact.hidden(batch, places, CausalAttention(0.0))[0]
             logits = exact.head(hidden)
-            rounded = plain(self.config, self.weights, self.dtype)
+            rounded = self.plain(self.dtype)
             theirs = rounded.hidden(batch, places, CausalAttention(0.0))[0].float()
         agree = (our_logits.argmax(-1) == logits.argmax(-1)).float().mean()
         return {
@@ -243,47 +242,16 @@ class Bench:
         print(profile.key_averages().table(sort_by=by, row_limit=16))
 
 
-def drawn(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> DecoderWeights:
-    """Weights from a fixed seed: norms around one, the rest as fresh weights are."""
+def drawn(config: ModelConfig, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Published weights from a fixed seed: norms around one, the rest as fresh weights are."""
     torch.manual_seed(0)
-    weights = empty_weights(config, dtype, device)
-    matrices = [weights.embedding]
-    norms = [weights.norm]
-    for layer in weights.layers:
-        matrices += [layer.qkv, layer.out, layer.gate_up, layer.down]
-        norms += [layer.attention_norm, layer.mlp_norm]
-    for matrix in matrices:
-        matrix.normal_(std=matrix.shape[1] ** -0.5)
-    for norm in norms:
-        norm.uniform_(0.5, 1.5)
-    half = config.head_dim // 2
-    tables = rotary_table(config.max_position_embeddings, config.head_dim, config.rope_theta)
-    for ours, table in zip((weights.cos, weights.sin), tables, strict=True):
-        ours.copy_(table[:, :half])
-    return weights
-
-
-def plain(config: ModelConfig, weights: DecoderWeights, dtype: torch.dtype) -> Decoder:
-    """The decoder as it is defined, over the same numbers."""
-    shared = config.num_key_value_heads * config.head_dim
-    named = {"model.embed_tokens.weight": weights.embedding, "model.norm.weight": weights.norm}
-    for index, layer in enumerate(weights.layers):
-        query, key, value = layer.qkv.split((config.hidden_size, shared, shared))
-        gate, up = layer.gate_up.chunk(2)
-        parts = {
-            "input_layernorm": layer.attention_norm,
-            "self_attn.q_proj": query,
-            "self_attn.k_proj": key,
-            "self_attn.v_proj": value,
-            "self_attn.o_proj": layer.out,
-            "post_attention_layernorm": layer.mlp_norm,
-            "mlp.gate_proj": gate,
-            "mlp.up_proj": up,
-            "mlp.down_proj": layer.down,
-        }
-        named |= {f"model.layers.{index}.{name}.weight": part for name, part in parts.items()}
-    decoder = decoder_from_weights(config, {name: t.to(dtype) for name, t in named.items()})
-    return decoder.to(weights.embedding.device).eval()
+    state = dict(Decoder(config).state_dict())
+    for weight in state.values():
+        if weight.dim() == 1:
+            weight.uniform_(0.5, 1.5)
+        else:
+            weight.normal_(std=weight.shape[1] ** -0.5)
+    return {name: weight.to(dtype) for name, weight in state.items()}
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def render(rows: Sequence[Row], steps: Sequence[Sequence[str]], date: str) -> st
     if steps:
         parts.append(section("Steps", table(("step", "outcome", "seconds"), steps)))
     for title, body in (
-        ("Checks", checks(by_name)),
+        ("Checks", checks(rows)),
         ("The engine alone, tokens/s", engine(ours, theirs)),
         ("Time to the first token, ms", first_tokens(ours, theirs)),
         ("Guesses, times as fast as without", pairs(ours.get("guesses"))),
@@ -125,18 +125,26 @@ def pairs(found: Row | None) -> str:
     return table(("", "measured"), (found or {}).items())
 
 
-def checks(by_name: dict[str, Row]) -> str:
-    """What was compared with a definition, and how it came out."""
-    kernels, gpu = by_name.get("gpu kernels", {}), by_name.get("gpu", {})
-    names = ("distance", "drawn_elsewhere", "transformers_misses")
-    rows: list[tuple[str, object]] = [
-        (name.replace("_", " "), "not compared" if kernels[name] is None else kernels[name])
-        for name in names
-        if name in kernels
-    ]
-    rows += (gpu.get("check") or {}).items()
-    rows += [("fault", fault) for fault in gpu.get("faults") or []]
-    return table(("compared", "found"), rows)
+def checks(rows: Iterable[Row]) -> str:
+    """What was compared with a definition, and how it came out; kernels by the model's shape."""
+    found: list[tuple[str, object]] = []
+    for row in rows:
+        if row["benchmark"] == "gpu kernels":
+            shape = f"{row.get('layers')} layers of {row.get('hidden_size')}"
+            found += [
+                (f"{name.replace('_', ' ')}, {shape}", unless_none(row[name]))
+                for name in ("distance", "drawn_elsewhere", "transformers_misses")
+                if name in row
+            ]
+        if row["benchmark"] == "gpu":
+            found += (row.get("check") or {}).items()
+            found += [("fault", fault) for fault in row.get("faults") or []]
+    return table(("compared", "found"), found)
+
+
+def unless_none(value: object) -> object:
+    """A cell of what may have had nothing to be compared with."""
+    return "not compared" if value is None else value
 
 
 def sizes(rows: Iterable[Row], name: str) -> list[int]:

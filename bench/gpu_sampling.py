@@ -6,6 +6,7 @@ line; exits with 1 where a token is not the definition's.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -20,15 +21,15 @@ from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.sampler import DeviceSampler, SamplerTuning
 from service.engine.gpu.sampling.table import SamplingTable
 
-WAYS: dict[str, dict[str, float]] = {
-    "greedy": {"temperature": 0.0},
-    "temperature": {"temperature": 0.8},
-    "top-k 50, top-p 0.95": {"temperature": 0.8, "top_k": 50, "top_p": 0.95},
-    "top-p 0.95": {"temperature": 0.8, "top_p": 0.95},
-    "min-p 0.05": {"min_p": 0.05},
-    "greedy, penalties": {"temperature": 0.0, "frequency_penalty": 0.5},
-    "temperature, penalties": {"repetition_penalty": 1.2, "presence_penalty": 0.5},
-    "top-k 50, top-p 0.95, penalties": {"top_k": 50, "top_p": 0.95, "frequency_penalty": 0.5},
+WAYS = {
+    "greedy": SamplingParams(temperature=0.0),
+    "temperature": SamplingParams(temperature=0.8),
+    "top-k 50, top-p 0.95": SamplingParams(temperature=0.8, top_k=50, top_p=0.95),
+    "top-p 0.95": SamplingParams(temperature=0.8, top_p=0.95),
+    "min-p 0.05": SamplingParams(min_p=0.05),
+    "greedy, penalties": SamplingParams(temperature=0.0, frequency_penalty=0.5),
+    "temperature, penalties": SamplingParams(repetition_penalty=1.2, presence_penalty=0.5),
+    "top-k 50, top-p 0.95, penalties": SamplingParams(top_k=50, top_p=0.95, frequency_penalty=0.5),
 }
 SPREAD = 4.0
 """Standard deviation of the logits; one of 0.1 is nearly flat: the worst case of top-p."""
@@ -40,12 +41,12 @@ class Step:
 
     def __init__(self, way: str, num_rows: int, vocab_size: int, tuning: SamplerTuning) -> None:
         device = torch.device("cuda")
-        self.params = [SamplingParams(seed=n, **WAYS[way]) for n in range(num_rows)]  # type: ignore[arg-type]
+        self.params = [dataclasses.replace(WAYS[way], seed=n) for n in range(num_rows)]
         self.adjusts = self.params[0].adjusts_logits
         self.logits = torch.zeros((num_rows, vocab_size), device=device)
         self.tokens = torch.zeros(num_rows, dtype=torch.int32, device=device)
         self.last_tokens = torch.zeros_like(self.tokens)
-        self.rows = SamplingRows.over(self.buffer(num_rows).to(device), num_rows)
+        self.rows = SamplingRows.empty(num_rows, device)
         self.adjustments = None
         if self.adjusts:
             self.adjustments = Adjustments(num_rows, vocab_size, device)
@@ -60,14 +61,10 @@ class Step:
             for _ in range(REPLAYS):
                 self.compute()
 
-    @staticmethod
-    def buffer(num_rows: int) -> torch.Tensor:
-        return torch.zeros(SamplingRows.num_bytes(num_rows), dtype=torch.uint8)
-
     def prepare(self, index: int) -> None:
         """Rows and state for the tokens with an index."""
         num_rows = len(self.params)
-        staging = SamplingRows.over(self.buffer(num_rows), num_rows)
+        staging = SamplingRows.empty(num_rows, torch.device("cpu"))
         arrays = {name: tensor.numpy() for name, tensor in vars(staging).items()}
         indices = np.full(num_rows, index, np.int64)
         self.variant = self.table.fill(arrays, np.arange(num_rows), indices)

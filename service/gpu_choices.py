@@ -24,16 +24,25 @@ logger = logging.getLogger(__name__)
 
 
 def choices_on_disk(directory: Path | None = None) -> Choose:
-    """Chooses by measurements that are kept in a directory, by default the user's cache."""
+    """Chooses by measurements that are kept in a directory, by default the user's cache.
+
+    Where they cannot be kept there, each is still made once in a process.
+    """
     kept = usual_directory() if directory is None else directory
+    known: dict[str, Choices] = {}
 
     def choose(config: ModelConfig, weights: DecoderWeights, rows: int) -> "Choices":
         from service.engine.gpu.kernels.choices import default_choices
+        from service.engine.gpu.kernels.measure import fingerprint
 
         measured = next((size for size in MEASURED_ROWS if size >= rows), None)
         if measured is None:
             return default_choices(config, rows)
-        return measured_choices(config, weights, measured, kept)
+        key = fingerprint(config, weights, measured)
+        if key not in known:
+            path = None if kept is None else kept / f"decode-{key}.json"
+            known[key] = measured_choices(config, weights, measured, path)
+        return known[key]
 
     return choose
 
@@ -48,30 +57,27 @@ def usual_directory() -> Path | None:
 
 
 def measured_choices(
-    config: ModelConfig, weights: DecoderWeights, rows: int, directory: Path | None
+    config: ModelConfig, weights: DecoderWeights, rows: int, path: Path | None
 ) -> "Choices":
     """The choices for steps of so many rows on the card that the weights are on.
 
-    Measured once for a card, a shape and the versions of PyTorch and Triton; kept in a file of
-    ``directory``, if there is one. A file that cannot be read is measured anew, one that cannot be
-    written is not there the next time.
+    Read from a file, if there is one that can be read; else measured, and kept there if it can be
+    written.
     """
-    from service.engine.gpu.kernels.measure import fingerprint, measure, step_timer
+    from service.engine.gpu.kernels.measure import measure, step_timer
 
-    if directory is None:
-        return measure(config, rows, step_timer(config, weights, rows))
-    path = directory / f"decode-{fingerprint(config, weights, rows)}.json"
-    kept = read_choices(path)
+    kept = None if path is None else read_choices(path)
     if kept is not None:
         return kept
     began = time.perf_counter()
     choices = measure(config, rows, step_timer(config, weights, rows))
-    logger.info(
-        "measured which kernels are the fastest for %d rows in %.1f s; kept in %s",
-        *(rows, time.perf_counter() - began, path),
-    )
-    with contextlib.suppress(OSError):
-        write_choices(path, choices)
+    seconds = time.perf_counter() - began
+    logger.info("measured which kernels are the fastest for %d rows in %.1f s", rows, seconds)
+    if path is not None:
+        try:
+            write_choices(path, choices)
+        except OSError as error:
+            logger.warning("the kernels are measured again at the next start: %s", error)
     return choices
 
 
@@ -87,6 +93,7 @@ def read_choices(path: Path) -> "Choices | None":
 def write_choices(path: Path, choices: "Choices") -> None:
     """Visible whole or not at all: several services may start at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(json.dumps(choices.to_dict(), indent=1))
-    Path(file.name).replace(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        whole = Path(scratch) / path.name
+        whole.write_text(json.dumps(choices.to_dict(), indent=1), "utf-8")
+        whole.replace(path)

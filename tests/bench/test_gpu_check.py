@@ -14,11 +14,13 @@ STAND_IN = f"""#!/bin/sh
 case "$*" in
     -c*) exit 0 ;;
     *transformers*) echo transformers; exit 0 ;;
+    -\\ rich) echo rich; exit 0 ;;
     -\\ *) exit 0 ;;
     *bench.gpu_report*) exec {sys.executable} "$@" ;;
     *bench.gpu_kernels_once*) echo '{{"benchmark": "gpu kernels", "card": "NVIDIA X1 9GB"}}' ;;
     *bench.gpu_http*) exec sleep 60 ;;
     *bench.gpu\\ *) echo "AssertionError: wrong"; exit 3 ;;
+    *training.gpu*) echo "ModuleNotFoundError: No module named 'bench.gone'"; exit 1 ;;
     *test_run.py*) echo "E   ModuleNotFoundError: No module named 'rich'"; exit 2 ;;
     *) exit 0 ;;
 esac
@@ -96,6 +98,25 @@ def test_a_package_that_is_missing_deep_inside_is_a_step_that_is_skipped(
     asked = run("--only", "resume", "kernels", "--results", str(tmp_path), python=python)
     assert "[resume: skipped: needs rich, " in asked.stdout
     assert asked.returncode == 0
+
+
+def test_a_module_of_ours_that_is_missing_is_a_failure(tmp_path: Path, python: Path) -> None:
+    asked = run("--only", "training", "kernels", "--results", str(tmp_path), python=python)
+    assert "[training: failed with status 1, " in asked.stdout
+    assert asked.returncode == 1
+
+
+def test_the_logs_of_an_earlier_run_are_no_results(tmp_path: Path, python: Path) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "engine.log").write_text('{"benchmark": "gpu", "card": "NVIDIA X0"}\n', "utf-8")
+    asked = run(
+        *("--only", "kernels", "--logs", str(logs), "--results", str(tmp_path)), python=python
+    )
+    assert asked.returncode == 0
+    (report,) = tmp_path.glob("gpu_*.md")
+    assert report.name.startswith("gpu_x1_")
+    assert "X0" not in report.read_text("utf-8")
 
 
 def test_without_a_card_it_says_so() -> None:

@@ -99,6 +99,17 @@ def test_tables_say_what_was_measured_and_nothing_else() -> None:
     assert "vllm" not in alone
 
 
+def test_kernels_of_every_shape_are_among_the_checks() -> None:
+    small = {"benchmark": "gpu kernels", "layers": 2, "hidden_size": 128, "distance": 0.01}
+    full = {"benchmark": "gpu kernels", "layers": 30, "hidden_size": 576, "distance": 0.03}
+    rows = [full | {"transformers_misses": 0}, small | {"transformers_misses": None}]
+    lines = gpu_report.render(rows, [], "2026-01-02").splitlines()
+    assert "| distance, 30 layers of 576 | 0.03 |" in lines
+    assert "| transformers misses, 30 layers of 576 | 0 |" in lines
+    assert "| distance, 2 layers of 128 | 0.01 |" in lines
+    assert "| transformers misses, 2 layers of 128 | not compared |" in lines
+
+
 def test_vllm_alone_has_a_table_too() -> None:
     assert "| decode x1, greedy |  | 100.0 |  |" in gpu_report.render([THEIRS], [], "2026-01-02")
 

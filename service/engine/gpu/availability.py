@@ -22,7 +22,10 @@ def why_no_triton() -> str | None:
     """Why kernels in Triton cannot be compiled; ``None`` if they can."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    version = importlib.metadata.version("triton")
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # nightly builds have another name for it
+        return "Triton is installed, but does not say its version"
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TRITON:
         oldest = ".".join(map(str, OLDEST_TRITON))
         return f"Triton {version} is older than {oldest}"

@@ -77,7 +77,7 @@ inline I16 dot_bytes(I16 sum, I16 weights, I16 x) {
   return {_mm512_dpbusd_epi32(sum, weights, x)};
 }
 
-// Sums of products with nibbles, over kMostNibbles inputs at most.
+// Sums of products with nibbles.
 using NibbleSum = I16;
 inline NibbleSum no_nibbles() { return set1(0); }
 inline NibbleSum dot_nibbles(NibbleSum sum, I16 nibbles, I16 x) {

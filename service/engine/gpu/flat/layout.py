@@ -6,14 +6,11 @@ arithmetic on arrays: no loop over tokens. Shapes: N rows, M tiles.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 Ints = NDArray[np.int32]
-Array = TypeVar("Array", Ints, Tensor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +31,6 @@ class Bucket:
         A chunk of n rows has 1 + ⌊(n - 1) / tile_rows⌋ tiles.
         """
         return self.chunks + (self.rows - self.chunks) // self.tile_rows
-
-    @property
-    def packed_size(self) -> int:
-        """Numbers of a whole step in one array."""
-        return 3 * self.rows + 2 * self.tiles
 
 
 BUCKETS = tuple(
@@ -73,10 +65,8 @@ class FlatChunk:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FlatLayout:
-    """A step as arrays of int32; all but ``yielding`` are parts of ``packed``."""
+    """A step as arrays of int32."""
 
-    packed: Ints
-    """[packed_size]: what goes to the device in one copy; ``unpack`` finds its parts there."""
     token_ids: Ints
     """[N]; 0 in dead rows."""
     positions: Ints
@@ -87,17 +77,6 @@ class FlatLayout:
     """[M, 2]: first row and number of rows; no rows behind the last tile."""
     yielding: Ints
     """[rows that yield], in the order of the chunks."""
-
-
-def unpack(packed: Array, bucket: Bucket) -> tuple[Array, Array, Array, Array]:
-    """Token ids, positions and slots, each [N], and tiles [M, 2]: views of one array."""
-    count = bucket.rows
-    return (
-        packed[:count],
-        packed[count : 2 * count],
-        packed[2 * count : 3 * count],
-        packed[3 * count :].reshape(-1, 2),
-    )
 
 
 def bucket_for(num_rows: int, num_chunks: int, buckets: Sequence[Bucket] = BUCKETS) -> Bucket:
@@ -141,8 +120,8 @@ def lay_out(chunks: Sequence[FlatChunk], bucket: Bucket) -> FlatLayout:
     if np.any(lengths < 1) or np.any(num_logits < 0) or np.any(num_logits > lengths):
         raise ValueError("a chunk has at least one token and yields at most one row a token")
     ends = np.cumsum(lengths, dtype=np.int32)
-    packed = np.zeros(bucket.packed_size, np.int32)
-    token_ids, positions, slots, tiles = unpack(packed, bucket)
+    token_ids, positions, slots = np.zeros((3, bucket.rows), np.int32)
+    tiles = np.zeros((bucket.tiles, 2), np.int32)
     slots[total:] = -1
     if chunks:
         token_ids[:total] = np.concatenate([chunk.token_ids for chunk in chunks])
@@ -151,7 +130,7 @@ def lay_out(chunks: Sequence[FlatChunk], bucket: Bucket) -> FlatLayout:
         slots[:total] = np.repeat(np.array([c.slot for c in chunks], dtype=np.int32), lengths)
     _fill_tiles(tiles, lengths, ends, bucket.tile_rows)
     yielding = np.repeat(ends - num_logits, num_logits) + _counting(num_logits)
-    return FlatLayout(packed, token_ids, positions, slots, tiles, yielding)
+    return FlatLayout(token_ids, positions, slots, tiles, yielding)
 
 
 def _fill_tiles(tiles: Ints, lengths: Ints, ends: Ints, tile_rows: int) -> None:

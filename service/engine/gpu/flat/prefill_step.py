@@ -41,7 +41,7 @@ class PrefillStep:
             weights: of that shape.
             cache: receives the rows' keys and values.
             rows: N rows. Those with slot -1 write no cache; their hidden states mean nothing.
-            tiles: int32 [M, 2], see ``kernels.prefill_attention``: they cover the rows that have
+            tiles: int32 [M, 2], see ``prefill_attention``: they cover the rows that have
                 a slot, each once.
             hidden: [N, C] in the dtype of the weights: receives the normalised hidden states.
             tile_rows: the most rows that a tile has.

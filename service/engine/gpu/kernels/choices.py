@@ -18,6 +18,7 @@ PROGRAMS = 128
 MAX_INPUTS = 48 * 1024
 """Rows times inner width that the registers of eight warps hold."""
 MAX_SUM_ROWS = 2
+"""Rows up to which sums are likely the fastest."""
 MAX_TILE_INPUTS = 24576
 """Inputs that a program of four warps holds in float32 for a norm without spilling registers."""
 
@@ -118,7 +119,7 @@ def default_choices(config: ModelConfig, rows: int, *, is_long: bool = False) ->
 
 def default_product(config: ModelConfig, rows: int, part: Part) -> ProductChoice:
     """Of one product of so many rows."""
-    if rows <= 2:
+    if rows <= MAX_SUM_ROWS:
         return sums(config, rows, part)
     if rows > 32:
         return ProductChoice("cublas")

@@ -16,7 +16,7 @@ def multiply_in_a_loop(
     NORM: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, FINITE: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write out [B, N] = f(x [B, K]) · weight [N, K]ᵀ; see ``products.multiply`` for the flags.
+    """Write out [B, N] = f(x [B, K]) · weight [N, K]ᵀ; see ``products.Product`` for the flags.
 
     The scale of the norm is a factor of a whole row, so that it is known late and applied last.
     """

@@ -49,7 +49,7 @@ Timer = Callable[[Choices], float]
 def product_candidates(config: ModelConfig, rows: int, part: Part) -> list[ProductChoice]:
     """Kernels worth measuring for a product, the default first."""
     found = [default_product(config, rows, part)]
-    tile = max(16, min(128, triton.next_power_of_2(rows)))
+    tile = max(16, min(64, triton.next_power_of_2(rows)))
     wide = 64 if part == "head" else 32
     if rows <= MAX_SUM_ROWS:
         found.append(sums(config, rows, part))
@@ -57,9 +57,7 @@ def product_candidates(config: ModelConfig, rows: int, part: Part) -> list[Produ
         found += tiles_choices(config, rows, part)
         found += parts_choices(config, rows, part)[:2]
     if rows >= 32:
-        found.append(ProductChoice("loop", rows=min(tile, 64), outputs=wide, inner=64, stages=4))
-    if rows >= 96:
-        found.append(ProductChoice("loop", rows=128, outputs=64, inner=64, warps=8, stages=3))
+        found.append(ProductChoice("loop", rows=tile, outputs=wide, inner=64, stages=4))
     if rows >= 16:
         found.append(ProductChoice("cublas"))
     return list(dict.fromkeys(found))
@@ -104,8 +102,7 @@ def step_timer(config: ModelConfig, weights: DecoderWeights, rows: int) -> Timer
     device, layers = weights.embedding.device, config.num_hidden_layers
     length = min(CONTEXT, config.max_position_embeddings)
     shape = (1, rows, config.num_key_value_heads, length, config.head_dim)
-    shared = torch.zeros(shape, dtype=weights.embedding.dtype, device=device)
-    shared = shared.expand(layers, -1, -1, -1, -1)
+    key, value = (torch.zeros(shape, dtype=weights.embedding.dtype, device=device) for _ in "kv")
     slots = torch.arange(rows, dtype=torch.int32, device=device)
     step_rows = StepRows(
         token_ids=slots % config.vocab_size,
@@ -115,7 +112,10 @@ def step_timer(config: ModelConfig, weights: DecoderWeights, rows: int) -> Timer
     )
     logits = torch.empty(rows, config.vocab_size, device=device)
     is_finite = torch.empty(rows, dtype=torch.int8, device=device)
-    cache = KeyValues(key=shared, value=shared.clone().expand(layers, -1, -1, -1, -1))
+    # Expanded, not copied: the memory beside a service's cache is enough for one layer.
+    cache = KeyValues(
+        key=key.expand(layers, -1, -1, -1, -1), value=value.expand(layers, -1, -1, -1, -1)
+    )
     stream = torch.cuda.Stream(device)
 
     def time(choices: Choices) -> float:

@@ -1,4 +1,4 @@
-"""Products of 2 to 64 rows on tensor cores, the inner width in two static parts.
+"""Products of up to 64 rows on tensor cores, the inner width in two static parts.
 
 All weights of a program are loaded before the wait. K is cut into the largest power of two within
 it and the power of two that holds the rest: 576 = 512 + 64. Each part is a batch of W products, one
@@ -20,7 +20,7 @@ def multiply_in_parts(
     NORM: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, FINITE: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write out [B, N] = f(x [B, K]) · weight [N, K]ᵀ; see ``products.multiply`` for the flags."""
+    """Write out [B, N] = f(x [B, K]) · weight [N, K]ᵀ; see ``products.Product`` for the flags."""
     allow_next(PDL)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     b = tl.program_id(1) * BM + tl.arange(0, BM)

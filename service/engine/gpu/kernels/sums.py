@@ -1,4 +1,4 @@
-"""Products of one to a few rows, as sums of elementwise products over the whole inner width.
+"""Products of one or two rows, as sums of elementwise products over the whole inner width.
 
 The weights are in registers before the wait, so that only the row itself is on the way when the
 kernel before has ended. Shapes: B rows, K inner width (KP the power of two from it up), N outputs.
@@ -17,7 +17,7 @@ def multiply_by_sums(
     NORM: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, FINITE: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write out [B, N] = f(x [B, K]) · weight [N, K]ᵀ; see ``products.multiply`` for the flags.
+    """Write out [B, N] = f(x [B, K]) · weight [N, K]ᵀ; see ``products.Product`` for the flags.
 
     The scale of the norm is a factor of the whole row: it is applied to the sums, so that both do
     not wait for each other.

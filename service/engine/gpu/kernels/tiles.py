@@ -1,4 +1,4 @@
-"""Products of 2 to 64 rows on tensor cores, the inner width in two tiles that all warps share.
+"""Products of up to 32 rows on tensor cores, the inner width in two tiles that all warps share.
 
 All weights of a program are loaded before the wait, as in ``parts``, whose warps have a slice of
 the inner width each. K is cut into the largest power of two within it and the power of two that
@@ -19,7 +19,7 @@ def multiply_in_tiles(
     NORM: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, FINITE: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write out [B, N] = f(x [B, K]) · weight [N, K]ᵀ; see ``products.multiply`` for the flags."""
+    """Write out [B, N] = f(x [B, K]) · weight [N, K]ᵀ; see ``products.Product`` for the flags."""
     allow_next(PDL)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     b = tl.program_id(1) * BM + tl.arange(0, BM)

@@ -29,7 +29,7 @@ class Adjustments:
     ``words`` int32 [S, V] holds, for a token, 4 times how often it is in the output, plus 2 where
     it is banned, plus 1 where it is in the prompt. ``bias`` is float32 [S, V]. ``penalties``
     float32 [S, 4] has repetition, frequency and presence penalty, and 1 where there is a bias.
-    They take ``num_bytes``: make one where a request first needs it.
+    Words and biases take ``num_bytes``.
     """
 
     def __init__(self, num_slots: int, vocab_size: int, device: torch.device) -> None:

@@ -5,17 +5,6 @@ import dataclasses
 import torch
 from torch import Tensor
 
-FIELDS = {
-    "uniforms": torch.float64,
-    "top_p": torch.float64,
-    "slots": torch.int32,
-    "temperatures": torch.float32,
-    "top_k": torch.int32,
-    "log_min_p": torch.float32,
-    "adjust": torch.int32,
-}
-"""Wide ones first: each field begins at a multiple of its width."""
-
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SamplingRows:
@@ -36,31 +25,19 @@ class SamplingRows:
     adjust: Tensor
     """int32 [R]: bits of ``adjustments.Adjust``; 0 leaves the logits as they are."""
 
-    @staticmethod
-    def num_bytes(num_rows: int) -> int:
-        """Size of the buffer that ``over`` wants."""
-        return num_rows * sum(dtype.itemsize for dtype in FIELDS.values())
-
-    @classmethod
-    def over(cls, buffer: Tensor, num_rows: int) -> "SamplingRows":
-        """Fields inside a uint8 buffer: one copy of a pinned buffer fills all of a device's.
-
-        The buffer begins at a multiple of 8 bytes and has ``num_bytes``.
-        """
-        if buffer.dtype != torch.uint8 or buffer.numel() != cls.num_bytes(num_rows):
-            raise ValueError(f"{num_rows} rows need {cls.num_bytes(num_rows)} bytes of uint8")
-        fields, start = {}, 0
-        for name, dtype in FIELDS.items():
-            end = start + num_rows * dtype.itemsize
-            fields[name] = buffer[start:end].view(dtype)
-            start = end
-        return cls(**fields)
-
     @classmethod
     def empty(cls, num_rows: int, device: torch.device) -> "SamplingRows":
-        """Fields in a buffer of their own; all rows are dead."""
-        rows = cls.over(
-            torch.zeros(cls.num_bytes(num_rows), dtype=torch.uint8, device=device), num_rows
+        """Zeros, but that all rows are dead."""
+
+        def zeros(dtype: torch.dtype) -> Tensor:
+            return torch.zeros(num_rows, dtype=dtype, device=device)
+
+        return cls(
+            uniforms=zeros(torch.float64),
+            top_p=zeros(torch.float64),
+            slots=zeros(torch.int32).fill_(-1),
+            temperatures=zeros(torch.float32),
+            top_k=zeros(torch.int32),
+            log_min_p=zeros(torch.float32),
+            adjust=zeros(torch.int32),
         )
-        rows.slots.fill_(-1)
-        return rows

@@ -4,7 +4,7 @@ import enum
 
 
 class Variant(enum.Enum):
-    """Ordered by what they do beside their first: each draws the rows of those before it, too."""
+    """A variant draws the rows that ask for no more than its name says; others it draws wrongly."""
 
     GREEDY = "greedy"
     TEMPERATURE = "temperature"
@@ -27,9 +27,3 @@ class Variant(enum.Enum):
     def adjusts(self) -> bool:
         """Whether rows may have a bias, penalties or banned tokens."""
         return self.value.startswith("adjusted")
-
-    @staticmethod
-    def of(*, draws: bool, filters: bool, adjusts: bool) -> "Variant":
-        """The cheapest one that does this; filters mean nothing to rows that are all greedy."""
-        name = "greedy" if not draws else "filtered" if filters else "temperature"
-        return Variant(f"adjusted {name}" if adjusts else name)

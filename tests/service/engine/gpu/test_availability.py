@@ -28,6 +28,15 @@ def test_an_old_triton_is_named(
     assert why_no_triton() == why
 
 
+def test_a_triton_of_another_name_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_package(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.metadata, "version", no_package)
+    assert why_no_triton() == "Triton is installed, but does not say its version"
+
+
 def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "3.6.0")

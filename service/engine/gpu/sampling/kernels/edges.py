@@ -134,7 +134,7 @@ def place_in_kept(candidates, edge, top, uniform, TILE: tl.constexpr, ADJUSTED: 
 def place_among_many(
     candidates, top, uniform, k, p, mass, floor, V, TILE: tl.constexpr, ADJUSTED: tl.constexpr
 ):
-    """As ``rank_kernels.place_among_few``, for any number of candidates."""
+    """As ``rank.place_among_few``, for any number of candidates."""
     low, count, kept_mass = top_k_edge(candidates, top, k, TILE, ADJUSTED)
     if k < V:
         mass = kept_mass

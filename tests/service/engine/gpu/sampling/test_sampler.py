@@ -180,14 +180,3 @@ def test_a_large_vocabulary_has_larger_groups() -> None:
     draws = [Draw(logits=logits, params=SamplingParams(seed=n, top_p=0.9)) for n in range(3)]
     tuning = SamplerTuning(group=8, max_groups=100, tile=4096, tokens_a_program=4096)
     assert_as_defined(draws, device_tokens(draws, tuning=tuning))
-
-
-def test_rows_share_one_buffer() -> None:
-    buffer = torch.zeros(SamplingRows.num_bytes(3), dtype=torch.uint8)
-    rows = SamplingRows.over(buffer, 3)
-    rows.adjust.fill_(7)
-    other = SamplingRows.over(buffer.clone(), 3)
-    assert other.adjust.tolist() == [7, 7, 7]
-    assert other.uniforms.tolist() == [0.0, 0.0, 0.0]
-    with pytest.raises(ValueError, match="3 rows need"):
-        SamplingRows.over(buffer[:-1], 3)
