@@ -166,6 +166,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is a profile to write
             os.setpgid(0, 0)
             os.close(self._our_end)
             code = run()

@@ -15,6 +15,7 @@ class Failing(Supervisor):
 
     def _run_engine(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.raise_signal(signal.SIGUSR1)  # there is no profile yet
         self._say(ENGINE)
         signal.sigwait({signal.SIGTERM})
         return 0
