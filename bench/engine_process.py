@@ -17,6 +17,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+
 from bench.machine import machine
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
@@ -31,9 +34,9 @@ from service.metrics import FrontMetrics, Metrics
 from service.processes.door import Door
 from service.processes.hub import Hub, Opened
 from service.processes.messages import HEADER, Kind
+from service.processes.supervisor import COUNT_IN
 
 ROUNDS = 200
-COUNTERS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Wire:
@@ -72,7 +75,7 @@ def main() -> None:
         here = [sys.executable, "-m", "bench.engine_process", "--http-side", "--streams"]
         child = subprocess.run(
             [*here, *map(str, options.streams)],
-            env=os.environ | {COUNTERS: directory},
+            env=os.environ | {COUNT_IN: directory},
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -172,9 +175,6 @@ def a_request(request_id: str) -> GenerationRequest:
 
 def a_tokenizer() -> Tokenizer:
     """Byte-level pieces, as byte-pair encodings have them."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import decoders, models, pre_tokenizers
-
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: index for index, letter in enumerate(letters)}
     backend = Backend(models.BPE(vocab=vocabulary, merges=[]))

@@ -7,14 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.settings import (
-    ENV_PREFIX,
-    Settings,
-    is_secret,
-    refuse_unknown_variables,
-    secret_files,
-    variable_of,
-)
+from service.setting_names import is_secret, refuse_unknown_variables, secret_files, variable_of
+from service.settings import ENV_PREFIX, Settings
 
 DESCRIPTION = """Serve the newest good checkpoint of a volume over HTTP, and each newer one as it
 appears. Starts with an empty volume too: /readyz says 503 until the first checkpoint is there."""

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from service.kubernetes import is_service_address
 from service.options import read_options, read_secrets, read_settings
-from service.settings import Settings, is_kubernetes_address, is_secret, variable_of
+from service.setting_names import is_secret, variable_of
+from service.settings import Settings
 
 HIDDEN = "(hidden)"
 COLUMNS = ("name", "type", "default", "value", "source", "meaning")
@@ -49,7 +51,7 @@ def source_of(name: str, options: dict[str, str], files: dict[str, Path]) -> str
     variable = variable_of(name)
     if name in options:
         return f"--{name.replace('_', '-')}"
-    if variable in os.environ and not is_kubernetes_address(os.environ[variable]):
+    if variable in os.environ and not is_service_address(os.environ[variable]):
         return variable
     return str(files[name]) if name in files else "default"
 

@@ -61,9 +61,7 @@ class Runtime(Front):
         self.traces = None if endpoint is None else traces.connect(endpoint, self.clock)
         self.switchboard = Switchboard(self.metrics, self.admission, self.traces)
         self.profile = None if settings.profile is None else Profile(self.clock)
-        self._hand_out: Callable[[Turn], None] = self.switchboard.on_turn
-        if self.profile is not None:
-            self._hand_out = self.profile.watched(self._hand_out)
+        self._hand_out = self._watched(self.switchboard.on_turn)
         self.worker: Worker = Worker(
             self._on_turn, self.clock, self._begin_engine, self._on_death, self.profile
         )
@@ -192,6 +190,9 @@ class Runtime(Front):
             return await asyncio.to_thread(naming.candidates, self.catalog, name, self.watcher.run)
         except OSError as error:
             raise NotReady(f"cannot read the volume: {error}") from error
+
+    def _watched(self, hand_out: Callable[[Turn], None]) -> Callable[[Turn], None]:
+        return hand_out if self.profile is None else self.profile.watched(hand_out)
 
     def _make_metrics(self) -> Metrics:
         return Metrics(time.time)

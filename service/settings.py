@@ -1,12 +1,11 @@
 """Every setting of the service: one typed table, read once.
 
 Sources, strongest first: command line, ``NESTLING_…`` environment variables, files of the secrets
-directory, defaults. A misspelt variable or file stops the start by name instead of being ignored.
+directory, defaults. ``service.setting_names`` has their names there.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -14,17 +13,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.keys import Keyring
+from service.kubernetes import is_service_address
 from service.logs import LogFormat
 
 ENV_PREFIX = "NESTLING_"
-
-_KUBERNETES_LINK = re.compile(
-    r"NESTLING_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)"
-)
-"""Kubernetes puts such variables into pods beside a Service whose name begins with nestling."""
-
-_KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
-"""And such a value into ``NESTLING_PORT`` if the Service is called just that."""
 
 _ORIGIN = re.compile(r"\*|https?://[\w.-]+(:\d+)?|https?://\[[\da-fA-F:]+\](:\d+)?")
 
@@ -238,7 +230,7 @@ class Settings(BaseSettings):
     @field_validator("port", mode="before")
     @classmethod
     def _ignore_kubernetes_address(cls, value: object) -> object:
-        if isinstance(value, str) and is_kubernetes_address(value):
+        if isinstance(value, str) and is_service_address(value):
             return cls.model_fields["port"].default
         return value
 
@@ -276,45 +268,3 @@ class Settings(BaseSettings):
                 "else prompts could starve"
             )
         return self
-
-
-def is_kubernetes_address(value: str) -> bool:
-    """Whether Kubernetes wrote this variable, for a Service whose name happens to be ours."""
-    return _KUBERNETES_ADDRESS.match(value) is not None
-
-
-def is_secret(name: str) -> bool:
-    """Whether a setting's value must not be shown."""
-    return Keyring.__name__ in str(Settings.model_fields[name].annotation)
-
-
-def variable_of(name: str) -> str:
-    """The environment variable of a setting."""
-    return f"{ENV_PREFIX}{name.upper()}"
-
-
-def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    """Raise ``ValueError`` for a ``NESTLING_`` variable that names no setting."""
-    known = {variable_of(name) for name in Settings.model_fields}
-    for name in sorted(environment):
-        if not name.startswith(ENV_PREFIX) or name in known:
-            continue
-        if _KUBERNETES_LINK.fullmatch(name) or is_kubernetes_address(environment[name]):
-            continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise ValueError(f"{name} is no setting; did you mean {near}?")
-
-
-def secret_files(directory: Path) -> dict[str, Path]:
-    """Files of the secrets directory that give settings, by setting.
-
-    Raises ``ValueError`` for a ``nestling_…`` file that names no setting.
-    """
-    known = {variable_of(name).lower(): name for name in Settings.model_fields}
-    files = {}
-    for path in sorted(directory.glob(f"{ENV_PREFIX.lower()}*")):
-        if path.name not in known:
-            near = difflib.get_close_matches(path.name, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{path} is no setting; did you mean {near}?")
-        files[known[path.name]] = path
-    return files

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import logging
 import secrets
+from typing import Any
 
 from lm.chat import chat_prompt
 from lm.sampling import MAX_SEED, SamplingParams
@@ -82,8 +83,8 @@ def with_defaults(runtime: Front, model: ModelCard, ask: Ask) -> SamplingParams:
     if runtime.settings.sampling_defaults == "none" or not ask.unsaid:
         return ask.sampling
     defaults = sampling_defaults(model.tokenizer.generation)
-    said = {name: value for name, value in defaults.items() if name in ask.unsaid}
-    return dataclasses.replace(ask.sampling, **said)  # type: ignore[arg-type]
+    said: dict[str, Any] = {k: value for k, value in defaults.items() if k in ask.unsaid}
+    return dataclasses.replace(ask.sampling, **said)
 
 
 def check_token_ids(model: ModelCard, param: str, token_ids: tuple[int, ...]) -> None:

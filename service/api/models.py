@@ -54,12 +54,19 @@ def names(runtime: Runtime) -> dict[str, Checkpoint]:
 
 
 def _model(runtime: Runtime, name: str, checkpoint: Checkpoint) -> Model:
-    in_memory = [one for one in runtime.residency.models if one.checkpoint == checkpoint]
-    follows = runtime.settings.sampling_defaults == "model"
-    defaults = [sampling_defaults(one.tokenizer.generation) for one in in_memory if follows]
     return Model(
         id=name,
         created=int(checkpoint.created_at),
         checkpoint=checkpoint.name,
-        sampling_defaults=defaults[0] if defaults else None if follows else {},
+        sampling_defaults=_sampling_defaults(runtime, checkpoint),
     )
+
+
+def _sampling_defaults(runtime: Runtime, checkpoint: Checkpoint) -> dict[str, float] | None:
+    """What requests get that say nothing; ``None`` while the checkpoint is not in memory."""
+    if runtime.settings.sampling_defaults == "none":
+        return {}
+    for model in runtime.residency.models:
+        if model.checkpoint == checkpoint:
+            return sampling_defaults(model.tokenizer.generation)
+    return None

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request, Response
 from service.api.answering import answer
 from service.api.chorus import Chorus
 from service.api.dependencies import FrontDep
-from service.api.openai_schemas import ChatCompletion, ChatRequest, Completion, CompletionRequest
+from service.api.openai_answers import ChatCompletion, Completion
+from service.api.openai_schemas import ChatRequest, CompletionRequest
 from service.api.openai_voices import ChatVoice, CompletionVoice
 from service.api.schemas import ErrorBody
 

@@ -39,6 +39,7 @@ class Channel:
         self._backlog = bytearray()
         self._lock = threading.Lock()
         self.is_open = True
+        self._is_closed = False
         self._loop.add_reader(sock, self._read)
 
     def send(self, frame: bytes) -> None:
@@ -59,14 +60,15 @@ class Channel:
             if len(self._backlog) > MAX_BACKLOG_BYTES:
                 logger.error("a process does not read what is sent to it, and is cut off")
                 self._backlog.clear()
+                self.is_open = False  # nothing may follow the half of a frame that was sent
                 self._in_loop(self.close)
 
     def close(self) -> None:
         """End it, from the event loop."""
         with self._lock:
-            if not self.is_open:
+            if self._is_closed:
                 return
-            self.is_open = False
+            self.is_open, self._is_closed = False, True
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
             self._sock.close()

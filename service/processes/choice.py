@@ -1,5 +1,6 @@
 """Whether the engine has a process of its own, and how many HTTP processes there are."""
 
+import functools
 import os
 
 from lm.cores import usable_cores
@@ -11,7 +12,7 @@ MAX_AUTO_WORKERS = 4
 def num_http_workers(settings: Settings) -> int:
     """HTTP processes over one engine's process; 0 where engine and HTTP share a process.
 
-    Raises ``ValueError`` for settings that do not go together, and for a device that is not there.
+    Raises ``ValueError`` for settings that do not go together.
     """
     if settings.engine == "thread" or (settings.engine == "auto" and not _is_on_gpu(settings)):
         if settings.http_workers not in (None, 1):
@@ -45,6 +46,7 @@ def _is_on_gpu(settings: Settings) -> bool:
     return settings.device.startswith("cuda") or _sees_cuda()
 
 
+@functools.cache  # each child sets the driver up anew
 def _sees_cuda() -> bool:
     """Asked in a child, since a process whose CUDA driver is set up has no children with one."""
     import torch

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import logging
 import socket
 import weakref
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from service.processes import messages
 from service.processes.channel import Channel
 from service.processes.messages import NUMBER, Kind, frame, message
 from service.processes.turns import events_of, read_turn
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,19 +183,25 @@ class Door:
 
     async def _take_cards(self) -> None:
         """Take tokenizers and cards in the order of their coming."""
-        while True:
-            kind, payload = await self._cards.get()
-            head, body = messages.read(payload)
-            if kind is Kind.TOKENIZER:  # large: in a thread, so that streams go on
-                made = await asyncio.to_thread(messages.decode_tokenizer, head, body)
-                self._tokenizers[head["fingerprint"]] = made
-            elif kind is Kind.CURRENT:
-                self.current = None if head["card"] is None else self._card(head["card"])
-                self.is_known.set()
-            elif "error" in head:
-                _fail(self._calls.pop(head["call"]), messages.decode_error(head["error"]))
-            else:
-                _settle(self._calls.pop(head["call"]), self._card(head["card"]))
+        try:
+            while True:
+                await self._take_card(*await self._cards.get())
+        except Exception:  # a bug of ours: whoever waits for a card would wait for ever
+            logger.exception("a card makes no sense, and the channel is closed")
+            self.close()
+
+    async def _take_card(self, kind: Kind, payload: bytes) -> None:
+        head, body = messages.read(payload)
+        if kind is Kind.TOKENIZER:  # large: in a thread, so that streams go on
+            made = await asyncio.to_thread(messages.decode_tokenizer, head, body)
+            self._tokenizers[head["fingerprint"]] = made
+        elif kind is Kind.CURRENT:
+            self.current = None if head["card"] is None else self._card(head["card"])
+            self.is_known.set()
+        elif "error" in head:
+            _fail(self._calls.pop(head["call"]), messages.decode_error(head["error"]))
+        else:
+            _settle(self._calls.pop(head["call"]), self._card(head["card"]))
 
     def _card(self, head: dict[str, Any]) -> ModelCard:
         """A card, of whose end the engine is told."""

@@ -32,9 +32,7 @@ class EngineRuntime(Runtime):
         self._directory = directory
         super().__init__(settings)
         self.hub = Hub(self.metrics, self.admission, self.worker)
-        self._hand_out = self.hub.on_turn
-        if self.profile is not None:
-            self._hand_out = self.profile.watched(self._hand_out)
+        self._hand_out = self._watched(self.hub.on_turn)
         self.sessions: set[Session] = set()
         self.ended = asyncio.Event()
         """Whether there is nothing left to do: nobody is connected in a drain, or by a bug."""

@@ -92,6 +92,8 @@ class Supervisor:
         self._end_by: float | None = None
         self._exit_code: int | None = None
         """Of the engine, once it has ended."""
+        self._has_failed = False
+        """Whether an HTTP process could not start."""
 
     def run(self) -> int:
         """Until all have ended."""
@@ -112,6 +114,8 @@ class Supervisor:
                 self._kill_late()
         if self._exit_code not in (0, 2):
             logger.error("the engine's process has ended by itself (%s)", self._exit_code)
+        if self._has_failed:
+            return 1
         return self._exit_code if self._exit_code in (0, 2) else 1
 
     def _preload(self) -> None:
@@ -162,6 +166,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is a profile to write
             os.setpgid(0, 0)
             os.close(self._our_end)
             code = run()
@@ -254,6 +259,7 @@ class Supervisor:
             return
         if number not in self._listening:
             logger.error("HTTP process %d has not started (%d)", number, code)
+            self._has_failed = True
             self._stop()
             return
         logger.error("HTTP process %d has ended (%d), and is begun again", number, code)

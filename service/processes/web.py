@@ -37,6 +37,8 @@ class WebServer(DrainingServer):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and tell the parent."""
         await super().startup(sockets)
+        if self.should_exit:  # the app could not start
+            return
         loop = asyncio.get_running_loop()
         loop.add_reader(self._lifeline, self._on_orphaned)
         self._leaving = loop.create_task(self._leave_with_engine())

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, refuse_unknown_variables
+from service.setting_names import refuse_unknown_variables
+from service.settings import Settings
 
 
 @pytest.fixture(autouse=True)

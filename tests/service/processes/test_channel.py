@@ -78,13 +78,19 @@ def test_threads_may_send_at_once() -> None:
 
 
 def test_who_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel, "MAX_BACKLOG_BYTES", 100_000)
+    monkeypatch.setattr(channel, "MAX_BACKLOG_BYTES", 1000)
 
-    async def talk(sender: End, _: socket.socket) -> None:
+    async def talk(sender: End, sock: socket.socket) -> None:
         for kind, payload in SENT:
             sender.channel.send(frame(kind, payload))
+        heard = sock.recv(1 << 20)
+        sender.channel.send(frame(Kind.TURN, b"late"))  # there is room for it again
         await until(lambda: sender.num_ends)
         assert not sender.channel.is_open
+        while more := sock.recv(1 << 20):
+            heard += more
+        whole = b"".join(frame(kind, payload) for kind, payload in SENT)
+        assert whole.startswith(heard), "nothing follows what was cut off"
 
     with_ends(talk)
 
