@@ -16,6 +16,7 @@ from service.engine.gpu.buffers.weight_set import HEAD_ROWS, WeightSet
 from service.engine.gpu.flat.layout import BUCKETS
 from service.engine.gpu.fused import Choose, FusedKernels, FusedSampler
 from service.engine.gpu.runner import GpuRunner
+from service.engine.gpu.sampling.adjustments import Adjustments
 from service.weights import Piece
 
 CACHE_SHARE = 0.9
@@ -142,12 +143,15 @@ class FusedModels:
         widest = max(2 * config.intermediate_size, config.vocab_size // 8, 2 * config.hidden_size)
         workspaces = BUCKETS[-1].rows * widest * WORKSPACE_BYTES
         # Logits in float32, and as much again for the sampler's lists.
-        logits = 2 * 4 * HEAD_ROWS[-1] * config.vocab_size
+        logits = 2 * 4 * max(self._num_slots, HEAD_ROWS[-1]) * config.vocab_size
+        adjustments = Adjustments.num_bytes(1, config.vocab_size)
+        keys = shape.max_tokens * config.kv_bytes_per_token(self.dtype.itemsize)
         fitting = slots_that_fit(
             wanted=self._num_slots,
-            slot_bytes=shape.max_tokens * config.kv_bytes_per_token(self.dtype.itemsize),
+            slot_bytes=keys + NUM_SETS * adjustments,
             free_bytes=free_bytes,
-            fixed_bytes=NUM_SETS * (weights + workspaces + logits),
+            # One more slot, which no sequence gets, has adjustments, too.
+            fixed_bytes=NUM_SETS * (weights + workspaces + logits + adjustments) + keys,
             share=CACHE_SHARE,
         )
         if fitting < self._num_slots:

@@ -25,6 +25,8 @@ class GraphRecorder:
         which makes every stream of the device wait.
         """
         graph = torch.cuda.CUDAGraph()
+        # What the caller put into the function's tensors has to be there before the first run.
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UPS):
                 compute()

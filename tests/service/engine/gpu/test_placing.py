@@ -10,10 +10,12 @@ from serving.plain_kernels import PlainKernels, PlainSampler
 from toys import toy_config, toy_decoder
 
 from lm.config import ModelConfig
+from service.engine.gpu import placing
 from service.engine.gpu.buffers.cache import GpuCache
-from service.engine.gpu.buffers.double_buffer import DoubleBuffer
+from service.engine.gpu.buffers.double_buffer import NUM_SETS, DoubleBuffer
 from service.engine.gpu.buffers.weight_set import WeightSet
 from service.engine.gpu.placing import FusedFault, FusedModels, Shape
+from service.engine.gpu.sampling.adjustments import Adjustments
 
 CPU = torch.device("cpu")
 SMALL = toy_config()
@@ -89,3 +91,25 @@ def test_whatever_else_fails_is_a_fault_of_the_kernels() -> None:
     models.fault = RuntimeError("Failed to find C compiler.\nPlease specify it")
     with pytest.raises(FusedFault, match=r"^RuntimeError: Failed to find C compiler\.$"):
         models.place(SMALL)
+
+
+def test_a_slot_is_counted_with_all_that_is_made_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values, and in both sets the adjustments of the drawing."""
+    counted: dict[str, float] = {}
+
+    def fit(**given: float) -> int:
+        counted.update(given)
+        return 3
+
+    monkeypatch.setattr(placing, "slots_that_fit", fit)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1 << 40, 1 << 40))
+    models = FusedModels(CPU, num_slots=256, max_step_tokens=16)
+    assert models._slots(Shape(config=SMALL, max_tokens=64)) == 3
+
+    def bytes_for(slots: int) -> int:
+        cache = GpuCache(SMALL, num_slots=slots, max_tokens=64, dtype=torch.bfloat16, device=CPU)
+        adjustments = Adjustments(slots, SMALL.vocab_size, CPU)
+        tables = NUM_SETS * (adjustments.words.nbytes + adjustments.bias.nbytes)
+        return cache.tensors.key.nbytes + cache.tensors.value.nbytes + tables
+
+    assert counted["slot_bytes"] == bytes_for(8) - bytes_for(7)
