@@ -50,7 +50,10 @@ class Spelling:
                     return _from_alphabet(token)
                 case "ByteFallback":
                     if spelled := _BYTE.fullmatch(token):
-                        return bytes([int(spelled[1], 16)])
+                        byte = int(spelled[1], 16)
+                        if byte >= 0x80:  # part of a character, which no later step looks for
+                            return bytes([byte])
+                        token = chr(byte)
                 case "Fuse":
                     fused = True
                 case "Strip":

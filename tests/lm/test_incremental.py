@@ -247,6 +247,15 @@ def test_a_token_inside_a_text_stands_for_these_bytes(
     assert tokenizer.bytes_of(token_id) == expected
 
 
+@pytest.mark.parametrize("rest", [[], ["▁ab"], ["<0x20>", "a"]], ids=str)
+def test_a_space_spelled_as_a_byte_is_taken_from_the_beginning_of_a_text(rest: list[str]) -> None:
+    tokenizer = byte_fallback()
+    token_ids = [tokenizer.backend.token_to_id(token) for token in ("<0x20>", *rest)]
+    pieces = pieces_of(incremental_decoder(tokenizer), token_ids)
+    assert "".join(pieces) == tokenizer.decode(token_ids)
+    assert tokenizer.bytes_of(token_ids[0]) == b" "
+
+
 @examples(100)
 @given(ids_of(suffixes()))
 def test_suffix_pieces_join_to_the_whole_for_any_ids(token_ids: list[int]) -> None:
