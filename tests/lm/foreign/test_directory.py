@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tokenizers import AddedToken
+from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
 
 from lm.decoder import Decoder
@@ -240,6 +240,21 @@ def test_an_end_token_past_the_embedding_is_refused_by_name(
 ) -> None:
     count = 281 - tokenizer.vocab_size
     add_tokens(model_dir, count, eos_token=f"[PAD{count - 1}]")
+    with pytest.raises(ValueError, match=r"none for '\[PAD"):
+        read_directory(model_dir)
+
+
+def test_a_token_past_the_embedding_that_begins_every_text_is_refused_by_name(
+    model_dir: Path, tokenizer: Tokenizer
+) -> None:
+    count = 281 - tokenizer.vocab_size
+    add_tokens(model_dir, count)
+    backend = Backend.from_file(str(model_dir / "tokenizer.json"))
+    begin = f"[PAD{count - 1}]"
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, 280)]
+    )
+    backend.save(str(model_dir / "tokenizer.json"))
     with pytest.raises(ValueError, match=r"none for '\[PAD"):
         read_directory(model_dir)
 
