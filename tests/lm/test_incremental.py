@@ -1,6 +1,7 @@
 import functools
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -203,6 +204,25 @@ def test_only_what_depends_on_later_tokens_goes_through_the_library() -> None:
     assert isinstance(incremental_decoder(suffixes()), LibraryDecoder)
     for make in (byte_level, metaspace, word_piece, byte_fallback, bare, gemma):
         assert isinstance(incremental_decoder(make()), ByteDecoder)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [decoders.Fuse(), decoders.Replace("ab", "b")],
+        [decoders.Fuse(), decoders.Strip(" ", 2, 0)],
+        [decoders.Fuse(), decoders.Metaspace()],
+        [decoders.Fuse(), decoders.ByteFallback()],
+        [decoders.ByteLevel(), decoders.Strip(" ", 1, 0)],
+    ],
+    ids=str,
+)
+def test_steps_that_look_at_the_whole_text_go_through_the_library(steps: list[Any]) -> None:
+    backend = Backend.from_str(byte_fallback().backend.to_str())
+    backend.decoder = decoders.Sequence(steps)
+    tokenizer = Tokenizer(backend, bos_token_id=None, eos_token_ids=[1])
+    assert not tokenizer.spelling.is_exact
+    assert isinstance(incremental_decoder(tokenizer), LibraryDecoder)
 
 
 @pytest.mark.parametrize("make", [metaspace, word_piece, byte_fallback, bare, gemma, byte_level])
