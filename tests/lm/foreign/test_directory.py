@@ -185,6 +185,18 @@ def test_weights_of_pytorch_model_bin_alone_are_read(
         assert torch.equal(weights[name], weight), name
 
 
+def test_weights_that_share_memory_in_a_pickle_can_be_saved(model_dir: Path) -> None:
+    edit(model_dir / "config.json", tie_word_embeddings=False)
+    weights = safetensors.torch.load_file(model_dir / WEIGHTS_FILE)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    (model_dir / WEIGHTS_FILE).unlink()
+    torch.save(weights, model_dir / PICKLED_FILE)
+    read = read_directory(model_dir).weights
+    assert torch.equal(read["lm_head.weight"], read["model.embed_tokens.weight"])
+    saved = safetensors.torch.load(safetensors.torch.save(dict(read)))
+    assert saved.keys() == read.keys()
+
+
 def test_a_pickle_that_wants_more_than_weights_is_refused_and_not_run(model_dir: Path) -> None:
     (model_dir / WEIGHTS_FILE).unlink()
     torch.save({"a": Path("x")}, model_dir / PICKLED_FILE)
