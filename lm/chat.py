@@ -19,6 +19,7 @@ import jinja2.runtime
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lm.tokenizer import Tokenizer
+from lm.tokenizer_files import OTHER_SPECIALS
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -29,7 +30,6 @@ PLAIN_TEMPLATE = (
 """For base models: a play's lines, which a model that only ever read texts can go on with."""
 
 
-_SPECIALS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _OF_A_TEMPLATE = (
     *(jinja2.TemplateError, TypeError, ValueError, LookupError),
     *(AttributeError, ArithmeticError, RecursionError),
@@ -76,7 +76,7 @@ class GenerationBlocks(jinja2.ext.Extension):
 
 
 class _Dict:
-    """``dict`` without its attributes."""
+    """``dict`` for templates, without the methods that change one: the sandbox allows those."""
 
     def __call__(self, *args: Any, **values: Any) -> dict[Any, Any]:
         return dict(*args, **values)
@@ -92,7 +92,7 @@ def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
         "eos_token": next(iter(tokenizer.eos_token_ids), None),
     }
     named = {n: tokenizer.backend.id_to_token(i) for n, i in ids.items() if i is not None}
-    others = {name: tokenizer.kept[name] for name in _SPECIALS if name in tokenizer.kept}
+    others = {name: tokenizer.kept[name] for name in OTHER_SPECIALS if name in tokenizer.kept}
     return {name: token for name, token in {**named, **others}.items() if isinstance(token, str)}
 
 

@@ -169,7 +169,7 @@ def _refuse_wrong_type(field: dataclasses.Field[Any], value: Any) -> None:
     YAML reads ``1e-5`` as text, and only ``1.0e-5`` as a number.
     """
     if field.type is int and (type(value) is not int or not 1 <= value < 2**31):
-        raise ValueError(f"model.{field.name} must be a positive integer, got {value!r}")
+        raise ValueError(f"model.{field.name} must be an integer from 1 to 2^31 - 1, got {value!r}")
     if field.type is bool and type(value) is not bool:
         raise ValueError(f"model.{field.name} must be true or false, got {value!r}")
     is_number = field.type is float or (field.type == float | None and value is not None)

@@ -94,13 +94,15 @@ def _refuse_unsupported(values: Mapping[str, Any]) -> None:
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if rope_type != "default":
         raise ValueError(f"config.json: rope_scaling of type {rope_type!r} is not supported")
+    share = rope.get("partial_rotary_factor", values.get("partial_rotary_factor"))
+    values = {**values, "partial_rotary_factor": share}
     unsupported = {
         "hidden_act": values.get("hidden_act", "silu") != "silu",
         "attention_bias": bool(values.get("attention_bias")),
         "mlp_bias": bool(values.get("mlp_bias")),
         "sliding_window": values.get("sliding_window") is not None,
         "quantization_config": values.get("quantization_config") is not None,
-        "partial_rotary_factor": values.get("partial_rotary_factor") not in (None, 1),
+        "partial_rotary_factor": share not in (None, 1),
         "head_dim": values.get("head_dim") is not None
         and values["head_dim"] * values["num_attention_heads"] != values["hidden_size"],
     }

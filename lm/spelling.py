@@ -39,7 +39,13 @@ class Spelling:
     @property
     def is_exact(self) -> bool:
         """Whether tokens one after another are what the library decodes them to."""
-        return all(step["type"] in _EXACT and _is_plain(step) for step in self.steps)
+        kinds = [step["type"] for step in self.steps]
+        if "ByteLevel" in kinds[:-1]:  # ``bytes_of`` ends there
+            return False
+        return all(
+            kind in _EXACT and _is_plain(step, fused="Fuse" in kinds[:index])
+            for index, (kind, step) in enumerate(zip(kinds, self.steps, strict=True))
+        )
 
     def bytes_of(self, token: str, *, is_first: bool = False) -> bytes:
         """Bytes of a token, as the first one of a text or anywhere else."""
@@ -50,7 +56,10 @@ class Spelling:
                     return _from_alphabet(token)
                 case "ByteFallback":
                     if spelled := _BYTE.fullmatch(token):
-                        return bytes([int(spelled[1], 16)])
+                        byte = int(spelled[1], 16)
+                        if byte >= 0x80:  # part of a character, which no later step looks for
+                            return bytes([byte])
+                        token = chr(byte)
                 case "Fuse":
                     fused = True
                 case "Strip":
@@ -80,11 +89,19 @@ def _flat(decoder: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [step for one in decoder["decoders"] for step in _flat(one)]
 
 
-def _is_plain(step: Mapping[str, Any]) -> bool:
-    """Whether a step does to each token the same whatever follows it."""
-    if step["type"] == "Replace":
-        return "String" in step["pattern"]
-    return bool(step["type"] != "Strip" or step["stop"] == 0)
+def _is_plain(step: Mapping[str, Any], *, fused: bool) -> bool:
+    """Whether a step does to each token the same whatever is around it.
+
+    After ``Fuse`` the library applies a step to the whole text, where only what looks at a single
+    character is the same for each token.
+    """
+    match step["type"]:
+        case "Replace":
+            searched = step["pattern"].get("String")
+            return searched is not None and (not fused or len(searched) == 1)
+        case "Strip":
+            return step["stop"] == 0 and (not fused or step["start"] <= 1)
+    return not fused
 
 
 def _from_alphabet(token: str) -> bytes:

@@ -111,15 +111,15 @@ class Tokenizer:
         """Without the special tokens whose ids no embedding has, as an added ``[PAD]``'s.
 
         Nothing is trained on such an id and no text needs it. Raises ``ValueError`` naming a token
-        past the end that is no special one, or ends texts.
+        past the end that is no special one, or that begins, ends or surrounds texts.
         """
         added = self.backend.get_added_tokens_decoder()
         beyond = {one: token for one, token in added.items() if one >= num_ids}
-        ends = {self.bos_token_id, *self.eos_token_ids}
+        needed = {self.bos_token_id, *self.eos_token_ids, *self.encode("")}
         if self.vocab_size - len(beyond) > num_ids:
             raise ValueError(f"the tokenizer has {self.vocab_size} ids, the model {num_ids}")
         for token_id, token in beyond.items():
-            if not token.special or token_id in ends:
+            if not token.special or token_id in needed:
                 raise ValueError(
                     f"the tokenizer has {self.vocab_size} ids, the model {num_ids}: none for "
                     f"{token.content!r}"

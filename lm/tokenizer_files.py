@@ -16,11 +16,12 @@ from tokenizers import Tokenizer as Backend
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 GENERATION_CONFIG_FILE = "generation_config.json"
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
-_SPECIALS = (*_SPECIAL, "mask_token")
+OTHER_SPECIALS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""Special tokens that neither begin nor end a text, by their names in a config."""
+_SPECIALS = ("bos_token", "eos_token", *OTHER_SPECIALS)
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")
 _KEPT = (
-    *("unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+    *OTHER_SPECIALS,
     *("model_max_length", "padding_side", "truncation_side", *_EXTRA),
 )
 """Of ``tokenizer_config.json``, to be written again as it was."""

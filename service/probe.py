@@ -36,7 +36,7 @@ _PROMPT = PROBE_TEXT[: PROBE_TEXT.index(".") + 1]
 def probe_ids(tokenizer: Tokenizer, text: str, max_tokens: int) -> list[int]:
     """First tokens of a text, after the token that begins one where the tokenizer has it."""
     begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return [*begin, *tokenizer.encode(text)][:max_tokens]
+    return [*begin, *tokenizer.encode(text, add_special_tokens=False)][:max_tokens]
 
 
 @torch.inference_mode()

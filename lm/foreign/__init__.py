@@ -5,7 +5,7 @@ other kinds (GGUF, ``torch.save``) are the trainer's business (``trainer.importi
 """
 
 from lm.foreign import hub
-from lm.foreign.directory import FILES, fetch, read_directory
+from lm.foreign.directory import fetch, read_directory
 from lm.foreign.model import Foreign
 
-__all__ = ["FILES", "Foreign", "fetch", "hub", "read_directory"]
+__all__ = ["Foreign", "fetch", "hub", "read_directory"]

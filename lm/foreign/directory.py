@@ -7,6 +7,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from lm.foreign import hub
@@ -74,11 +75,14 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
-    """Weights of a ``torch.save`` file, in memory of their own."""
+    """Weights of a ``torch.save`` file, each in memory of its own, as safetensors wants it."""
     content = load_pickled(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(f"{path}: {name!r} is a {type(value).__name__}, not a weight")
-    return {name: value.contiguous() for name, value in content.items()}
+    return {
+        name: content.pop(name).detach().clone(memory_format=torch.contiguous_format)
+        for name in list(content)
+    }

@@ -43,7 +43,7 @@ class Foreign:
             for name, tensor in weights.items()
             if not are_frequencies(name) and not (config.tie_word_embeddings and name == _TIED_HEAD)
         }
-        sampling_defaults(tokenizer.generation)
+        sampling_defaults(tokenizer.generation)  # raises for one that no request could ask for
         check_frequencies(weights, config)
         _check_tied_head(config, weights)
         _check_weights(config, kept)

@@ -1,7 +1,7 @@
 """Schemas and expressions put into the words that llguidance has for them.
 
-A format that the library does not know is an annotation (JSON Schema 2020-12, 7.2.1), and ``\\d``
-is an ASCII digit in JSON Schema's expressions (ECMA 262) as in most people's minds.
+A format that the library does not know is an annotation (JSON Schema 2020-12, 7.2.1). ``\\d`` is an
+ASCII digit, as the library has it in a schema's patterns (ECMA 262), and not in other expressions.
 """
 
 import re
@@ -14,14 +14,17 @@ KNOWN_FORMATS = frozenset(
         *("ipv4", "ipv6", "uuid", "uri"),
     }
 )
-_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_SCHEMAS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_SCHEMA = ("items", "additionalProperties", "contains", "not", "if", "then", "else")
+_SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_SCHEMAS = (
+    *("allOf", "anyOf", "oneOf", "prefixItems"),
+    *("items", "additionalProperties", "contains", "not", "if", "then", "else"),
+)
+"""Keys of one schema or of a list of them."""
 _ESCAPE_OR_CLASS = re.compile(r"\\.|\[\^?\]?|\]", re.DOTALL)
 
 
 def rewritten(schema: object, *, implies_objects: bool = False) -> Any:
-    """A schema without formats that are annotations, its patterns' digits ASCII.
+    """A schema without the formats that are annotations.
 
     ``implies_objects``: ``properties`` without a type mean an object, as in TGI.
     """
@@ -32,18 +35,17 @@ def rewritten(schema: object, *, implies_objects: bool = False) -> Any:
     made = dict(schema)
     if isinstance(made.get("format"), str) and made["format"] not in KNOWN_FORMATS:
         del made["format"]
-    if isinstance(made.get("pattern"), str):
-        made["pattern"] = with_ascii_digits(made["pattern"])
     if implies_objects and "properties" in made and "type" not in made:
         made["type"] = "object"
-    for key in made.keys() & {*_SCHEMA, *_SCHEMAS, *_OF_SCHEMAS}:
-        value = made[key]
-        if key in _OF_SCHEMAS and isinstance(value, Mapping):
+    for key in _SCHEMAS:
+        if key in made:
+            made[key] = rewritten(made[key], implies_objects=implies_objects)
+    for key in _SCHEMAS_BY_NAME:
+        if isinstance(made.get(key), Mapping):
             made[key] = {
-                name: rewritten(one, implies_objects=implies_objects) for name, one in value.items()
+                name: rewritten(one, implies_objects=implies_objects)
+                for name, one in made[key].items()
             }
-        elif key not in _OF_SCHEMAS:
-            made[key] = rewritten(value, implies_objects=implies_objects)
     return made
 
 

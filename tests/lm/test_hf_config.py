@@ -177,6 +177,11 @@ def test_absent_fields_take_transformers_defaults() -> None:
             "rope_scaling of type 'dynamic'",
         ),
         ({"sliding_window": 4096}, "sliding_window=4096"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+        (
+            {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor=0.5",
+        ),
         ({"quantization_config": {"bits": 4}}, "quantization_config="),
         ({"head_dim": 128}, "head_dim=128"),
     ],

@@ -1,6 +1,7 @@
 import functools
 import unicodedata
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -205,6 +206,25 @@ def test_only_what_depends_on_later_tokens_goes_through_the_library() -> None:
         assert isinstance(incremental_decoder(make()), ByteDecoder)
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [decoders.Fuse(), decoders.Replace("ab", "b")],
+        [decoders.Fuse(), decoders.Strip(" ", 2, 0)],
+        [decoders.Fuse(), decoders.Metaspace()],
+        [decoders.Fuse(), decoders.ByteFallback()],
+        [decoders.ByteLevel(), decoders.Strip(" ", 1, 0)],
+    ],
+    ids=str,
+)
+def test_steps_that_look_at_the_whole_text_go_through_the_library(steps: list[Any]) -> None:
+    backend = Backend.from_str(byte_fallback().backend.to_str())
+    backend.decoder = decoders.Sequence(steps)
+    tokenizer = Tokenizer(backend, bos_token_id=None, eos_token_ids=[1])
+    assert not tokenizer.spelling.is_exact
+    assert isinstance(incremental_decoder(tokenizer), LibraryDecoder)
+
+
 @pytest.mark.parametrize("make", [metaspace, word_piece, byte_fallback, bare, gemma, byte_level])
 @examples(100)
 @given(data=st.data())
@@ -245,6 +265,15 @@ def test_a_token_inside_a_text_stands_for_these_bytes(
     token_id = tokenizer.backend.token_to_id(token)
     assert token_id is not None
     assert tokenizer.bytes_of(token_id) == expected
+
+
+@pytest.mark.parametrize("rest", [[], ["▁ab"], ["<0x20>", "a"]], ids=str)
+def test_a_space_spelled_as_a_byte_is_taken_from_the_beginning_of_a_text(rest: list[str]) -> None:
+    tokenizer = byte_fallback()
+    token_ids = [tokenizer.backend.token_to_id(token) for token in ("<0x20>", *rest)]
+    pieces = pieces_of(incremental_decoder(tokenizer), token_ids)
+    assert "".join(pieces) == tokenizer.decode(token_ids)
+    assert tokenizer.bytes_of(token_ids[0]) == b" "
 
 
 @examples(100)

@@ -3,9 +3,12 @@ import math
 import pytest
 import torch
 from serving import generation_request, reference_ids, toy_engine, toy_runner
+from tokenizers import Tokenizer as Backend
+from tokenizers import processors
 from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.decoder import Decoder
+from lm.tokenizer import Tokenizer
 from service import probe
 from service.probe import (
     CONTINUATION_TOKENS,
@@ -30,6 +33,17 @@ def test_bits_per_byte_is_the_sum_over_tokens_one_by_one() -> None:
     num_bytes = sum(len(toy_tokenizer().decode([token_id])) for token_id in token_ids[1:])
     expected = nats / math.log(2) / num_bytes
     assert bits_per_byte(toy_runner(decoder), toy_tokenizer()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_probe_begins_once_where_the_tokenizer_puts_tokens_around_a_text() -> None:
+    plain = toy_tokenizer()
+    backend = Backend.from_str(plain.backend.to_str())
+    backend.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
+    around = Tokenizer(backend, bos_token_id=0, eos_token_ids=[0])
+    assert around.encode("a") == [0, *plain.encode("a"), 0]
+    assert probe_ids(around, PROBE_TEXT, 1000) == [0, *plain.encode(PROBE_TEXT)]
 
 
 def test_a_model_without_a_clue_needs_the_entropy_of_its_vocabulary() -> None:

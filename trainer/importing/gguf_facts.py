@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import processors
 
@@ -108,7 +109,7 @@ def sampling_defaults(reader: Any) -> dict[str, Any]:
     values = {ours: value_of(reader, f"general.sampling.{key}") for key, ours in SAMPLING.items()}
     return {
         # Stored as float32: the shortest decimal that is the same there is what was meant.
-        name: float(f"{value:.7g}") if isinstance(value, float) else value
+        name: float(str(np.float32(value))) if isinstance(value, float) else value
         for name, value in values.items()
         if value is not None
     }
@@ -129,5 +130,5 @@ def surround(reader: Any, backend: Backend, bos: int | None, eos: int) -> None:
     if names or is_spm:
         parts = [*(names[one] for one in before), "$A", *(names[one] for one in after)]
         backend.post_processor = processors.TemplateProcessing(
-            single=" ".join(parts), special_tokens=[(name, one) for one, name in names.items()]
+            single=parts, special_tokens=[(name, one) for one, name in names.items()]
         )

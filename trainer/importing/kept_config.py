@@ -72,11 +72,13 @@ def _compare(key: str, value: Any, field: str, config: ModelConfig, *, is_ours: 
         return
     if field == "rope_theta" and config.positions != "rope":
         return
+    if not isinstance(value, str | int | float):
+        return
     if field == "mlp" and not is_ours:
         if value not in _ACTIVATIONS or (key == "activation" and value == "gelu"):
             return  # a word of their own, or one that says no form
-        if _ACTIVATIONS[value] == ours:
+        if _ACTIVATIONS[str(value)] == ours:
             return
-    elif not isinstance(value, str | int | float) or value == ours:
+    elif value == ours:
         return
     raise ValueError(f"its config says {key} {value}, the recipe's model.{field} is {ours}")

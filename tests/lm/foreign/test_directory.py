@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tokenizers import AddedToken
+from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
 
 from lm.decoder import Decoder
@@ -185,6 +185,18 @@ def test_weights_of_pytorch_model_bin_alone_are_read(
         assert torch.equal(weights[name], weight), name
 
 
+def test_weights_that_share_memory_in_a_pickle_can_be_saved(model_dir: Path) -> None:
+    edit(model_dir / "config.json", tie_word_embeddings=False)
+    weights = safetensors.torch.load_file(model_dir / WEIGHTS_FILE)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    (model_dir / WEIGHTS_FILE).unlink()
+    torch.save(weights, model_dir / PICKLED_FILE)
+    read = read_directory(model_dir).weights
+    assert torch.equal(read["lm_head.weight"], read["model.embed_tokens.weight"])
+    saved = safetensors.torch.load(safetensors.torch.save(dict(read)))
+    assert saved.keys() == read.keys()
+
+
 def test_a_pickle_that_wants_more_than_weights_is_refused_and_not_run(model_dir: Path) -> None:
     (model_dir / WEIGHTS_FILE).unlink()
     torch.save({"a": Path("x")}, model_dir / PICKLED_FILE)
@@ -240,6 +252,21 @@ def test_an_end_token_past_the_embedding_is_refused_by_name(
 ) -> None:
     count = 281 - tokenizer.vocab_size
     add_tokens(model_dir, count, eos_token=f"[PAD{count - 1}]")
+    with pytest.raises(ValueError, match=r"none for '\[PAD"):
+        read_directory(model_dir)
+
+
+def test_a_token_past_the_embedding_that_begins_every_text_is_refused_by_name(
+    model_dir: Path, tokenizer: Tokenizer
+) -> None:
+    count = 281 - tokenizer.vocab_size
+    add_tokens(model_dir, count)
+    backend = Backend.from_file(str(model_dir / "tokenizer.json"))
+    begin = f"[PAD{count - 1}]"
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, 280)]
+    )
+    backend.save(str(model_dir / "tokenizer.json"))
     with pytest.raises(ValueError, match=r"none for '\[PAD"):
         read_directory(model_dir)
 

@@ -14,7 +14,7 @@ from trainer.importing import import_model, read_source
 pytest.importorskip("gguf")
 pytest.importorskip("accelerate")
 
-SAMPLING = {"temperature": 0.6, "top_k": 40, "top_p": 0.95}
+SAMPLING = {"temperature": 0.6, "top_k": 40, "top_p": 0.95, "min_p": 0.12345679}
 
 
 def tokenizer() -> Tokenizer:

@@ -50,3 +50,4 @@ def test_our_own_config_agrees_with_itself_and_with_nothing_else() -> None:
 def test_words_of_other_programs_are_no_disagreement() -> None:
     refuse_other_config({"config": {"norm": "rms", "activation": "gelu", "lr": 1.0}}, LLAMA)
     refuse_other_config({"args": None, "config": [1]}, LLAMA)
+    refuse_other_config({"config": {"activation": ["silu"], "norm": {"eps": 1}}}, LLAMA)
