@@ -64,8 +64,9 @@ class Job:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in [*psutil.Process().children(recursive=True)]:
-            child.kill()
+        if self.process.poll() is None:
+            for process in [*self.children(), self.process]:
+                process.kill()
         self.process.wait()
 
     @property
