@@ -17,6 +17,7 @@ from serving.live import GatedService, LiveService, toy_settings
 from serving.process import ServiceProcess
 from serving.raw import RawClient
 from serving.sse import Stream, stream_generate
+from serving.steady import Noticed, SteadyClient, assert_unhurt
 from serving.waiting import wait_until
 
 __all__ = [
@@ -24,9 +25,12 @@ __all__ = [
     "GatedDecoder",
     "GatedService",
     "LiveService",
+    "Noticed",
     "RawClient",
     "ServiceProcess",
+    "SteadyClient",
     "Stream",
+    "assert_unhurt",
     "gated_engine",
     "generation_request",
     "gpu_runner",

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import psutil
 
 from serving.exposition import Exposition
 from serving.http_client import http_client
@@ -92,6 +95,11 @@ class ServiceProcess:
     def log(self) -> str:
         """Everything it wrote so far."""
         return Path(self._log.name).read_text("utf-8")
+
+    def limit_memory(self, more_bytes: int) -> None:
+        """Let its address space grow by so much from now on: what takes more gets a MemoryError."""
+        used = psutil.Process(self.process.pid).memory_info().vms + more_bytes
+        resource.prlimit(self.process.pid, resource.RLIMIT_AS, (used, used))
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
