@@ -64,12 +64,19 @@ def kinds_of_logits(vocab_size: int, seed: int) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("kind", kinds_of_logits(4, 0))
 @pytest.mark.parametrize(
-    ("vocab_size", "tuning"), [(131, SMALL), (1000, SamplerTuning()), (4099, WIDE)]
+    ("vocab_size", "tuning", "kind"),
+    [
+        pytest.param(
+            *(vocab_size, tuning, kind),
+            marks=[] if vocab_size < 1000 or kind in {"random", "tied"} else pytest.mark.slow,
+        )
+        for vocab_size, tuning in [(131, SMALL), (1000, SamplerTuning()), (4099, WIDE)]
+        for kind in kinds_of_logits(4, 0)
+    ],
 )
 def test_rows_of_all_parameters_draw_as_defined(
-    kind: str, vocab_size: int, tuning: SamplerTuning
+    vocab_size: int, tuning: SamplerTuning, kind: str
 ) -> None:
     """One step mixes greedy, drawn and filtered rows."""
     logits = kinds_of_logits(vocab_size, 5)[kind]
