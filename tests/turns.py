@@ -69,6 +69,12 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["turns"] = node.config.stash[DIRECTORY]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names with an address in them: every worker collects, and the names must agree."""
+    if unstable := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"a test is named after an object's address: {unstable[0]}")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # a test's timeout begins with its turn
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Run a test, with its fixtures, in its turn."""

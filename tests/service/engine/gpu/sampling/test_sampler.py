@@ -131,11 +131,11 @@ def test_a_plain_draw_is_the_same_in_every_variant_that_draws(variant: Variant) 
     generator = torch.Generator().manual_seed(9)
     draws = [
         Draw(logits=torch.randn(300, generator=generator), params=SamplingParams(seed=n), index=n)
-        for n in range(40)
+        for n in range(16)
     ]
     drawn = device_tokens(draws, variant, SMALL)
     assert_as_defined(draws, drawn)
-    assert len(set(drawn)) > 25
+    assert len(set(drawn)) > 10
 
 
 def test_a_dead_row_writes_nothing() -> None:
