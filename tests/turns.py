@@ -8,6 +8,7 @@ worker has ended its test, and they begin their next when it has ended.
 import contextlib
 import fcntl
 import os
+import secrets
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -61,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
         directory = tempfile.TemporaryDirectory(prefix="turns-")
         config.add_cleanup(directory.cleanup)
         config.stash[DIRECTORY] = directory.name
+        # Names of tests can hold a set: the workers write it in one order, another every session.
+        os.environ.setdefault("PYTHONHASHSEED", str(secrets.randbelow(2**32)))
 
 
 @pytest.hookimpl(optionalhook=True)
