@@ -4,15 +4,17 @@ import fcntl
 import os
 import tempfile
 import threading
+import types
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from isolation import KERNELS, USER_HOME, beside_sources, share_kernels
 from serving.waiting import wait_until
-from turns import Turns
+from turns import Turns, pytest_collection_modifyitems
 
 
 def test_home_and_caches_are_temporary_and_kernels_the_users() -> None:
@@ -36,6 +38,12 @@ def test_kernels_without_a_home_are_the_sessions_own(tmp_path: Path) -> None:
 
 def test_caches_of_tools_are_nothing_that_a_test_left() -> None:
     assert not [path for path in beside_sources() if "__pycache__" in path]
+
+
+def test_a_name_that_another_worker_would_not_have_is_refused() -> None:
+    item: Any = types.SimpleNamespace(nodeid="test_x[<function f at 0x7f00>]")
+    with pytest.raises(pytest.UsageError, match="test_x"):
+        pytest_collection_modifyitems([item])
 
 
 @pytest.fixture
