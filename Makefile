@@ -18,7 +18,7 @@ EXTRAS := trainer,corpus,service,import,export,playground,plot,tensorboard,trace
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: RECIPE=$(RECIPE) PORT=$(PORT) VOLUME=$(VOLUME) TORCH_INDEX=$(TORCH_INDEX)"
+	@echo "  variables: RECIPE=$(RECIPE) PORT=$(PORT) VOLUME=$(VOLUME) WORKERS=$(WORKERS) TORCH_INDEX=$(TORCH_INDEX)"
 
 install: $(STAMP)  ## Create .venv with pinned dependencies (skipped when it is up to date)
 
