@@ -3,6 +3,7 @@ RECIPE ?= tiny
 PORT ?= 8000
 VOLUME ?= ./volume
 RUN ?= smollm2
+WORKERS ?= 2
 PYTHON ?= python3
 # An index of PyTorch wheels to prefer, e.g. PyTorch's CPU one; empty takes the default wheel.
 TORCH_INDEX ?=
@@ -13,11 +14,11 @@ STAMP := $(VENV)/.installed
 EXTRAS := trainer,corpus,service,import,export,playground,plot,tensorboard,traces,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install run train serve lint test test-all test-containers bench-engine bench-peers weights clean
+.PHONY: help install run train serve lint test pytest test-all test-containers bench-engine bench-peers weights clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: RECIPE=$(RECIPE) PORT=$(PORT) VOLUME=$(VOLUME) TORCH_INDEX=$(TORCH_INDEX)"
+	@echo "  variables: RECIPE=$(RECIPE) PORT=$(PORT) VOLUME=$(VOLUME) WORKERS=$(WORKERS) TORCH_INDEX=$(TORCH_INDEX)"
 
 install: $(STAMP)  ## Create .venv with pinned dependencies (skipped when it is up to date)
 
@@ -44,8 +45,10 @@ lint: $(STAMP)  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint  ## Lint, types and tests; no network beyond the package index
-	$(BIN)/pytest
+test: lint pytest  ## Lint, types and tests; no network beyond the package index
+
+pytest: $(STAMP)  ## Tests alone, in WORKERS processes
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: lint weights  ## What is slow or needs servers or weights, too
 	REQUIRE_TOOLS=1 $(BIN)/pytest -m 'slow or not slow'

@@ -24,6 +24,8 @@ CLEAR_LINE = "\r\033[2K"
 """So that a line does not end up inside the trainer's progress bar."""
 
 READY_POLL_S = 0.25
+LAST_LINES_S = 3.0
+"""For threads that print, at the end: a pipe stays open while a child's own children hold it."""
 
 
 class Child:
@@ -38,9 +40,11 @@ class Child:
             stderr=subprocess.STDOUT if relayed else None,
             text=True,
         )
+        self.relay: threading.Thread | None = None
         if self.process.stdout is not None:
-            relay = threading.Thread(target=_relay, args=(name, self.process.stdout), daemon=True)
-            relay.start()
+            lines = self.process.stdout
+            self.relay = threading.Thread(target=_relay, args=(name, lines), daemon=True)
+            self.relay.start()
 
     def stop(self) -> None:
         """Ask it to save or drain, and to end."""
@@ -74,8 +78,16 @@ def main() -> int:
     children.append(Child("trainer", train, relayed=False))
     if stopping.is_set():  # asked to stop while the children were being started
         on_signal(0, None)
-    threading.Thread(target=announce, args=(options.port, stopping), daemon=True).start()
-    return supervise(children, stopping)
+    announcer = threading.Thread(target=announce, args=(options.port, stopping), daemon=True)
+    announcer.start()
+    status = supervise(children, stopping)
+    stopping.set()
+    # A thread that prints while Python closes its files ends the job with an error.
+    for thread in [announcer, *(child.relay for child in children)]:
+        if thread is not None:
+            thread.join(LAST_LINES_S)
+    say("stopped")
+    return status
 
 
 def supervise(children: list[Child], stopping: threading.Event) -> int:
@@ -98,7 +110,6 @@ def supervise(children: list[Child], stopping: threading.Event) -> int:
                 for other in running:
                     other.stop()
         time.sleep(0.1)
-    say("stopped")
     return worst
 
 

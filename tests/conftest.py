@@ -3,3 +3,5 @@
 import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+pytest_plugins = ["isolation", "turns"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from isolation import USER_HOME
 
 
 def require_tool(name: str, *, package: str) -> str:
@@ -34,14 +35,13 @@ def free_port() -> int:
 def require_environment(program: str, *requirements: str) -> Path:
     """A program of Python packages that our own environment is not to have.
 
-    They are installed once, under the cache directory, into an environment that sees ours too,
+    They are installed once, under the user's cache, into an environment that sees ours too,
     so that what we have is not fetched again. Skips where that fails, or fails where
     ``REQUIRE_TOOLS`` is set, with pip's last line.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = (
-        cache / "nestling" / "clients" / "-".join(re.findall(r"[\w.]+", " ".join(requirements)))
-    )
+    home = os.environ[USER_HOME]
+    name = "-".join(re.findall(r"[\w.]+", " ".join(requirements)))
+    directory = Path(home, ".cache", "nestling", "clients", name)
     path = directory / "bin" / program
     is_whole = directory / "whole"
     if not is_whole.exists():
@@ -50,7 +50,9 @@ def require_environment(program: str, *requirements: str) -> Path:
         theirs = sysconfig.get_path("purelib", vars={"base": str(directory)})
         (Path(theirs) / "nestling.pth").write_text(ours)
         pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        done = subprocess.run([*pip, *requirements], capture_output=True, text=True)
+        done = subprocess.run(
+            [*pip, *requirements], capture_output=True, text=True, env=os.environ | {"HOME": home}
+        )
         if done.returncode:
             give_up(f"{program} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
         is_whole.touch()

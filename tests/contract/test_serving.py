@@ -82,6 +82,9 @@ def check_answer(stream: Stream, prompt: str) -> int:
 
 def test_a_service_lives_through_a_training_run(service: ServiceProcess, volume: Path) -> None:
     """From an empty volume, through five checkpoints, under constant streams."""
+    for prompt in PROMPTS:  # before sixteen threads ask for the same
+        for step in STEPS:
+            reference_text(prompt, step)
     assert service.client.get("/healthz").status_code == 200
     ready = service.client.get("/readyz")
     assert ready.status_code == 503

@@ -124,6 +124,7 @@ def test_after_a_crowd_of_rude_clients_everything_is_as_before(
     assert service.client.post("/generate", json={"prompt": "a"}).status_code == 200
 
 
+@pytest.mark.alone
 def test_two_hundred_that_give_up_leave_room_for_one_at_once(tmp_path: Path) -> None:
     """Each would take minutes; all leave after half a second, some by half a farewell."""
     publish_toy(tmp_path, "toy", 1)

@@ -20,6 +20,7 @@ from service.processes.supervisor import listen
 ROOT = Path(__file__).parents[2]
 STEP_DELAY_S = 0.02
 NUM_WORKERS = 2
+SERVICE = [sys.executable, "-m", "service"]
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ def test_limits_hold_over_all_http_processes(tmp_path: Path, pool: ThreadPoolExe
 )
 def test_options_without_sense_are_one_line(arguments: list[str], said: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "service", "--port=0", *arguments],
+        [*SERVICE, "--port=0", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -195,13 +196,13 @@ def test_options_without_sense_are_one_line(arguments: list[str], said: str) -> 
     assert line.startswith(f"service: {said}")
 
 
-def test_a_port_that_is_taken_is_an_exit_with_an_error() -> None:
+def test_a_port_that_is_taken_is_an_exit_with_an_error(tmp_path: Path) -> None:
     """Also by another service of ours, whose sockets share a port among themselves."""
     with contextlib.ExitStack() as stack:
         taken = [stack.enter_context(one) for one in listen("127.0.0.1", 0, 2)]
         port = taken[0].getsockname()[1]
         done = subprocess.run(
-            [sys.executable, "-m", "service", "--engine=process", f"--port={port}"],
+            [*SERVICE, "--engine=process", f"--port={port}", f"--volume={tmp_path}"],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -11,7 +11,7 @@ from serving import ServiceProcess
 from tools import require_tool
 from toys import publish_toy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 MAX_CONNECTIONS = 128
 SECONDS = 12

@@ -256,7 +256,7 @@ def test_the_bytes_of_a_text_are_those_of_its_tokens(
         (suffixes, "o</w>", b"o "),
         (bare, "to", b" to"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_token_inside_a_text_stands_for_these_bytes(
     make: Callable[[], Tokenizer], token: str, expected: bytes

@@ -71,7 +71,7 @@ def test_biases_are_in_every_projection_or_in_none(mlp: str, bias: bool) -> None
         ({"norm": "layernorm", "bias": True}, (nn.LayerNorm, {"weight", "bias"})),
         ({"norm": "rmsnorm", "bias": True}, (nn.RMSNorm, {"weight"})),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else value[0].__name__,
 )
 def test_the_norm_is_the_configured_one(
     changes: dict[str, Any], expected: tuple[type[nn.Module], set[str]]

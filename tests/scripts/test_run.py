@@ -99,6 +99,8 @@ def test_a_job_prints_a_curl_that_works_and_one_signal_ends_it_whole(
     assert saved is not None
     assert f"interrupted; it is saved at step {saved.number}" in job.log
     assert "draining" in job.log
+    assert "closed file" not in job.log
+    assert job.log.endswith("run | stopped\n"), "a line of the service came after the end"
 
 
 def test_a_mac_trains_and_serves_through_pytorch(recipe: Path, tmp_path: Path) -> None:

@@ -119,14 +119,16 @@ def test_an_option_is_written_out() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_modules_are_imported_is_exit_0(number: signal.Signals) -> None:
+def test_a_signal_while_modules_are_imported_is_exit_0(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     program = (
         "import os, sys, types, service.__main__ as main\n"
         "def send(name, *_):\n"
         "    if name == 'service.app':\n"
         f"        os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, types.SimpleNamespace(find_spec=send))\n"
-        "main.main([])\n"
+        f"main.main(['--port=0', '--volume={tmp_path}'])\n"
         "print('served')\n"
     )
     child = subprocess.run(

@@ -397,6 +397,7 @@ def test_short_memory_keeps_the_old_model(tmp_path: Path) -> None:
     assert watching.look(2) == ["toy@1", "toy@2"]
 
 
+@pytest.mark.alone
 def test_a_new_step_is_noticed_within_a_second(tmp_path: Path) -> None:
     """At the default interval; the median, since a busy machine may stall any one of them."""
     begun: dict[int, float] = {}

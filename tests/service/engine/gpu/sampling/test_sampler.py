@@ -64,12 +64,19 @@ def kinds_of_logits(vocab_size: int, seed: int) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("kind", kinds_of_logits(4, 0))
 @pytest.mark.parametrize(
-    ("vocab_size", "tuning"), [(131, SMALL), (1000, SamplerTuning()), (4099, WIDE)]
+    ("vocab_size", "tuning", "kind"),
+    [
+        pytest.param(
+            *(vocab_size, tuning, kind),
+            marks=[] if vocab_size < 1000 or kind in {"random", "tied"} else pytest.mark.slow,
+        )
+        for vocab_size, tuning in [(131, SMALL), (1000, SamplerTuning()), (4099, WIDE)]
+        for kind in kinds_of_logits(4, 0)
+    ],
 )
 def test_rows_of_all_parameters_draw_as_defined(
-    kind: str, vocab_size: int, tuning: SamplerTuning
+    vocab_size: int, tuning: SamplerTuning, kind: str
 ) -> None:
     """One step mixes greedy, drawn and filtered rows."""
     logits = kinds_of_logits(vocab_size, 5)[kind]
@@ -124,11 +131,11 @@ def test_a_plain_draw_is_the_same_in_every_variant_that_draws(variant: Variant) 
     generator = torch.Generator().manual_seed(9)
     draws = [
         Draw(logits=torch.randn(300, generator=generator), params=SamplingParams(seed=n), index=n)
-        for n in range(40)
+        for n in range(16)
     ]
     drawn = device_tokens(draws, variant, SMALL)
     assert_as_defined(draws, drawn)
-    assert len(set(drawn)) > 25
+    assert len(set(drawn)) > 10
 
 
 def test_a_dead_row_writes_nothing() -> None:
