@@ -10,12 +10,29 @@ import shutil
 
 import torch
 
+from lm.config import ModelConfig
+
 OLDEST_TRITON = (3, 6)
 COMPILERS = ("gcc", "clang")
 """What Triton looks for where ``CC`` does not say."""
 OLDEST_CARD = (8, 0)
 DEPENDENT_LAUNCH = (9, 0)
 """Compute capability from which a card has programmatic dependent launch."""
+HEAD_DIMS = range(32, 129, 2)
+MAX_MATRIX_NUMBERS = 2**31 - 1
+"""The kernels count a matrix's numbers in 32 bits."""
+
+
+def why_no_shape(config: ModelConfig) -> str | None:
+    """What of a config the kernels do not compute; ``None`` if they compute all of it."""
+    if not config.is_llama:
+        return "the model is not of the plain Llama shape"
+    if config.head_dim not in HEAD_DIMS:
+        return f"head_dim {config.head_dim} is no even number from 32 to 128"
+    widest = max(config.vocab_size, 2 * config.intermediate_size)
+    if widest * config.hidden_size > MAX_MATRIX_NUMBERS:
+        return f"a matrix of {widest} x {config.hidden_size} has 2^31 numbers or more"
+    return None
 
 
 def why_no_triton() -> str | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
-from service.engine.gpu.availability import why_no_card, why_no_triton
+from service.engine.gpu.availability import why_no_card, why_no_shape, why_no_triton
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.gpu.kernel_set import Step
 from service.engine.gpu.sampling.rows import SamplingRows
@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # importing it needs Triton
 
 Choose = Callable[[ModelConfig, DecoderWeights, int], "Choices"]
 """The kernels of a step of so many rows over these weights."""
-HEAD_DIMS = range(32, 129, 2)
 MAX_GUESS_ROWS = 16
 """Rows up to which a flat step is faster in six kernels a layer than in nine: 0.64 against 0.74 ms
 for 16, 1.03 against 0.75 for 32, on two H100s (bench/results/gpu_h100_2026-11-27.md)."""
@@ -30,11 +29,7 @@ def why_unsupported(config: ModelConfig, dtype: torch.dtype, device: torch.devic
     """Why the fused kernels cannot compute a model on a device; ``None`` if they can."""
     if dtype is not torch.bfloat16:
         return f"weights are {dtype}, not bfloat16".replace("torch.", "")
-    if not config.is_llama:
-        return "the model is not of the plain Llama shape"
-    if config.head_dim not in HEAD_DIMS:
-        return f"head_dim {config.head_dim} is no even number from 32 to 128"
-    return why_no_card(device) or why_no_triton()
+    return why_no_shape(config) or why_no_card(device) or why_no_triton()
 
 
 class FusedKernels:
@@ -62,8 +57,9 @@ class FusedKernels:
         from service.engine.gpu.kernels.decode_step import DecodeStep
 
         count = len(rows.token_ids)
-        choices = default_choices(config, count, is_long=is_long)
-        if self._choose is not None:
+        if self._choose is None:
+            choices = default_choices(config, count, is_long=is_long)
+        else:
             choices = self._choose(config, weights, count)
             if is_long:
                 attention = default_attention(config, count, is_long=True)

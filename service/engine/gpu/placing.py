@@ -70,9 +70,7 @@ class FusedModels:
         ``torch.OutOfMemoryError`` if there is no room for them, and ``FusedFault``.
         """
         with self._lock:
-            return self._buffer_of(Shape(config=config, max_tokens=max_tokens)).runner(
-                config, pieces
-            )
+            return self._buffer_of(Shape(config=config, max_tokens=max_tokens)).runner(pieces)
 
     def _buffer_of(self, shape: Shape) -> DoubleBuffer:
         """The buffers of a shape; those before are kept until there are new ones.

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from lm.config import ModelConfig
 from service.engine.gpu.buffers.cache import GpuCache
-from service.engine.gpu.buffers.filling import fill
 from service.engine.gpu.buffers.weight_set import WeightSet
 from service.engine.gpu.runner import GpuRunner
 from service.engine.slots import SlotPool
@@ -42,15 +40,14 @@ class DoubleBuffer:
         with self._lock:
             return len(self._idle) == NUM_SETS
 
-    def runner(self, config: ModelConfig, pieces: Iterable[Piece]) -> GpuRunner:
+    def runner(self, pieces: Iterable[Piece]) -> GpuRunner:
         """A runner over weights that are copied into an idle set.
 
-        Raises ``NoFreeSet``, and ``ValueError`` if the weights do not fit the config.
+        Raises ``NoFreeSet``, and ``ValueError`` if the weights do not fit the sets' config.
         """
         weight_set = self._take()
         try:
-            with weight_set.on_its_stream(), torch.inference_mode():
-                fill(weight_set.weights, config, pieces)
+            weight_set.fill(pieces)
             runner = GpuRunner(weight_set, self.cache, self._slots.sibling())
         except BaseException:
             self._give_back(weight_set)

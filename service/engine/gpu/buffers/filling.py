@@ -1,6 +1,6 @@
 """Copies published weights into the buffers of a step, without memory for anything between."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -10,9 +10,14 @@ from lm.rotary import rotary_table
 from service.engine.gpu.buffers.tensors import DecoderWeights
 from service.weights import Piece
 
+Copy = Callable[[Tensor, Tensor], object]
+"""Writes rows to a tensor of their shape."""
 
-def fill(weights: DecoderWeights, config: ModelConfig, pieces: Iterable[Piece]) -> None:
-    """Copy every tensor of a model to its place.
+
+def fill(
+    weights: DecoderWeights, config: ModelConfig, pieces: Iterable[Piece], copy: Copy = Tensor.copy_
+) -> None:
+    """Copy every tensor of a model to its place; ``StagedCopy.copy`` does so through pinned memory.
 
     Raises ``ValueError`` naming what is missing, left over or of another shape; the buffers hold
     a mixture then.
@@ -30,7 +35,7 @@ def fill(weights: DecoderWeights, config: ModelConfig, pieces: Iterable[Piece]) 
                 f"weights do not fit the config: {piece.name} has shape {list(piece.shape)}, "
                 f"not {list(target.shape)}"
             )
-        target[piece.first_row : piece.first_row + len(piece.rows)].copy_(piece.rows)
+        copy(target[piece.first_row : piece.first_row + len(piece.rows)], piece.rows)
         missing.pop(piece.name, None)
     if missing:
         raise ValueError(f"weights do not fit the config: {next(iter(missing))} is missing")

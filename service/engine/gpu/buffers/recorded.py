@@ -16,7 +16,7 @@ from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRo
 from service.engine.gpu.flat.layout import Bucket, FlatLayout
 from service.engine.gpu.kernel_set import Sampler, Step, StepKernels
 from service.engine.gpu.sampling.rows import SamplingRows
-from service.engine.gpu.sampling.table import FIELDS, sampling_fields
+from service.engine.gpu.sampling.table import sampling_fields
 from service.engine.gpu.sampling.variant import Variant
 
 Compute = Callable[[], None]
@@ -53,7 +53,9 @@ class Drawing:
         """Record the variants that most steps need; others are launched as they come."""
         self.outputs = outputs
         self._shared = shared
-        self._rows = SamplingRows(**{name: inputs.tensors[name] for name in FIELDS})
+        self._rows = SamplingRows(
+            **{field.name: inputs.tensors[field.name] for field in dataclasses.fields(SamplingRows)}
+        )
         self._logits = shared.logits[: len(outputs.tokens)]
         self.replays = {
             variant: shared.record(functools.partial(self._draw, variant))

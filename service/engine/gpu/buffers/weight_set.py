@@ -1,11 +1,13 @@
 """One set of weight buffers with every step recorded over it, to be filled again and again."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
+from torch import Tensor
 
 from lm.config import ModelConfig
+from service.engine.gpu.buffers.filling import fill
 from service.engine.gpu.buffers.recorded import (
     Record,
     RecordedDecode,
@@ -13,9 +15,11 @@ from service.engine.gpu.buffers.recorded import (
     RecordedHead,
     Shared,
 )
+from service.engine.gpu.buffers.staging import StagedCopy
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, empty_weights
 from service.engine.gpu.flat.layout import BUCKETS, Bucket
 from service.engine.gpu.kernel_set import Sampler, StepKernels
+from service.weights import Piece
 
 DECODE_ROWS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256)
 """Rows of the recorded decoding steps; a step takes the smallest that holds it."""
@@ -75,6 +79,15 @@ class WeightSet:
                 for bucket in self.flat_buckets
             }
             self.heads = {rows: RecordedHead(self.shared, rows, self.hidden) for rows in HEAD_ROWS}
+
+    def fill(self, pieces: Iterable[Piece]) -> None:
+        """Copy a model into the buffers, beside what the device does for others.
+
+        Raises ``ValueError`` naming what does not fit; the buffers hold a mixture then.
+        """
+        with self.on_its_stream(), torch.inference_mode():
+            copy = Tensor.copy_ if self._stream is None else StagedCopy().copy
+            fill(self.weights, self.shared.config, pieces, copy)
 
     @contextlib.contextmanager
     def on_its_stream(self) -> Iterator[None]:

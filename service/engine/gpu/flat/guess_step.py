@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from lm.config import ModelConfig
+from service.engine.gpu.availability import why_no_shape
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.flat.prefill_attention import ProgramShape, TileAttention
 from service.engine.gpu.flat.rotate_write import rotate_write
@@ -40,7 +41,7 @@ class GuessStep:
         """Make the workspaces.
 
         Args:
-            config: of the plain Llama shape.
+            config: a shape that ``availability.why_no_shape`` has nothing against.
             weights: of that shape.
             cache: receives the rows' keys and values.
             rows: see ``PrefillStep``.
@@ -52,7 +53,7 @@ class GuessStep:
             launch: by default the best way that the device has.
 
         """
-        assert config.is_llama, "other shapes have steps of their own"
+        assert why_no_shape(config) is None
         count = len(hidden)
         self._config, self._weights, self._cache, self._rows = config, weights, cache, rows
         self._hidden = hidden

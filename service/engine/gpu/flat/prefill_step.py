@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
+from service.engine.gpu.availability import why_no_shape
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.flat.prefill_attention import ProgramShape, TileAttention
 from service.engine.gpu.flat.rotate_write import rotate_write
@@ -37,7 +38,7 @@ class PrefillStep:
         """Make the workspaces.
 
         Args:
-            config: of the plain Llama shape.
+            config: a shape that ``availability.why_no_shape`` has nothing against.
             weights: of that shape.
             cache: receives the rows' keys and values.
             rows: N rows. Those with slot -1 write no cache; their hidden states mean nothing.
@@ -47,11 +48,8 @@ class PrefillStep:
             tile_rows: the most rows that a tile has.
             shape: of the attention's programs; by default what suits tiles of this length.
 
-        Raises ``ValueError`` for a config of another shape.
-
         """
-        if not config.is_llama:
-            raise ValueError("the fused steps compute the plain Llama shape alone")
+        assert why_no_shape(config) is None
         self._weights = weights
         self._cache = cache
         self._rows = rows

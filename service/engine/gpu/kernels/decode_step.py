@@ -7,23 +7,13 @@ import torch
 from torch import Tensor
 
 from lm.config import ModelConfig
+from service.engine.gpu.availability import why_no_shape
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.kernels.choices import Choices, default_choices
 from service.engine.gpu.kernels.decode_attention import Splits, attend
 from service.engine.gpu.kernels.embedding import embed
 from service.engine.gpu.kernels.launch import Launch
 from service.engine.gpu.kernels.products import Merge, Product, Scratch, multiply
-
-HEAD_DIMS = range(32, 129, 2)
-
-
-def why_unsupported(config: ModelConfig) -> str | None:
-    """What of a config the kernels do not compute; ``None`` if they compute all of it."""
-    if not config.is_llama:
-        return "not a Llama-shaped decoder"
-    if config.head_dim not in HEAD_DIMS:
-        return f"head_dim {config.head_dim} is no even number from 32 to 128"
-    return None
 
 
 class DecodeStep:
@@ -43,7 +33,7 @@ class DecodeStep:
         """Make the workspaces.
 
         Args:
-            config: a shape that ``why_unsupported`` has nothing against.
+            config: a shape that ``availability.why_no_shape`` has nothing against.
             weights: read by every step, so that new numbers may be copied in between.
             cache: read and written at the rows' slots and positions.
             rows: B tokens, each of another slot.
@@ -53,7 +43,7 @@ class DecodeStep:
             launch: by default the best way that the device has.
 
         """
-        assert why_unsupported(config) is None
+        assert why_no_shape(config) is None
         count, device, dtype = rows.token_ids.shape[0], logits.device, weights.embedding.dtype
         self.choices = choices or default_choices(config, count)
         self._config, self._weights, self._cache, self._rows = config, weights, cache, rows

@@ -68,7 +68,7 @@ class Buffers:
         return compute
 
     def runner(self, seed: int) -> GpuRunner:
-        return self.both.runner(CONFIG, pieces(decoder(seed), torch.float64))
+        return self.both.runner(pieces(decoder(seed), torch.float64))
 
     def engine(self, seed: int) -> OverlappedEngine:
         return OverlappedEngine(self.runner(seed), toy_tokenizer(), max_step_tokens=STEP_TOKENS)
@@ -214,7 +214,7 @@ def test_weights_that_do_not_fit_leave_the_set_free() -> None:
     wrong = toy_decoder(2, dataclasses.replace(CONFIG, intermediate_size=64)).double()
     for _ in range(3):
         with pytest.raises(ValueError, match="weights do not fit the config"):
-            buffers.both.runner(CONFIG, pieces(wrong, torch.float64))
+            buffers.both.runner(pieces(wrong, torch.float64))
     newer = buffers.engine(2)
     for name, served, seed in (("a", engine, 1), ("b", newer, 2)):
         served.submit(ask(name))

@@ -10,7 +10,6 @@ from flat_oracle import (
     poisoned_cache,
     rows_of,
 )
-from toys import toy_config
 
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
@@ -121,13 +120,3 @@ def test_the_token_drawn_last_is_read_on_the_device() -> None:
         weights = joined_weights(decoder)
         PrefillStep(config, weights, cache, rows, tiles, hidden[-1], 16).compute()
     assert torch.equal(hidden[0][:3], hidden[1][:3])
-
-
-def test_other_shapes_are_refused() -> None:
-    config = toy_config(positions="learned")
-    weights = joined_weights(lively_decoder(toy_config()))
-    rows, tiles = rows_of(lay_out([], Bucket(16, 16, 2)), [0])
-    with pytest.raises(ValueError, match="plain Llama shape"):
-        PrefillStep(
-            config, weights, poisoned_cache(config, 1, 16), rows, tiles, torch.empty(16, 64), 16
-        )

@@ -9,8 +9,9 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from decode_oracle import DecodeCase, decode_config, reference_step
 
+from service.engine.gpu.availability import why_no_shape
 from service.engine.gpu.kernels.choices import AttentionChoice, Choices, ProductChoice
-from service.engine.gpu.kernels.decode_step import DecodeStep, why_unsupported
+from service.engine.gpu.kernels.decode_step import DecodeStep
 
 SUMS = ProductChoice("sums", outputs=64)
 PARTS = ProductChoice("parts", rows=16, outputs=64)
@@ -101,9 +102,7 @@ def test_a_row_that_is_not_finite_is_named(product: ProductChoice, bad: float) -
 
 
 def test_shapes_that_the_kernels_do_not_know_are_refused_by_name() -> None:
-    assert why_unsupported(decode_config(64, 9, 3)) is None
-    assert why_unsupported(decode_config(16, 2, 1)) == (
-        "head_dim 16 is no even number from 32 to 128"
-    )
+    assert why_no_shape(decode_config(64, 9, 3)) is None
+    assert why_no_shape(decode_config(16, 2, 1)) == ("head_dim 16 is no even number from 32 to 128")
     learned = dataclasses.replace(decode_config(64, 2, 1), positions="learned")
-    assert why_unsupported(learned) == "not a Llama-shaped decoder"
+    assert why_no_shape(learned) == "the model is not of the plain Llama shape"
