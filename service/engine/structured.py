@@ -28,6 +28,8 @@ NOT_SUPPORTED = ("Unimplemented keys", "Unknown format")
 """How it begins to say that it knows no such schema."""
 MAX_KEPT = 8
 """Grammars kept ready, for those that are asked for again and for the answers of one request."""
+MAX_CLOSINGS = 1024
+"""Shortest ends kept ready: found when a request is checked, used when it begins."""
 MAX_DRAWS = 8
 """Of a token, while those drawn leave too much to write; then one is taken that is known to do."""
 MAX_STEP_FUEL = 50_000
@@ -133,7 +135,7 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._begun = functools.lru_cache(MAX_KEPT)(self._begin)
-        self._first_closing = functools.lru_cache(MAX_KEPT)(self._shortest)
+        self._first_closing = functools.lru_cache(MAX_CLOSINGS)(self._shortest)
 
     def check(self, grammar: str) -> None:
         """Raise ``ValueError`` if a grammar is none, allows no text or takes too much to begin.
