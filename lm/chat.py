@@ -45,12 +45,14 @@ def chat_prompt(
 ) -> str:
     """Text that ends where the assistant's answer begins.
 
+    A part of a message that is ``None`` is left out, as transformers does: most templates know
+    what is not there, and write ``None`` or fail at what is.
     Raises ``ValueError`` with the template's own words if the messages do not suit it.
     """
     try:
         template = _compiled(tokenizer.chat_template or PLAIN_TEMPLATE)
         return template.render(
-            messages=messages,
+            messages=[{k: v for k, v in one.items() if v is not None} for one in messages],
             tools=None,
             documents=None,
             add_generation_prompt=add_generation_prompt,

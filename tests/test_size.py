@@ -21,6 +21,7 @@ EXTRAS = {
     "lm": {"chat", "foreign", "tokenizer_files", "sentencepiece_file"},
     "service/engine": {
         *("gpu", "graphs", "native", "profile", "speculation", "structured", "rewriting"),
+        "closing",
         *("sampling", "device_sampling"),
     },
 }

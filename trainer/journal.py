@@ -68,15 +68,17 @@ class Journal:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal; a last one that was cut short by a kill is left out."""
+    """All whole lines of a journal; what a kill cut short or a disk damaged is left out."""
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text("utf-8").split("\n"):
+    for text in path.read_bytes().split(b"\n"):
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(line, dict):
+            lines.append(line)
     return lines
 
 
@@ -101,7 +103,7 @@ def _text(line: Line) -> str:
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     """Rewrite a journal with the wanted lines, by one rename, if it has others."""
     kept = "".join(_text(line) for line in read_lines(path) if wanted(line))
-    if not path.exists() or path.read_text("utf-8") == kept:
+    if not path.exists() or path.read_bytes() == kept.encode():
         return
     replacement = path.with_name(f".{path.name}-{os.getpid()}")
     replacement.write_text(kept, "utf-8")

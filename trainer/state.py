@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import safetensors.torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from lm.volume import Step, VolumeError
@@ -151,8 +152,14 @@ class TrainingState:
             if version != FORMAT_VERSION:
                 raise VolumeError(f"{where}: training state of format {version}, not known here")
             counters = Counters(**values.pop("counters"))
-            return cls(counters=counters, horizons=tuple(values.pop("horizons")), **values)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            made = cls(counters=counters, horizons=tuple(values.pop("horizons")), **values)
+            return TypeAdapter(cls).validate_python(dataclasses.asdict(made))
+        except ValidationError as error:
+            places = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+            raise VolumeError(f"{where}: malformed training state: {places}") from error
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise VolumeError(f"{where}: malformed training state: {error!r}") from error
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise VolumeError(f"{where}: malformed training state: {error!r}") from error
 
 

@@ -93,8 +93,10 @@ class Engine:
 
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request."""
-        grammar = request.grammar
-        constraint = None if grammar is None else self.grammars.begin(grammar)
+        constraint = None
+        if request.grammar is not None:
+            room = self._runner.cache.max_tokens - len(request.prompt_ids)
+            constraint = self.grammars.begin(request.grammar, min(request.max_new_tokens, room))
         self._scheduler.add(Sequence(request, self._tokenizer, constraint))
 
     def finish(self, request_id: str, reason: FinishReason) -> list[Event]:
@@ -223,6 +225,8 @@ class Engine:
         if ends or (constraint is not None and constraint.is_complete):
             return [event, self._end(sequence, FinishReason.STOP)]
         reason = sequence.limit_reached(self._runner.cache.max_tokens)
+        if reason is not None and constraint is not None and constraint.is_whole:
+            reason = FinishReason.STOP
         return [event] if reason is None else [event, self._end(sequence, reason)]
 
     def _break_off(self, chunk: Chunk) -> list[Event]:

@@ -4,9 +4,12 @@ A format that the library does not know is an annotation (JSON Schema 2020-12, 7
 ASCII digit, as the library has it in a schema's patterns (ECMA 262), and not in other expressions.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from service.engine.conditions import without_conditions
 
 KNOWN_FORMATS = frozenset(
     {
@@ -14,22 +17,35 @@ KNOWN_FORMATS = frozenset(
         *("ipv4", "ipv6", "uuid", "uri"),
     }
 )
-_SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_SCHEMAS_BY_NAME = (
+    *("properties", "patternProperties", "$defs", "definitions"),
+    *("dependentSchemas", "dependencies"),
+)
 _SCHEMAS = (
     *("allOf", "anyOf", "oneOf", "prefixItems"),
     *("items", "additionalProperties", "contains", "not", "if", "then", "else"),
+    "propertyNames",
 )
 """Keys of one schema or of a list of them."""
+_DEFINITION = re.compile(r"#|#/(\$defs|definitions)/[^/]*")
 _ESCAPE_OR_CLASS = re.compile(r"\\.|\[\^?\]?|\]", re.DOTALL)
 
 
 def rewritten(schema: object, *, implies_objects: bool = False) -> Any:
-    """A schema without the formats that are annotations.
+    """A schema without formats that are annotations, and without conditions.
 
     ``implies_objects``: ``properties`` without a type mean an object, as in TGI.
     """
+    return _rewritten(
+        schema, implies_objects=implies_objects, writes_out=not _points_inside(schema)
+    )
+
+
+def _rewritten(schema: object, *, implies_objects: bool, writes_out: bool) -> Any:
+    """``rewritten``; ``writes_out`` as in ``engine.conditions``."""
+    part = functools.partial(_rewritten, implies_objects=implies_objects, writes_out=writes_out)
     if isinstance(schema, list):  # ``items`` of older drafts
-        return [rewritten(one, implies_objects=implies_objects) for one in schema]
+        return [part(one) for one in schema]
     if not isinstance(schema, Mapping):
         return schema
     made = dict(schema)
@@ -37,16 +53,34 @@ def rewritten(schema: object, *, implies_objects: bool = False) -> Any:
         del made["format"]
     if implies_objects and "properties" in made and "type" not in made:
         made["type"] = "object"
+    if made.get("uniqueItems") is True and _never_holds_two(made):
+        del made["uniqueItems"]
     for key in _SCHEMAS:
         if key in made:
-            made[key] = rewritten(made[key], implies_objects=implies_objects)
+            made[key] = part(made[key])
     for key in _SCHEMAS_BY_NAME:
         if isinstance(made.get(key), Mapping):
-            made[key] = {
-                name: rewritten(one, implies_objects=implies_objects)
-                for name, one in made[key].items()
-            }
-    return made
+            made[key] = {name: part(one) for name, one in made[key].items()}
+    return without_conditions(made, writes_out=writes_out)
+
+
+def _points_inside(schema: object) -> bool:
+    """Whether a reference leads elsewhere than to a definition or to the whole."""
+    if isinstance(schema, list):
+        return any(map(_points_inside, schema))
+    if not isinstance(schema, Mapping):
+        return False
+    target = schema.get("$ref")
+    if isinstance(target, str) and not _DEFINITION.fullmatch(target):
+        return True
+    return any(map(_points_inside, schema.values()))
+
+
+def _never_holds_two(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema is of no array, or of one with an item at the most."""
+    types = schema.get("type")
+    is_array = types is None or types == "array" or (isinstance(types, list) and "array" in types)
+    return not is_array or schema.get("maxItems") in (0, 1)
 
 
 def with_ascii_digits(pattern: str) -> str:

@@ -46,7 +46,7 @@ def draw(logits: Tensor, plan: Plan) -> list[int]:
         sampling = sequence.request.sampling
         if _adjusts(sequence, index):
             adjusted = _adjusted(logits[row].cpu(), sequence, chunk.draft[:ahead])
-            token_ids[row] = sample_row(adjusted, sampling, index)
+            token_ids[row] = _choose(adjusted, sequence, index)
         elif not sampling.is_greedy:
             drawn[row] = sampling, index
     for row, token_id in zip(drawn, _sample(logits, drawn), strict=True):
@@ -60,7 +60,7 @@ def draw_row(logits: Tensor, sequence: Sequence, guesses: tuple[int, ...] = ()) 
     logits = logits.cpu()
     if _adjusts(sequence, index):
         logits = _adjusted(logits, sequence, guesses)
-    return sample_row(logits, sequence.request.sampling, index)
+    return _choose(logits, sequence, index)
 
 
 def _sample(logits: Tensor, drawn: Mapping[int, tuple[SamplingParams, int]]) -> list[int]:
@@ -91,6 +91,12 @@ def _adjusted(logits: Tensor, sequence: Sequence, guesses: tuple[int, ...]) -> T
     if sequence.constraint is not None:
         sequence.constraint.restrict(logits)
     return logits
+
+
+def _choose(logits: Tensor, sequence: Sequence, index: int) -> int:
+    """A token from adjusted logits [V], which a grammar may change."""
+    draw = functools.partial(sample_row, params=sequence.request.sampling, index=index)
+    return draw(logits) if sequence.constraint is None else sequence.constraint.choose(logits, draw)
 
 
 def score_rows(logits: Tensor, token_ids: Rows[int], num_top: int) -> list[TokenScore]:

@@ -5,13 +5,16 @@ an answer the library says which tokens may come next; all others get no probabi
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lm.tokenizer import Tokenizer
+from service.engine.closing.promise import Promise, first_closing
+from service.engine.closing.search import Closing
+from service.engine.closing.spellings import Spellings
 from service.engine.rewriting import rewritten, with_ascii_digits
 
 if TYPE_CHECKING:  # imported where it is used: most engines never meet a grammar
@@ -25,6 +28,10 @@ NOT_SUPPORTED = ("Unimplemented keys", "Unknown format")
 """How it begins to say that it knows no such schema."""
 MAX_KEPT = 8
 """Grammars kept ready, for those that are asked for again and for the answers of one request."""
+MAX_CLOSINGS = 1024
+"""Shortest ends kept ready: found when a request is checked, used when it begins."""
+MAX_DRAWS = 8
+"""Of a token, while those drawn leave too much to write; then one is taken that is known to do."""
 MAX_STEP_FUEL = 50_000
 """The library's measure of work for one token: some milliseconds, in which others wait."""
 MAX_STATES = 20_000
@@ -66,13 +73,25 @@ def regex_grammar(pattern: str) -> str:
 class Constraint:
     """How far one answer has come through its grammar."""
 
-    def __init__(self, matcher: "LLMatcher") -> None:
+    def __init__(self, matcher: "LLMatcher", promise: Promise | None = None) -> None:
+        """``promise`` where the answer is to end whole within a budget."""
         self._matcher = matcher
+        self._promise = promise
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing but an end may follow."""
         return self._matcher.is_stopped()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the text so far is one that the grammar allows."""
+        return not self._matcher.is_error() and self._matcher.is_accepting()
+
+    @property
+    def shortest(self) -> int | None:
+        """Tokens after which the text is whole, if a way there is known that the budget allows."""
+        return None if self._promise is None else self._promise.shortest
 
     def restrict(self, logits: Tensor) -> None:
         """Put -inf, in place, where a token of logits [V] may not follow."""
@@ -80,11 +99,28 @@ class Constraint:
         logits[: len(allowed)].masked_fill_(allowed.to(logits.device) == 0, -torch.inf)
         logits[len(allowed) :] = -torch.inf
 
+    def choose(self, logits: Tensor, draw: Callable[[Tensor], int]) -> int:
+        """Draw from restricted logits [V] a token after which the answer can still end whole.
+
+        Each one that is not gets -inf in place; see ``engine.closing``.
+        """
+        token_id = draw(logits)
+        if self._promise is None:
+            return token_id
+        for _ in range(MAX_DRAWS):
+            if self._matcher.is_error() or self._promise.allows(self._matcher, token_id):
+                return token_id
+            logits[token_id] = -torch.inf
+            token_id = draw(logits)
+        return self._promise.way_out(self._matcher, token_id)
+
     def accept(self, token_id: int) -> bool:
         """Go on past the chosen token, an end too; false if the grammar was too much.
 
         ``problem`` says more. What is too much lets nothing but an end follow.
         """
+        if self._promise is not None:
+            self._promise.accepted(token_id)
         return not self._matcher.is_error() and self._matcher.consume_token(token_id)
 
     @property
@@ -99,6 +135,7 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._begun = functools.lru_cache(MAX_KEPT)(self._begin)
+        self._first_closing = functools.lru_cache(MAX_CLOSINGS)(self._shortest)
 
     def check(self, grammar: str) -> None:
         """Raise ``ValueError`` if a grammar is none, allows no text or takes too much to begin.
@@ -110,10 +147,22 @@ class Grammars:
             raise ValueError("no text has it")
         if problem:
             raise ValueError(_in_a_line(problem))
+        self._first_closing(grammar)
 
-    def begin(self, grammar: str) -> Constraint:
-        """Stand at the beginning of a grammar that was checked."""
-        return Constraint(self._begun(grammar).deep_copy())
+    def begin(self, grammar: str, budget: int | None = None) -> Constraint:
+        """Stand at the beginning of a grammar that was checked.
+
+        With a ``budget`` in tokens the answer ends whole within it, where that can be.
+        """
+        begun = self._begun(grammar)
+        promise = None
+        if budget is not None and not begun.is_error():
+            first = self._first_closing(grammar)
+            promise = Promise(self._spellings, first, budget, self._trie.eos_tokens)
+        return Constraint(begun.deep_copy(), promise)
+
+    def _shortest(self, grammar: str) -> Closing | None:
+        return first_closing(self._begun(grammar), self._spellings)
 
     def _begin(self, grammar: str) -> "LLMatcher":
         from llguidance import LLMatcher, LLParserLimits
@@ -125,6 +174,10 @@ class Grammars:
         if not matcher.is_error():
             matcher.compute_logit_bias()
         return matcher
+
+    @functools.cached_property
+    def _spellings(self) -> Spellings:
+        return Spellings(self._trie)
 
     @functools.cached_property
     def _trie(self) -> "LLTokenizer":

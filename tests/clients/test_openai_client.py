@@ -117,6 +117,26 @@ class Answer(BaseModel):
     yes: bool
 
 
+class Person(BaseModel):
+    name: str
+    age: int
+    tags: list[str]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_parsed_answer_is_never_cut_off(client: openai.OpenAI, seed: int) -> None:
+    answer = client.chat.completions.parse(
+        model="latest",
+        messages=CHAT,
+        response_format=Person,
+        max_tokens=40,
+        seed=seed,
+        temperature=1.5,
+    )
+    assert isinstance(answer.choices[0].message.parsed, Person)
+    assert answer.choices[0].finish_reason == "stop"
+
+
 def test_a_parsed_answer(client: openai.OpenAI) -> None:
     answer = client.chat.completions.parse(
         model="latest", messages=CHAT, response_format=Answer, max_tokens=40

@@ -1,5 +1,7 @@
 """Prompts of chats against transformers' own rendering of the same templates."""
 
+from typing import Any
+
 import pytest
 from toys import END_OF_TEXT, toy_tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -32,6 +34,13 @@ ENVIRONMENT = (
     "{% macro of(x) %}<{{ x }}>{% endmacro %}{{ of(messages[-1].role) }}"
     "{{ messages[0]['content'][:2] ~ messages | length }}{{ messages[0].get('name', 'nobody') }}"
 )
+CALLS = (
+    "{% for m in messages %}{% if m.content is defined %}{{ m.role ~ m.content }}{% endif %}"
+    "{% for call in m.tool_calls %}{{ call.function.arguments | tojson }}{% endfor %}"
+    "{% if m['content'] is not string %}{% for part in m['content'] %}{{ part }}{% endfor %}"
+    "{% endif %}{{ m.name }}{% endfor %}"
+)
+"""As templates are that know messages without a content, and not one that is ``None``."""
 CHATS = [
     [{"role": "user", "content": "Hi"}],
     [
@@ -57,11 +66,11 @@ def tokenizer_with(template: str | None) -> Tokenizer:
 @pytest.mark.parametrize("messages", CHATS, ids=["short", "long"])
 @pytest.mark.parametrize(
     "template",
-    [CHATML, OTHERS, GENERATION, ENVIRONMENT],
-    ids=["chatml", "others", "generation", "environment"],
+    [CHATML, OTHERS, GENERATION, ENVIRONMENT, CALLS],
+    ids=["chatml", "others", "generation", "environment", "calls"],
 )
 def test_prompts_are_those_of_transformers(
-    template: str, messages: list[dict[str, str]], generation: bool
+    template: str, messages: list[dict[str, Any]], generation: bool
 ) -> None:
     theirs = PreTrainedTokenizerFast(
         tokenizer_object=toy_tokenizer().backend,
@@ -74,6 +83,18 @@ def test_prompts_are_those_of_transformers(
     )
     ours = chat_prompt(tokenizer_with(template), messages, add_generation_prompt=generation)
     assert ours == expected
+
+
+@pytest.mark.parametrize("generation", [True, False])
+def test_a_part_that_is_none_is_not_there(generation: bool) -> None:
+    call = {"function": {"name": "f", "arguments": {"x": "é<b>"}}, "type": "function"}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "w", "name": None},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "42", "tool_calls": None},
+    ]
+    test_prompts_are_those_of_transformers(CALLS, messages, generation)
+    assert "None" not in chat_prompt(tokenizer_with(None), messages)
 
 
 def test_without_a_template_a_chat_is_a_plays_lines() -> None:

@@ -1,0 +1,159 @@
+"""Files that hold what nobody expects: status 0 or 2, one line that names one, no traceback."""
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from toy_run import tensors_of, toy_recipe, train_toy
+
+from trainer.__main__ import main
+
+ODD: tuple[Any, ...] = (
+    *(None, True, -1, 0, 2.5, 1e308, 10**30, "", "text", "\ud800", [], [1], {}, {"a": 1}),
+    json.loads("[" * 200 + "]" * 200),
+)
+SHORT, LONG = 12, 300
+"""Damages of each file in the short dose and in the thorough one."""
+IN_THE_STEP = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume with a run, and beside it a file of each kind that a run can begin from."""
+    path = tmp_path_factory.mktemp("good")
+    train_toy(path / "volume", last_step=5)
+    (path / "toy.yaml").write_text(yaml.safe_dump(toy_recipe().to_dict()))
+    weights = {
+        name.partition(":")[2]: tensor
+        for name, tensor in tensors_of(path / "volume").items()
+        if name.startswith("model.safetensors")
+    }
+    torch.save({"model": weights}, path / "toy.pt")
+    out = ["--output", str(path / "out"), "--measure-tokens", "0"]
+    assert main(["export", "toy", "--volume", str(path / "volume"), "--format", "gguf", *out]) == 0
+    (made,) = (path / "out").glob("*.gguf")
+    shutil.move(made, path / "toy.gguf")
+    return path
+
+
+def calls(path: Path) -> dict[str, list[str]]:
+    """What reads each kind of file."""
+    volume, step = ["--volume", str(path / "volume")], "volume/toy/step-00000005"
+    recipe = ["--recipe", str(path / "toy.yaml")]
+    train = [*recipe, *volume, "--run", "toy", "--threads", "1"]
+    tokenizer = ["--tokenizer", str(path / step)]
+    out = ["--output", str(path / "new"), "--measure-tokens", "0"]
+    export = ["export", "toy", *volume, "--format", "hf", *out]
+    return {
+        "toy.gguf": ["import", str(path / "toy.gguf"), *volume, "--run", "new"],
+        "toy.pt": ["import", str(path / "toy.pt"), *recipe, *tokenizer, *volume, "--run", "new"],
+        "toy.yaml": ["describe", *recipe],
+        "volume/toy/metrics.jsonl": ["plot", str(path / "volume/toy"), "--output", str(path / "p")],
+        f"{step}/training_state.json": train,
+        f"{step}/training_state.safetensors": train,
+        f"{step}/manifest.json": train,
+        **{f"{step}/{name}": export for name in IN_THE_STEP},
+        f"{step}/model.safetensors": export,
+    }
+
+
+KINDS = tuple(calls(Path()))
+
+
+@pytest.mark.parametrize("file", KINDS)
+def test_damage_is_told_in_one_line(
+    file: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    survive(file, good, tmp_path, capsys, range(SHORT))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", KINDS)
+def test_much_damage_is_told_in_one_line(
+    file: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    survive(file, good, tmp_path, capsys, range(SHORT, LONG))
+
+
+def survive(
+    file: str, good: Path, path: Path, capsys: pytest.CaptureFixture[str], seeds: range
+) -> None:
+    """Damage a file in several ways, and let the program read each."""
+    for seed in seeds:
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(good, path)
+        damaged = path / file
+        damaged.write_bytes(damage(damaged.read_bytes(), damaged.suffix, random.Random(seed)))
+        manifest = damaged.with_name("manifest.json")
+        if manifest.is_file() and damaged != manifest:
+            vouch(manifest, damaged)
+        threads = torch.get_num_threads()
+        try:
+            status = main(calls(path)[file])
+        finally:
+            torch.set_num_threads(threads)
+        errors = capsys.readouterr().err
+        assert status in (0, 2), (seed, status)
+        assert "Traceback" not in errors, (seed, errors)
+        if status:
+            told = [line for line in errors.splitlines() if line.startswith("trainer: error: ")]
+            assert len(told) == 1, (seed, errors)
+            assert names(told[0], damaged), (seed, told)
+
+
+def names(told: str, damaged: Path) -> bool:
+    """Whether an error says which file it is about: by its name, its step's or its recipe's."""
+    return any(name in told for name in (damaged.name, damaged.parent.name, damaged.stem))
+
+
+def damage(content: bytes, suffix: str, chance: random.Random) -> bytes:
+    """A file's content with one thing wrong."""
+    ways: list[Callable[[bytes, random.Random], bytes]] = [cut, flip, flip, empty]
+    if suffix in (".json", ".yaml"):
+        ways += [replace, replace, replace, replace]
+    return chance.choice(ways)(content, chance)
+
+
+def cut(content: bytes, chance: random.Random) -> bytes:
+    return content[: chance.randrange(len(content))]
+
+
+def flip(content: bytes, chance: random.Random) -> bytes:
+    """Some bits of the beginning, where what describes the rest is."""
+    changed = bytearray(content)
+    for _ in range(chance.choice((1, 1, 4, 32))):
+        changed[chance.randrange(min(len(changed), 4096))] ^= 1 << chance.randrange(8)
+    return bytes(changed)
+
+
+def empty(content: bytes, chance: random.Random) -> bytes:
+    return chance.choice((b"", b"\0" * len(content), b"[]", b"\xff\xfe", b"null", b'"a"'))
+
+
+def replace(content: bytes, chance: random.Random) -> bytes:
+    """One value of a JSON or YAML file by an odd one."""
+    values = yaml.safe_load(content) if content[:1] not in b"{[" else json.loads(content)
+    at = values
+    while isinstance(at, dict | list) and at:
+        key = chance.choice([*at] if isinstance(at, dict) else range(len(at)))
+        if not isinstance(at[key], dict | list) or not at[key] or chance.random() < 0.3:
+            at[key] = chance.choice(ODD)
+            break
+        at = at[key]
+    return json.dumps(values).encode()
+
+
+def vouch(manifest: Path, damaged: Path) -> None:
+    """Let a step's manifest say that a file is as it should be."""
+    values = json.loads(manifest.read_text())
+    content = damaged.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    values["files"][damaged.name] = {"size": len(content), "sha256": digest}
+    manifest.write_text(json.dumps(values))
