@@ -21,6 +21,8 @@ TRAINING_STATE_PREFIX = "training_state"
 """Files of a step that only a resuming trainer reads begin with this."""
 _STEP_PREFIX = "step-"
 _STEP_DIGITS = 8
+_ESCAPED_SURROGATE = "\\ud"
+"""How the half of a character begins, which no text can be written with."""
 _MOST_SAID = 200
 """Characters of what a manifest says that an error repeats."""
 
@@ -109,8 +111,10 @@ class Manifest:
         no time that clocks do not have.
         """
         try:
+            text = text if isinstance(text, str) else text.decode("utf-8")
             values = json.loads(text)
-            json.dumps(values, ensure_ascii=False).encode()
+            if _ESCAPED_SURROGATE in text.lower():
+                json.dumps(values, ensure_ascii=False).encode()
             version = values["format_version"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             reason = repr(error)[:_MOST_SAID]
