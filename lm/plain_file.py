@@ -65,13 +65,21 @@ def sha256_of(file: BinaryIO, size: int) -> str:
     return digest.hexdigest()
 
 
-def _open(path: Path, flags: int) -> BinaryIO:
-    # O_NONBLOCK: opening a pipe without a writer returns, and is refused below.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+def plain(path: str, flags: int) -> int:
+    """Descriptor of a regular file: an ``opener`` of ``open``, for writing, too.
+
+    Raises ``NotPlain`` for anything else: a pipe would have its writer wait for a reader.
+    """
+    # O_NONBLOCK: opening a pipe returns, so that it can be refused.
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotPlain(f"{path.name}: not a regular file")
-        return os.fdopen(descriptor, "rb")
+            raise NotPlain(f"{Path(path).name}: not a regular file")
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
+
+
+def _open(path: Path, flags: int) -> BinaryIO:
+    return os.fdopen(plain(str(path), os.O_RDONLY | flags), "rb")

@@ -7,6 +7,7 @@ writers apart. ``docs/volume.md`` is the specification.
 """
 
 from lm.plain_file import open_plain
+from lm.run_names import as_run_name, run_directory
 from lm.volume.content import (
     load_model_config,
     load_side_files,
@@ -25,7 +26,6 @@ from lm.volume.errors import (
 )
 from lm.volume.lock import RunLock
 from lm.volume.manifest import MANIFEST_FILE, Manifest, Progress, StepDetails, step_name
-from lm.volume.names import as_run_name, run_directory
 from lm.volume.prune import prune, sweep
 from lm.volume.publish import publish
 from lm.volume.read import (

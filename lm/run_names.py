@@ -3,15 +3,15 @@
 import re
 from pathlib import Path
 
-from lm.volume.manifest import step_number
-
 MAX_CHARACTERS = 100
 MAX_BYTES = 255
 """Of a name in a directory, on every filesystem in use."""
 RULE = (
-    f"letters, digits, '_', '-' and '.', not beginning with a dot, at most {MAX_CHARACTERS} of them"
+    f"letters, digits, '_', '-' and '.', {MAX_CHARACTERS} at most, does not begin with a dot "
+    "and is not a step's name"
 )
-_MADE = re.compile(r"[\w-][\w.-]*")
+_MADE = re.compile(r"(?!step-\d{8,}\Z)[\w-][\w.-]*")
+"""Not what a step is called: a volume is then not taken for a run, nor a run for a volume."""
 _OTHERS = re.compile(r"[^\w.-]+")
 
 
@@ -21,7 +21,6 @@ def is_run_name(name: str) -> bool:
         _MADE.fullmatch(name) is not None
         and len(name) <= MAX_CHARACTERS
         and len(name.encode()) <= MAX_BYTES
-        and step_number(name) is None
     )
 
 
@@ -53,15 +52,16 @@ def run_directory(volume: Path, name: str) -> Path:
     """
     if is_run_name(name):
         return volume / name
-    is_there = why_no_run(name) is None and step_number(name) is None and (volume / name).is_dir()
-    if not is_there:
-        raise ValueError(f"run {shown(name[:MAX_BYTES])!r} is no name of a run: {RULE}")
-    return volume / name
+    if why_no_run(name) is None and (volume / name).is_dir():
+        return volume / name
+    raise ValueError(f"run '{shown(name[:MAX_BYTES])}' is no name of a run, which has {RULE}")
 
 
 def as_run_name(text: str) -> str:
     """The nearest name of a run to any text, such as that of a directory."""
+    if is_run_name(text):
+        return text
     name = _OTHERS.sub("-", text).strip(".-")[:MAX_CHARACTERS]
     while len(name.encode()) > MAX_BYTES:
         name = name[:-1]
-    return name if is_run_name(name) else f"run-{name}" if is_run_name(f"run-{name}") else "run"
+    return next((one for one in (name, f"run-{name}") if name and is_run_name(one)), "run")
