@@ -31,7 +31,9 @@ def why_no_run(name: str) -> str | None:
     """
     if not name or name.startswith("."):
         return "a run's name does not begin with a dot"
-    if "/" in name or not name.isprintable():  # as line breaks and bytes that are no UTF-8 are not
+    if "/" in name:
+        return "a run is a directory of the volume itself"
+    if not name.isprintable():  # as line breaks and bytes that are no UTF-8 are not
         return "its name has characters that cannot be printed"
     if len(name.encode()) > MAX_BYTES:
         return f"a run's name has at most {MAX_BYTES} bytes"

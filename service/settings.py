@@ -238,7 +238,9 @@ class Settings(BaseSettings):
     @field_validator("run")
     @classmethod
     def _refuse_what_no_run_is_called(cls, run: str | None) -> str | None:
-        if run is not None and (why := why_no_run(run)) is not None:
+        if not run:  # as an empty variable says
+            return None
+        if (why := why_no_run(run)) is not None:
             raise ValueError(f"'{shown(run[:MAX_BYTES])}' is no run of a volume: {why}")
         return run
 
