@@ -129,7 +129,22 @@ def empty_directory(step: Path) -> None:
     step.mkdir()
 
 
+ODD: dict[str, tuple[Damage, type[VolumeError]]] = {
+    "time in year 1": (say(created_at="0001-01-01T00:00:00"), StepDamaged),
+    "time in year 1 with an offset": (say(created_at="0001-01-01T00:00:00+23:59"), StepDamaged),
+    "time that is a number": (say(created_at=10**400), StepDamaged),
+    "flag with a lone surrogate": (say_in_details(flags=["\ud800"]), StepDamaged),
+    "flag that is a number": (say_in_details(flags=[1]), StepDamaged),
+    "version with a lone surrogate": (say_in_details(versions={"a": "\udc80"}), StepDamaged),
+    "metric with a lone surrogate": (say_in_details(metrics={"\ud800": 1.0}), StepDamaged),
+    "metric that is not finite": (say_in_details(metrics={"val_loss": float("nan")}), StepDamaged),
+    "metric of 400 digits": (say_in_details(metrics={"val_loss": 10**400}), StepDamaged),
+    "fingerprint that is a list": (say_in_details(tokenizer_fingerprint=[]), StepDamaged),
+}
+"""Values of a manifest that no writer gives, and that lists of steps could not be written with."""
+
 VISIBLE: dict[str, tuple[Damage, type[VolumeError]]] = {
+    **ODD,
     "truncated file": (truncate, StepDamaged),
     "0-byte file": (lambda step: (step / WEIGHTS).write_bytes(b""), StepDamaged),
     "grown file": (grow, StepDamaged),
@@ -199,16 +214,6 @@ VISIBLE: dict[str, tuple[Damage, type[VolumeError]]] = {
     "manifest of another run": (say(run="another"), StepDamaged),
     "manifest of a run with a line break": (say(run="run\n"), StepDamaged),
     "manifest of a run that is a number": (say(run=7), StepDamaged),
-    "time in year 1": (say(created_at="0001-01-01T00:00:00"), StepDamaged),
-    "time in year 1 with an offset": (say(created_at="0001-01-01T00:00:00+23:59"), StepDamaged),
-    "time that is a number": (say(created_at=10**400), StepDamaged),
-    "flag with a lone surrogate": (say_in_details(flags=["\ud800"]), StepDamaged),
-    "flag that is a number": (say_in_details(flags=[1]), StepDamaged),
-    "version with a lone surrogate": (say_in_details(versions={"a": "\udc80"}), StepDamaged),
-    "metric with a lone surrogate": (say_in_details(metrics={"\ud800": 1.0}), StepDamaged),
-    "metric that is not finite": (say_in_details(metrics={"val_loss": float("nan")}), StepDamaged),
-    "metric of 400 digits": (say_in_details(metrics={"val_loss": 10**400}), StepDamaged),
-    "fingerprint that is a list": (say_in_details(tokenizer_fingerprint=[]), StepDamaged),
 }
 """What a manifest and sizes alone give away: such a step is no step for a reader."""
 
