@@ -6,14 +6,20 @@ Everything is put there while a stream runs; the newest good step is served in s
 import json
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from serving import ServiceProcess, SteadyClient, assert_unhurt, wait_until
+from serving.released import Released
 from toys import publish_toy
 from toys.damage import VISIBLE, edit_manifest, replace_by, socket_at, sparse_at
+
+from lm.volume import step_name
 
 STEP_DELAY_S = 0.005
 HUNG_S = 5.0
@@ -221,6 +227,82 @@ def test_two_long_journals_are_not_read_at_each_call(
         assert_unhurt(steady.during(ask), alone)
 
 
-def _reason(service: ServiceProcess, step: int) -> str | None:
+def _reason(service: ServiceProcess, step: int, run: str = "toy") -> str | None:
     listed = service.client.get("/checkpoints").json()["checkpoints"]
-    return next((one["reason"] for one in listed if one["step"] == step), None)
+    return next((one["reason"] for one in listed if (one["run"], one["step"]) == (run, step)), None)
+
+
+def _many_steps(volume: Path, count: int) -> None:
+    """A run of steps that share their files."""
+    step = publish_toy(volume, "toy", 1)
+    for number in range(2, count + 1):
+        path = step.path.with_name(step_name(number))
+        shutil.copytree(step.path, path, copy_function=os.link)
+        (path / "manifest.json").unlink()
+        shutil.copy(step.path / "manifest.json", path)
+        edit_manifest(path, _with(step=number))
+
+
+def _idle_share(volume: Path, name: str, seconds: float) -> float:
+    """Of one core, that a service takes while nobody asks for anything."""
+    with ServiceProcess(volume, poll_interval_s=0.5) as service:
+        service.wait_serving(name)
+        time.sleep(5)  # what follows the first load
+        process = psutil.Process(service.process.pid)
+        before = process.cpu_times()
+        time.sleep(seconds)
+        after = process.cpu_times()
+    return (after.user + after.system - before.user - before.system) / seconds
+
+
+@pytest.mark.slow
+def test_five_thousand_steps_cost_an_idle_service_next_to_nothing(tmp_path: Path) -> None:
+    publish_toy(tmp_path / "one", "toy", 1)
+    _many_steps(tmp_path / "many", 5000)
+    alone = _idle_share(tmp_path / "one", "toy@1", 15.0)
+    share = _idle_share(tmp_path / "many", "toy@5000", 15.0)
+    assert share <= alone + 0.05, (share, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"engine": "process", "http_workers": 2}], ids=str)
+def test_a_stream_of_a_released_model_notices_no_odd_file(
+    released: Released, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    shutil.copytree(released.volume / "smollm2", tmp_path / "smollm2", copy_function=os.link)
+    publish_toy(tmp_path, "toy", 1)
+    with ServiceProcess(tmp_path, run="smollm2", dtype="float32", **options) as service:
+        service.wait_serving(released.name)
+        with SteadyClient(service, tokens=1000) as steady:
+            alone = steady.alone(5.0)
+
+            def attack() -> None:
+                _odd_steps(tmp_path)
+                odd = _odd_steps_of(tmp_path / "smollm2", 2)
+                for name in ("metrics.jsonl", "samples.jsonl"):
+                    line = b'{"kind": "train", "step": 1, "loss": 2.5, "text": "%s"}\n' % (
+                        b"b" * 200
+                    )
+                    (tmp_path / "smollm2" / name).write_bytes(line * ((16 << 20) // len(line)))
+                for _ in range(20):
+                    _lists(service)
+                    answer = service.client.get("/runs/smollm2/history", timeout=HUNG_S)
+                    assert answer.status_code == 200
+                wait_until(
+                    lambda: _reason(service, odd, "smollm2") == "damaged",
+                    "odd is refused",
+                    timeout_s=20,
+                )
+
+            under = steady.during(attack, after_s=2.0)
+            sys.stdout.write(f"files: alone {alone}; under {under}\n")
+            assert_unhurt(under, alone, settled_bytes=steady.resident_bytes())
+
+
+def _odd_steps_of(run_dir: Path, number: int) -> int:
+    """A newer step of a run whose manifest is a pipe."""
+    step = run_dir / step_name(number)
+    shutil.copytree(run_dir / step_name(0), step, copy_function=os.link)
+    (step / "manifest.json").unlink()
+    os.mkfifo(step / "manifest.json")
+    return number
