@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lm.foreign import fetch, hub, read_directory
-from lm.volume import Progress, RunLock, Step, StepDetails, model_files, publish
+from lm.volume import Progress, RunLock, Step, StepDetails, as_run_name, model_files, publish
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def publish_model(source: str, volume: Path) -> Step:
         raise ValueError(f"model {source}: neither a directory nor {hub.PREFIX}OWNER/NAME")
     foreign = read_directory(directory)
     name = source.removeprefix(hub.PREFIX).rpartition("/")[2] if is_remote else ""
-    run_dir = volume / (name or directory.resolve().name)
+    run_dir = volume / as_run_name(name or directory.resolve().name)
     details = StepDetails(
         model_config=foreign.config,
         tokenizer_fingerprint=foreign.tokenizer.fingerprint,

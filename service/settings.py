@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from lm.run_names import MAX_BYTES, shown, why_no_run
 from service.keys import Keyring
 from service.kubernetes import is_service_address
 from service.logs import LogFormat
@@ -233,6 +234,15 @@ class Settings(BaseSettings):
         if isinstance(value, str) and is_service_address(value):
             return cls.model_fields["port"].default
         return value
+
+    @field_validator("run")
+    @classmethod
+    def _refuse_what_no_run_is_called(cls, run: str | None) -> str | None:
+        if not run:  # as an empty variable says
+            return None
+        if (why := why_no_run(run)) is not None:
+            raise ValueError(f"'{shown(run[:MAX_BYTES])}' is no run of a volume: {why}")
+        return run
 
     @field_validator("cors_origins")
     @classmethod

@@ -51,6 +51,7 @@ def _train(call: options.TrainOptions) -> int:
         import torch
         from rich.console import Console
 
+        from lm.volume import run_directory
         from trainer import run
         from trainer.amendment import Amendment
         from trainer.steps import Diverged
@@ -58,7 +59,7 @@ def _train(call: options.TrainOptions) -> int:
         if call.threads is not None:
             torch.set_num_threads(call.threads)
         recipe = _recipe(call.recipe, call.overrides, corpus=call.corpus, smoke=call.smoke)
-        run_dir = call.volume / (call.run or recipe.name)
+        run_dir = run_directory(call.volume, recipe.name if call.run is None else call.run)
         try:
             with _watching(call, run_dir) as listeners:
                 run.train(

@@ -17,7 +17,7 @@ import safetensors
 
 from lm.config import ModelConfig
 from lm.tokenizer import Tokenizer
-from lm.volume import Retention, best_step, model_files, prune, publish
+from lm.volume import Retention, VolumeError, model_files, prune, publish
 from trainer.snapshot import Snapshot
 from trainer.state import state_files
 
@@ -97,8 +97,7 @@ class Checkpointer:
         error: Exception | None = None
         try:
             publish(self._run_dir, snapshot.step, writers, snapshot.details)
-            best = best_step(self._run_dir) if self._keep_best else None
-            prune(self._run_dir, self._retention, best=best.number if best else None)
-        except (OSError, safetensors.SafetensorError) as failure:
+            prune(self._run_dir, self._retention, keep_best=self._keep_best)
+        except (OSError, VolumeError, safetensors.SafetensorError) as failure:
             error = failure
         return Written(snapshot.step, time.perf_counter() - started, error)

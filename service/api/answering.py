@@ -6,6 +6,7 @@ admission, headers that wait for the first event, clients that leave, keep-alive
 
 import contextlib
 import dataclasses
+import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
@@ -206,8 +207,12 @@ def raise_for_reason(event: Finished) -> None:
 
 
 def checkpoint_header(checkpoint: Checkpoint) -> dict[str, str]:
-    """Provenance for those who do not read bodies: ``run@step;fingerprint=…``."""
-    return {CHECKPOINT_HEADER: f"{checkpoint.name};fingerprint={checkpoint.fingerprint}"}
+    """Provenance for those who do not read bodies: ``run@step;fingerprint=…``.
+
+    Of a run's name, what headers cannot hold is percent-encoded.
+    """
+    name = urllib.parse.quote(checkpoint.name, safe="@")
+    return {CHECKPOINT_HEADER: f"{name};fingerprint={checkpoint.fingerprint}"}
 
 
 def usage(chorus: Chorus) -> dict[str, int]:
