@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -81,11 +82,14 @@ def read_history(run_dir: Path) -> History:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """Whole lines of the end of a journal that have a step."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return
     with os.fdopen(descriptor, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):  # a pipe might never end
+            return
+        size = status.st_size
         file.seek(max(0, size - MAX_BYTES))
         content = file.read(MAX_BYTES)
     for text in content.split(b"\n"):

@@ -34,6 +34,7 @@ from service.history import Swaps
 from service.library import Library
 from service.loader import Loader, LoaderOptions
 from service.metrics import Metrics
+from service.reading import VolumeReads
 from service.refusals import Refusals
 from service.residency import Residency, ResidencyOptions
 from service.settings import Settings
@@ -66,6 +67,7 @@ class Runtime(Front):
             self._on_turn, self.clock, self._begin_engine, self._on_death, self.profile
         )
         self.catalog = Catalog(settings.volume, open_file)
+        self.reads = VolumeReads(settings.volume_timeout_s)
         self.residency = Residency(
             ResidencyOptions(
                 max_models=settings.max_resident_models, drain_s=settings.swap_drain_s
@@ -124,6 +126,7 @@ class Runtime(Front):
         """Stop the threads; requests that still run are aborted."""
         if self._heartbeat is not None:
             self._heartbeat.cancel()
+        self.reads.stop()
         await asyncio.to_thread(self.watcher.stop)
         await asyncio.to_thread(self.worker.stop)
         self.write_profile()
@@ -162,7 +165,7 @@ class Runtime(Front):
         resident = self.residency.find(lambda checkpoint: checkpoint.name == name)
         if resident is not None:
             return resident
-        if name in naming.PLACEHOLDERS and name not in await asyncio.to_thread(self.catalog.runs):
+        if name in naming.PLACEHOLDERS and name not in await self.reads.read(self.catalog.runs):
             return self.model()
         steps = await self.steps_named(name)
         try:
@@ -186,10 +189,9 @@ class Runtime(Front):
 
     async def steps_named(self, name: str) -> list[Step]:
         """Steps of the volume that a name can mean; see ``naming.candidates``."""
-        try:
-            return await asyncio.to_thread(naming.candidates, self.catalog, name, self.watcher.run)
-        except OSError as error:
-            raise NotReady(f"cannot read the volume: {error}") from error
+        return await self.reads.read(
+            lambda: naming.candidates(self.catalog, name, self.watcher.run)
+        )
 
     def _watched(self, hand_out: Callable[[Turn], None]) -> Callable[[Turn], None]:
         return hand_out if self.profile is None else self.profile.watched(hand_out)

@@ -32,6 +32,9 @@ LINGER_S = 1.0
 """After an error, how long a client may go on sending; it might not see the answer otherwise."""
 LINGER_BYTES = 256 * 1024
 ALL_BUSY = "every connection is in use; try again later"
+MAX_IGNORED_BODIES = 8
+"""Of a request that was answered before its body came, so many times the largest body is read:
+most clients look for an answer only then. A body that still does not end is hung up on."""
 _CONNECTION = "nestling.connection"
 
 
@@ -55,6 +58,7 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         self._limits = limits
         self._crowd = crowd
+        self._most_ignored_bytes = MAX_IGNORED_BODIES * limits.max_body_bytes
         self._behind = HttpToolsProtocol(app_state={**app_state, _CONNECTION: self}, **others)
         self._loop = asyncio.get_running_loop()
         self._framing = Framing()
@@ -184,8 +188,8 @@ class Connection(asyncio.BufferedProtocol):
             if self.is_spare and path not in self._limits.spare_paths:
                 raise TooManyConnections(ALL_BUSY)
             self._is_answered = False
-        if self._is_answered and framing.num_body_bytes > self._limits.max_body_bytes:
-            self._linger()  # it was refused, and its body does not end
+        if self._is_answered and framing.num_body_bytes > self._most_ignored_bytes:
+            self._linger()
             return
         if framing.is_whole:
             self._stop_timer()

@@ -1,6 +1,6 @@
 """``GET /v1/models``: what a request may name, in the shape of OpenAI's API."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from lm.sampling_defaults import sampling_defaults
 from lm.volume import Step
@@ -16,15 +16,24 @@ from service.runtime import Runtime
 router = APIRouter(prefix="/v1", tags=["models"])
 
 
-@router.get("/models")
-def models(runtime: RuntimeDep) -> ModelList:
+@router.get("/models", response_model=ModelList)
+async def models(runtime: RuntimeDep) -> Response:
     """Every name that `model` may have: runs, their steps, and aliases."""
-    return ModelList(data=[_model(runtime, name, one) for name, one in names(runtime).items()])
+    content = await runtime.reads.read_json(lambda: _list(runtime))
+    return Response(content, media_type="application/json")
 
 
 @router.get("/models/{name}", responses={404: {"model": ErrorBody}})
-def model(name: str, runtime: RuntimeDep) -> Model:
+async def model(name: str, runtime: RuntimeDep) -> Model:
     """What one name means now; 404 naming what exists if it means nothing."""
+    return await runtime.reads.read(lambda: _named(runtime, name))
+
+
+def _list(runtime: Runtime) -> ModelList:
+    return ModelList(data=[_model(runtime, name, one) for name, one in names(runtime).items()])
+
+
+def _named(runtime: Runtime, name: str) -> Model:
     checkpoint = names(runtime).get(name)
     if checkpoint is None:
         naming.candidates(runtime.catalog, name, runtime.watcher.run)  # raises, or it is there …

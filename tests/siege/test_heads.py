@@ -123,3 +123,21 @@ def test_a_stream_of_a_real_model_does_not_either(released_service: ServiceProce
         alone = steady.alone(3.0)
         under = steady.during(lambda: besiege(released_service, 30.0, WHOLE_BYTES))
         assert_unhurt(under, alone, settled_bytes=steady.resident_bytes())
+
+
+@pytest.mark.parametrize(
+    "head", [b"content-length: 1000000000000\r\n", b"transfer-encoding: chunked\r\n"]
+)
+def test_the_body_of_a_refused_request_ends_too(service: ServiceProcess, head: bytes) -> None:
+    piece = b"%x\r\n%s\r\n" % (1 << 16, b" " * (1 << 16))
+    begin = b"POST /nothing HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n"
+    client, sent = RawClient(service.port), 0
+    try:
+        client.send(begin)
+        while sent < 64 * 2**20:
+            client.send(piece)
+            sent += len(piece)
+    except ConnectionError:
+        pass
+    assert sent < 16 * 2**20
+    client.close()
