@@ -20,6 +20,8 @@ ServiceError
 └── GenerationFailed     the model's step failed
 """
 
+from service.excerpts import excerpt
+
 
 class ServiceError(Exception):
     """A request that is not answered with text; the message is for the client."""
@@ -30,7 +32,7 @@ class ServiceError(Exception):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.param = param
+        self.param = None if param is None else excerpt(param)
 
 
 class InvalidRequest(ServiceError):

@@ -27,6 +27,7 @@ from service.engine.served import ModelCard, ServedModel
 from service.engine.structured import NOT_SUPPORTED
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady
+from service.excerpts import excerpt
 from service.front import Front
 from service.gate import Gate
 from service.heartbeat import beat
@@ -182,7 +183,7 @@ class Runtime(Front):
         except ValueError as error:
             unknown = str(error).startswith(NOT_SUPPORTED) or "not supported" in str(error)
             verdict = "is not supported here" if unknown else "makes no sense"
-            raise InvalidRequest(f"the structure asked for {verdict}: {error}") from error
+            raise InvalidRequest(f"the structure asked for {verdict}: {excerpt(error)}") from error
 
     async def accepted(self, replies: Sequence[Reply]) -> None:
         """What could be opened, is accepted."""

@@ -6,6 +6,7 @@ from service.api.dependencies import RuntimeDep
 from service.api.fields import Schema
 from service.api.schemas import ErrorBody
 from service.errors import UnknownModel
+from service.excerpts import excerpt
 from service.history import read_history
 from service.runtime import Runtime
 
@@ -60,7 +61,7 @@ async def history(run: str, runtime: RuntimeDep) -> Response:
 
 def _history(run: str, runtime: Runtime) -> RunHistory:
     if run not in runtime.catalog.runs():
-        raise UnknownModel(f"no run {run!r} on the volume", param="run")
+        raise UnknownModel(f"no run {excerpt(run)!r} on the volume", param="run")
     read = read_history(runtime.catalog.volume / run)
     return RunHistory(
         run=run,

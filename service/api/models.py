@@ -10,6 +10,7 @@ from service.api.schemas import ErrorBody, Model, ModelList
 from service.catalog import checkpoint_of, identity
 from service.engine.served import Checkpoint
 from service.errors import UnknownModel
+from service.excerpts import excerpt
 from service.gate import POLICY_REASONS
 from service.runtime import Runtime
 
@@ -37,7 +38,9 @@ def _named(runtime: Runtime, name: str) -> Model:
     checkpoint = names(runtime).get(name)
     if checkpoint is None:
         naming.candidates(runtime.catalog, name, runtime.watcher.run)  # raises, or it is there …
-        raise UnknownModel(f"{name!r} was refused; GET /checkpoints says why", param="model")
+        raise UnknownModel(
+            f"{excerpt(name)!r} was refused; GET /checkpoints says why", param="model"
+        )
     return _model(runtime, name, checkpoint)
 
 

@@ -1,4 +1,4 @@
-"""All connections are busy: health and metrics are answered all the same, by a small room beside."""
+"""All connections are busy: health and metrics are answered, by a small room beside."""
 
 import contextlib
 import time

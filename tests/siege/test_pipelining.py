@@ -50,9 +50,6 @@ def besiege(service: ServiceProcess, steady: SteadyClient, num_requests: int) ->
         held.append(steady.resident_bytes())
 
     under = steady.during(attack)
-    print(
-        f"\nalone {alone}\nunder {under}\nheld {(held[0] - alone.resident_bytes) / 2**20:.1f} MiB"
-    )
     assert_unhurt(under, alone, settled_bytes=steady.resident_bytes())
     assert held[0] - alone.resident_bytes < KEPT_BYTES
 
