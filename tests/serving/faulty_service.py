@@ -1,8 +1,9 @@
 """``python faulty_service.py CONTROL ARGUMENTS…``: the service over a disk and a clock that fail.
 
 What fails is said by files in the directory CONTROL: while ``fail`` is there, weights cannot be
-opened; while ``hang`` is there, manifests' opening does not end; while ``hold`` is there, their opening does not end, and ``held`` appears; ``clock`` has the
-seconds by which the wall clock is wrong.
+opened; while ``hang`` is there, manifests' opening does not end; while ``hold`` is there, that of
+weights does not end, and ``held`` appears; ``clock`` has the seconds by which the wall clock is
+wrong.
 """
 
 import errno
