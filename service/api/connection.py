@@ -9,8 +9,6 @@ made with ``app_state``, an ``asyncio.Protocol`` of bytes, and the state that it
 
 import asyncio
 import dataclasses
-import http
-import uuid
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -18,10 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.crowd import Crowd
-from service.api.entrance import REQUEST_ID_HEADER, STANDING_HEADERS, UNCACHED
-from service.api.errors import STATUS, error_body
 from service.api.framing import Framing
 from service.api.outlet import Outlet
+from service.api.raw_answer import raw_answer
 from service.errors import ClientTooSlow, ServiceError, TooManyConnections
 
 READ_BYTES = 16 * 1024
@@ -286,20 +283,3 @@ class AnsweringApp:
             await self._app(scope, receive, last_send if connection.is_spare else send)
         finally:
             connection.on_answered()
-
-
-def raw_answer(error: ServiceError) -> bytes:
-    """An error as bytes, for a connection on which no request came to a route."""
-    status = http.HTTPStatus(STATUS[type(error)])
-    body = error_body(error).model_dump_json().encode()
-    headers = (
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
-        UNCACHED,
-        *STANDING_HEADERS,
-        (REQUEST_ID_HEADER.encode(), uuid.uuid4().hex.encode()),
-    )
-    lines = [name + b": " + value + b"\r\n" for name, value in headers]
-    first = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
-    return b"".join((first, *lines, b"\r\n", body))
