@@ -28,7 +28,7 @@ def lowest(package: str) -> str:
     """The lowest version that pyproject allows, as a requirement."""
     found = re.search(rf'"{package}>=([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
     assert found is not None, package
-    return f"{package}=={found.group(1)}.*" if found.group(1).count(".") < 2 else found.group(0)
+    return f"{package}=={found.group(1)}"
 
 
 WITHOUT_TIMES = ("-k", "not beside_does", "-p", "no:cacheprovider")
