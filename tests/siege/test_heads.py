@@ -118,6 +118,7 @@ def test_a_stream_beside_does_not_notice(service: ServiceProcess, steady: Steady
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the weights are converted first
 def test_a_stream_of_a_real_model_does_not_either(released_service: ServiceProcess) -> None:
     with SteadyClient(released_service) as steady:
         alone = steady.alone(3.0)
