@@ -5,6 +5,8 @@ seconds quietly.
 """
 
 import gc
+import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -74,6 +76,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             serve(app, served)
         finally:
             runtime.watcher.stop()  # for who did not come as far as a lifespan
+        if runtime.watcher.is_running:  # a volume hangs, and with it whoever waits for the thread
+            logging.shutdown()
+            os._exit(0)
     return 0
 
 

@@ -23,13 +23,14 @@ class Catalog:
 
     def __init__(self, volume: Path, open_file: OpenFile = open_plain) -> None:
         self.volume = volume
+        self._root = volume.resolve()  # once: errors name it, also while the volume hangs
         self._open_file = open_file
         self._looks: dict[str, Look] = {}
         """The last look at each run."""
 
     def from_inside(self, message: str) -> str:
         """A message with its paths as seen from the volume: where that lies is not for clients."""
-        for root in sorted({str(self.volume), str(self.volume.resolve())}, key=len, reverse=True):
+        for root in sorted({str(self.volume), str(self._root)}, key=len, reverse=True):
             message = message.replace(f"{root}/", "").replace(root, self.volume.name)
         return message
 

@@ -12,6 +12,7 @@ from lm.volume import Step, StepVanished, VolumeError
 from service.catalog import identity
 from service.engine.served import ServedModel
 from service.errors import NoRoom, UnknownModel
+from service.excerpts import excerpt
 from service.gate import POLICY_REASONS, CheckpointRefused, Gate
 from service.loader import weights_bytes
 from service.refusals import Refusals
@@ -59,7 +60,7 @@ class Library:
                 return model
         refusal = self.refusals.table.get(_key(steps[0]))
         reason = "it was just pruned" if refusal is None else f"it was refused: {refusal.message}"
-        raise UnknownModel(f"model {name!r} cannot be served: {reason}", param="model")
+        raise UnknownModel(f"model {excerpt(name)!r} cannot be served: {reason}", param="model")
 
     def _get(self, step: Step, *, is_named: bool) -> ServedModel | None:
         marks = identity(step)

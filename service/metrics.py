@@ -234,6 +234,15 @@ class FrontMetrics:
             buckets=LAG_BUCKETS,
             registry=self._registry,
         )
+        self._log_dropped = Counter(
+            f"{PREFIX}_log_lines_dropped",
+            "Lines of the log that nobody read in time, and that are lost.",
+            registry=self._registry,
+        )
+
+    def on_log_dropped(self, num_lines: int) -> None:
+        """Lines of the log are lost."""
+        self._log_dropped.inc(num_lines)
 
     def on_step(self, stats: StepStats) -> None:
         """The worker finished a turn; whoever is beside the engine measures it."""

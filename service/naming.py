@@ -10,6 +10,7 @@ from lm.volume import Step
 from lm.volume.read import by_loss
 from service.catalog import Catalog
 from service.errors import UnknownModel
+from service.excerpts import excerpt
 
 LATEST = "latest"
 BEST = "best"
@@ -66,9 +67,9 @@ def _split(catalog: Catalog, name: str, followed: str | None) -> tuple[str | Non
 
 def _unknown(catalog: Catalog, name: str, run: str | None, steps: Sequence[Step]) -> str:
     if run is None:
-        return f"no model {name!r}; there are {_few(catalog.runs()) or 'none yet'}"
+        return f"no model {excerpt(name)!r}; there are {_few(catalog.runs()) or 'none yet'}"
     return (
-        f"no model {name!r}: the volume does not hold it, or no longer; of run {run} "
+        f"no model {excerpt(name)!r}: the volume does not hold it, or no longer; of run {run} "
         f"there are {_few([step.name for step in reversed(steps)]) or 'none yet'}"
     )
 

@@ -27,6 +27,7 @@ from service.engine.served import ModelCard, ServedModel
 from service.engine.structured import NOT_SUPPORTED
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady
+from service.excerpts import excerpt
 from service.front import Front
 from service.gate import Gate
 from service.heartbeat import beat
@@ -34,6 +35,7 @@ from service.history import Histories, Swaps
 from service.library import Library
 from service.loader import Loader, LoaderOptions
 from service.metrics import Metrics
+from service.reading import VolumeReads
 from service.refusals import Refusals
 from service.residency import Residency, ResidencyOptions
 from service.settings import Settings
@@ -67,6 +69,7 @@ class Runtime(Front):
             self._on_turn, self.clock, self._begin_engine, self._on_death, self.profile
         )
         self.catalog = Catalog(settings.volume, open_file)
+        self.reads = VolumeReads(settings.volume_timeout_s)
         self.residency = Residency(
             ResidencyOptions(
                 max_models=settings.max_resident_models, drain_s=settings.swap_drain_s
@@ -125,6 +128,7 @@ class Runtime(Front):
         """Stop the threads; requests that still run are aborted."""
         if self._heartbeat is not None:
             self._heartbeat.cancel()
+        self.reads.stop()
         await asyncio.to_thread(self.watcher.stop)
         await asyncio.to_thread(self.worker.stop)
         self.write_profile()
@@ -163,7 +167,7 @@ class Runtime(Front):
         resident = self.residency.find(lambda checkpoint: checkpoint.name == name)
         if resident is not None:
             return resident
-        if name in naming.PLACEHOLDERS and name not in await asyncio.to_thread(self.catalog.runs):
+        if name in naming.PLACEHOLDERS and name not in await self.reads.read(self.catalog.runs):
             return self.model()
         steps = await self.steps_named(name)
         try:
@@ -180,17 +184,16 @@ class Runtime(Front):
         except ValueError as error:
             unknown = str(error).startswith(NOT_SUPPORTED) or "not supported" in str(error)
             verdict = "is not supported here" if unknown else "makes no sense"
-            raise InvalidRequest(f"the structure asked for {verdict}: {error}") from error
+            raise InvalidRequest(f"the structure asked for {verdict}: {excerpt(error)}") from error
 
     async def accepted(self, replies: Sequence[Reply]) -> None:
         """What could be opened, is accepted."""
 
     async def steps_named(self, name: str) -> list[Step]:
         """Steps of the volume that a name can mean; see ``naming.candidates``."""
-        try:
-            return await asyncio.to_thread(naming.candidates, self.catalog, name, self.watcher.run)
-        except OSError as error:
-            raise NotReady(f"cannot read the volume: {error}") from error
+        return await self.reads.read(
+            lambda: naming.candidates(self.catalog, name, self.watcher.run)
+        )
 
     def _watched(self, hand_out: Callable[[Turn], None]) -> Callable[[Turn], None]:
         return hand_out if self.profile is None else self.profile.watched(hand_out)

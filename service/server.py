@@ -7,23 +7,28 @@ the signal's.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import resource
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.connection import guarded_protocol
+from service.api.connection import AnsweringApp, Connection, ConnectionLimits
+from service.api.crowd import NUM_LEAVING, NUM_SPARE, Crowd
+from service.api.guard import HEALTH, METRICS
 from service.front import Front
 from service.settings import Settings
 
 CLOSE_CONNECTIONS_S = 5
 """How long open connections may take to close after everything has been answered."""
 
-OTHER_FILES = 256
-"""Open files that are no connections: libraries, checkpoints being read, logs."""
+OTHER_FILES = 256 + NUM_SPARE + NUM_LEAVING
+"""Open files beside ``max_connections``: libraries, checkpoints being read, logs, and connections
+that are being closed or have a place for health."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +70,15 @@ class DrainingServer(uvicorn.Server):
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How connections are treated."""
+    limits = ConnectionLimits(
+        client_timeout_s=settings.client_timeout_s,
+        max_body_bytes=settings.max_body_bytes,
+        spare_paths=HEALTH | {METRICS},
+        on_refused=app.state.runtime.metrics.requests.on_refused,
+    )
+    made_for_each: Any = functools.partial(Connection, limits, Crowd(settings.max_connections))
     return uvicorn.Config(
-        app,
+        AnsweringApp(app),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -74,11 +86,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         timeout_graceful_shutdown=CLOSE_CONNECTIONS_S,
         server_header=False,
         ws="none",
-        http=guarded_protocol(
-            client_timeout_s=settings.client_timeout_s,
-            max_connections=settings.max_connections,
-            on_refused=app.state.runtime.metrics.requests.on_refused,
-        ),
+        http=made_for_each,
         lifespan="on",
     )
 

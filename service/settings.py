@@ -147,6 +147,11 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         30.0, ge=0, description="After SIGTERM, how long running requests may go on."
     )
+    volume_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        description="How long a request may wait for the volume, for lists and named checkpoints.",
+    )
     keep_alive_s: float = Field(
         15.0, gt=0, description="A stream that is silent for so long sends an SSE comment."
     )

@@ -21,6 +21,8 @@ from service.orders import Orders
 from service.residency import Residency
 from service.survey import NEWEST, Survey
 
+STOP_S = 10.0
+"""How long a stop waits: loads take seconds, and whoever sent a SIGTERM waits for a minute."""
 UNFINISHED_LOOKS = 60
 """Looks after which a step without a manifest, in which nothing moves, is given up."""
 
@@ -83,10 +85,16 @@ class CheckpointWatcher:
         return self._thread.ident is not None
 
     def stop(self) -> None:
-        """Stop looking; waits for a load that is under way."""
-        self._is_stopping = True
+        """Stop looking; waits for a load that is under way, but not for a volume that hangs."""
+        was_stopping, self._is_stopping = self._is_stopping, True
         self._orders.wake()
-        self._thread.join()
+        if self._thread.ident is not None and not was_stopping:
+            self._thread.join(STOP_S)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread has not ended."""
+        return self._thread.is_alive()
 
     def load(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
         """Load the first of these that is good, if it is not in memory, and keep it there."""

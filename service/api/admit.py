@@ -22,6 +22,7 @@ from service.api.limits import check_context
 from service.engine.request import GenerationRequest
 from service.engine.served import ModelCard
 from service.errors import InvalidRequest
+from service.excerpts import excerpt
 from service.front import Front
 
 INLINE_ENCODE_CHARACTERS = 8192
@@ -68,7 +69,7 @@ async def prompt_ids_of(model: ModelCard, prompt: Prompt) -> tuple[int, ...]:
         try:
             prompt = await asyncio.to_thread(chat_prompt, tokenizer, prompt.messages)
         except ValueError as error:
-            raise InvalidRequest(f"messages: {error}", param="messages") from error
+            raise InvalidRequest(f"messages: {excerpt(error)}", param="messages") from error
         if tokenizer.chat_template is not None:  # which writes what begins a text, or does not
             encode = functools.partial(encode, add_special_tokens=False)
     if not prompt and tokenizer.bos_token_id is not None:
@@ -107,7 +108,8 @@ async def _requests(
     check_context(len(prompt_ids), max_new_tokens, model.max_model_tokens, ask.output_field)
     if ask.min_new_tokens > max_new_tokens:
         raise InvalidRequest(
-            f"min_tokens {ask.min_new_tokens} exceed {ask.output_field} {max_new_tokens}",
+            f"min_tokens {excerpt(ask.min_new_tokens)} exceed "
+            f"{ask.output_field} {excerpt(max_new_tokens)}",
             param="min_tokens",
         )
     check_token_ids(model, "logit_bias", tuple(token for token, _ in ask.sampling.logit_bias))

@@ -28,6 +28,7 @@ from service.errors import (
     InvalidRequest,
     ServiceError,
 )
+from service.excerpts import excerpt
 from service.front import Front
 
 CHECKPOINT_HEADER = "x-nestling-checkpoint"
@@ -199,7 +200,7 @@ def raise_for_reason(event: Finished) -> None:
         case FinishReason.ERROR if event.is_refusal:
             raise InvalidRequest(event.message)
         case FinishReason.ERROR:
-            raise GenerationFailed(f"the model's step failed: {event.message}")
+            raise GenerationFailed(f"the model's step failed: {excerpt(event.message)}")
         case FinishReason.ABORT:
             raise Draining("the service is shutting down")
         case FinishReason.STOP | FinishReason.LENGTH:

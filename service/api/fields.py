@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from lm.sampling import MAX_BIAS, RANGES, SamplingParams
 from service.engine.structured import regex_grammar, schema_grammar
 from service.errors import InvalidRequest
+from service.excerpts import excerpt
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
@@ -236,7 +237,9 @@ class SamplingFields(Schema):
         try:
             grammar = None if self.response_format is None else self.response_format.grammar()
         except ValueError as error:
-            raise InvalidRequest(f"response_format: {error}", param="response_format") from error
+            raise InvalidRequest(
+                f"response_format: {excerpt(error)}", param="response_format"
+            ) from error
         return {
             "model": self.model,
             "n": self.n,

@@ -22,6 +22,7 @@ from service.api.fields import (
 )
 from service.engine.structured import regex_grammar, schema_grammar
 from service.errors import InvalidRequest
+from service.excerpts import excerpt
 
 DEFAULT_NEW_TOKENS = 100
 """TGI's own default."""
@@ -45,12 +46,12 @@ class TGIGrammar(Schema):
         """Grammar of the answer; raises ``InvalidRequest`` if it is none."""
         try:
             if isinstance(self.value, str) == (self.type == "json"):
-                raise ValueError(f"value does not suit type {self.type!r}")
+                raise ValueError(f"value does not suit type {excerpt(self.type)!r}")
             if isinstance(self.value, str):
                 return regex_grammar(self.value)
             return schema_grammar(self.value, implies_objects=True)
         except ValueError as error:
-            raise InvalidRequest(f"grammar: {error}", param="grammar") from error
+            raise InvalidRequest(f"grammar: {excerpt(error)}", param="grammar") from error
 
 
 class TGIParameters(Schema):

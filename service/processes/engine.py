@@ -13,6 +13,7 @@ from pathlib import Path
 from service.engine.served import ModelCard, ServedModel
 from service.engine.worker import Turn
 from service.foreign import with_volume
+from service.log_pipe import report_drops
 from service.metrics import Metrics
 from service.processes.counters import SharedMetrics
 from service.processes.forward import Inside
@@ -40,6 +41,7 @@ class EngineRuntime(Runtime):
     async def start(self) -> None:
         """Start the worker; lag is measured where clients are."""
         self._loop = asyncio.get_running_loop()
+        report_drops(self.metrics.on_log_dropped)
         self.worker.start()
 
     def num_open_on(self, model: ModelCard) -> int:
