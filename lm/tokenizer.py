@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Backend
 
 from lm import sentencepiece_file
 from lm import tokenizer_files as files
+from lm.side_files import SideFiles
 from lm.spelling import Spelling
 from lm.tokenizer_files import TOKENIZER_CONFIG_FILE
 
@@ -52,29 +53,30 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a directory with ``tokenizer.json``, or such a file alone.
+        """Read a directory with ``tokenizer.json``, or such a file alone, as ``read`` does."""
+        if path.is_dir():
+            return cls.read(SideFiles.of_directory(path))
+        return cls.read(SideFiles.of_directory(path.parent), path.name)
 
-        What the files beside it say counts too, see ``lm.tokenizer_files``. Raises ``ValueError``
-        naming the file that is missing or is not what it should be.
+    @classmethod
+    def read(cls, given: SideFiles, name: str = TOKENIZER_FILE) -> Self:
+        """Read a file of this name; what the files beside it say counts too.
+
+        See ``lm.tokenizer_files``. Raises ``ValueError`` naming the file that is missing or is
+        not what it should be.
         """
-        file = path / TOKENIZER_FILE if path.is_dir() else path
-        named: dict[str, Any] = {}
-        if not file.is_file() and file.with_name(sentencepiece_file.FILE).is_file():
-            model = file.with_name(sentencepiece_file.FILE)
-            backend, named = sentencepiece_file.read_sentencepiece(model)
-        else:
-            backend = _read_backend(file)
+        backend, named = _read_backend(given, name)
         backend.no_truncation()  # a saved limit would cut every longer text without a word
         backend.no_padding()
-        config = named | files.read_config(file.parent)
-        generation = files.read_object(file.parent / files.GENERATION_CONFIG_FILE)
-        files.add_missing(backend, file.parent, config)
+        config = named | files.read_config(given)
+        generation = given.json_object(files.GENERATION_CONFIG_FILE)
+        files.add_missing(backend, given, config)
         own = files.token_id(backend, config.get("eos_token"))
         return cls(
             backend,
             bos_token_id=files.token_id(backend, config.get("bos_token")),
-            eos_token_ids=files.end_ids(own, file.parent, generation),
-            chat_template=files.chat_template(file.parent, config),
+            eos_token_ids=files.end_ids(own, given, generation),
+            chat_template=files.chat_template(given, config),
             kept=files.kept_facts(config),
             generation={k: v for k, v in generation.items() if k not in _TOKENS_OF_GENERATION},
         )
@@ -188,11 +190,15 @@ class Tokenizer:
         return self.backend.decode(list(token_ids), skip_special_tokens=True)
 
 
-def _read_backend(file: Path) -> Backend:
-    if not file.is_file():
+def _read_backend(given: SideFiles, name: str) -> tuple[Backend, dict[str, Any]]:
+    """The vocabulary, and the special tokens that it names itself."""
+    content, file = given.read(name), given.where / name
+    if content is None and given.read(sentencepiece_file.FILE) is not None:
+        return sentencepiece_file.read_sentencepiece(given.where / sentencepiece_file.FILE)
+    if content is None:
         raise ValueError(f"no tokenizer at {file}")
     try:
-        return Backend.from_file(str(file))
+        return Backend.from_buffer(content), {}
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{file} is not a tokenizer: {error}") from error
 

@@ -4,9 +4,11 @@ Everything that can be wrong with a step is found here, before a request could s
 """
 
 import dataclasses
+import hashlib
 import time
 
 from lm.config import ModelConfig
+from lm.side_files import SideFiles
 from lm.tokenizer import Tokenizer
 from lm.volume import (
     OpenFile,
@@ -14,10 +16,11 @@ from lm.volume import (
     StepDamaged,
     VolumeError,
     load_model_config,
+    load_side_files,
+    load_tokenizer,
     open_plain,
-    read_file,
 )
-from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
+from lm.volume.content import WEIGHTS_FILE
 from lm.volume.manifest import TRAINING_STATE_PREFIX
 from service import memory
 from service.backend import Backend, BackendOptions, Choice
@@ -64,15 +67,15 @@ class Loader:
         self._laps = laps
         self._backend = Backend(options.backend)
         self._tokenizers: dict[tuple[str, ...], Tokenizer] = {}
-        """The last one, by the hashes of its files."""
+        """The last one, by the hashes of the bytes that it was made of."""
 
     def load(self, step: Step) -> ServedModel:
         """Load a step; raises ``VolumeError`` or ``CheckpointRefused`` with the reason."""
         started = time.perf_counter()
         options = self._options
-        self._check_small_files(step)
-        config = load_model_config(step)
-        tokenizer = self._tokenizer(step)
+        files = load_side_files(step, check_hash=options.verify_hashes, open_file=self._open_file)
+        config = load_model_config(step, files)
+        tokenizer = self._tokenizer(step, files)
         choice = self._backend.choose(config)
         check_tokenizer(config, tokenizer, step.manifest.details.tokenizer_fingerprint)
         max_tokens = min(
@@ -149,33 +152,18 @@ class Loader:
         except ValueError as error:
             raise StepDamaged(f"{step.path}: {error}") from error
 
-    def _check_small_files(self, step: Step) -> None:
-        """Compare everything that is read by path, so everything but the weights."""
-        for name in step.manifest.files:
-            if name != WEIGHTS_FILE and not name.startswith(TRAINING_STATE_PREFIX):
-                read_file(
-                    step,
-                    name,
-                    check_hash=self._options.verify_hashes,
-                    open_file=self._open_file,
-                )
-
-    def _tokenizer(self, step: Step) -> Tokenizer:
+    def _tokenizer(self, step: Step, files: SideFiles) -> Tokenizer:
         """The step's, or the last one where every byte is the same.
 
         The library reads one in a single call that stalls every stream for a tenth of a second.
         """
-        if not self._options.verify_hashes:
-            return load_tokenizer(step)
-        others = {WEIGHTS_FILE, CONFIG_FILE}
-        files = {name: file.sha256 for name, file in step.manifest.files.items()}
         key = tuple(
-            f"{name} {sha256}"
-            for name, sha256 in sorted(files.items())
-            if name not in others and not name.startswith(TRAINING_STATE_PREFIX)
+            f"{name} {hashlib.sha256(files.read(name) or b'').hexdigest()}"
+            for name in sorted(step.manifest.files)
+            if name != WEIGHTS_FILE and not name.startswith(TRAINING_STATE_PREFIX)
         )
         if key not in self._tokenizers:
-            self._tokenizers = {key: load_tokenizer(step)}
+            self._tokenizers = {key: load_tokenizer(step, files)}
         return self._tokenizers[key]
 
 
@@ -183,11 +171,3 @@ def weights_bytes(step: Step) -> int:
     """Size of the weights' file; 0 where the manifest has none, which loading will say."""
     entry = step.manifest.files.get(WEIGHTS_FILE)
     return 0 if entry is None else entry.size
-
-
-def load_tokenizer(step: Step) -> Tokenizer:
-    """The step's tokenizer; raises ``StepDamaged`` if there is none that can be read."""
-    try:
-        return Tokenizer.load(step.path)
-    except (ValueError, OSError) as error:
-        raise StepDamaged(f"{step.path}: {error}") from error

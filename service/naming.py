@@ -41,8 +41,8 @@ def names(
 ) -> dict[str, Step]:
     """Every name that means a good step now, with that step."""
     named: dict[str, Step] = {}
-    for run in catalog.runs():
-        steps = [step for step in catalog.survey(run).steps if is_good(step)]
+    for run, survey in catalog.surveys():
+        steps = [step for step in survey.steps if is_good(step)]
         if not steps:
             continue
         meant = {LATEST: steps[-1]} | dict(zip([BEST], by_loss(steps), strict=False))

@@ -31,7 +31,7 @@ from service.errors import DeadlineExceeded, InvalidRequest, NotReady
 from service.front import Front
 from service.gate import Gate
 from service.heartbeat import beat
-from service.history import Swaps
+from service.history import Histories, Swaps
 from service.library import Library
 from service.loader import Loader, LoaderOptions
 from service.metrics import Metrics
@@ -49,6 +49,7 @@ class Runtime(Front):
     def __init__(self, settings: Settings, open_file: OpenFile = open_plain) -> None:
         self.settings = settings
         self.swaps = Swaps(time.time)
+        self.histories = Histories()
         self.metrics: Metrics = self._make_metrics()
         self.roots = Roots(self.metrics.on_thread_failure)
         self.admission = Admission(

@@ -6,18 +6,20 @@ that run, one at a time, by a thread that gives way to them (see ``background``)
 
 import concurrent.futures
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 
 from lm.threads import Roots
 from lm.volume import Step
 from service.background import give_way
-from service.catalog import Catalog, Survey, contents
+from service.catalog import Catalog, contents
 from service.engine.served import Checkpoint, ServedModel
 from service.errors import Draining, NotReady
 from service.library import Library
 from service.orders import Orders
 from service.residency import Residency
+from service.survey import NEWEST, Survey
 
 UNFINISHED_LOOKS = 60
 """Looks after which a step without a manifest, in which nothing moves, is given up."""
@@ -68,7 +70,7 @@ class CheckpointWatcher:
         self._thread = self._roots.thread(WATCHER, self._watch, again=True, on_gone=self._on_gone)
         self._followed: Checkpoint | None = None
         """What was last put into service because it was the newest."""
-        self._seen: set[str] = set()
+        self._seen: frozenset[str] = frozenset()
         """Fingerprints on the volume when the followed step was last seen there."""
         self._unfinished: dict[int, tuple[tuple[object, ...], int]] = {}
         self.is_holding = False
@@ -130,11 +132,11 @@ class CheckpointWatcher:
         self._residency.forget(lambda checkpoint: _is_another(checkpoint, survey))
         if self.is_holding:
             return
-        for step in self._newer(survey.steps):
+        for step in self._newer(survey):
             model = self._library.successor(step)
             if model is not None:
                 self._followed = model.checkpoint
-                self._seen = _fingerprints(survey.steps)
+                self._seen = survey.fingerprints
                 self._serve(model)
                 return
 
@@ -172,7 +174,7 @@ class CheckpointWatcher:
             if number > last:
                 self.refusals.add((run, number), error.reason, str(error), (str(error),))
         before, self._unfinished = self._unfinished, {}
-        for number, path in survey.unfinished.items():
+        for number, path in list(survey.unfinished.items())[-NEWEST:]:
             inside = contents(path)
             known, looks = before.get(number, (None, 0))
             looks = looks + 1 if known == inside else 0
@@ -181,23 +183,23 @@ class CheckpointWatcher:
                 message = f"{path}: no manifest, and nothing moves in it"
                 self.refusals.add((run, number), "incomplete", message, inside)
 
-    def _newer(self, steps: Sequence[Step]) -> list[Step]:
+    def _newer(self, survey: Survey) -> list[Step]:
         """Steps that should take over from the followed one, the best first.
 
         Numbers decide, not clocks, which may jump. Only when the followed step is gone from the
         volume can a lower number be newer, if it was not there before: the run was begun again.
         """
-        followed = self._followed
-        fingerprints = _fingerprints(steps)
-        is_gone = followed is not None and followed.fingerprint not in fingerprints
-        if not is_gone:
-            self._seen = fingerprints
+        followed, newest_first = self._followed, reversed(survey.steps)
+        if followed is None:
+            self._seen = survey.fingerprints
+            return list(newest_first)
+        if followed.fingerprint in survey.fingerprints:
+            self._seen = survey.fingerprints
+            return list(itertools.takewhile(lambda step: step.number > followed.step, newest_first))
         return [
             step
-            for step in reversed(steps)
-            if followed is None
-            or step.number > followed.step
-            or (is_gone and step.manifest.fingerprint not in self._seen)
+            for step in newest_first
+            if step.number > followed.step or step.manifest.fingerprint not in self._seen
         ]
 
     def _hold(self, name: str, steps: Sequence[Step]) -> ServedModel:
@@ -226,15 +228,11 @@ class CheckpointWatcher:
         )
 
 
-def _fingerprints(steps: Sequence[Step]) -> set[str]:
-    return {step.manifest.fingerprint for step in steps}
-
-
 def _is_another(checkpoint: Checkpoint, survey: Survey) -> bool:
     """Whether a run was begun again and the checkpoint's step is now another one."""
-    return any(
-        step.manifest.run == checkpoint.run
-        and step.number == checkpoint.step
+    step = survey.by_number.get(checkpoint.step)
+    return (
+        step is not None
+        and step.manifest.run == checkpoint.run
         and step.manifest.fingerprint != checkpoint.fingerprint
-        for step in survey.steps
     )

@@ -18,7 +18,7 @@ import safetensors
 from lm.config import ModelConfig
 from lm.threads import Roots
 from lm.tokenizer import Tokenizer
-from lm.volume import Retention, best_step, model_files, prune, publish
+from lm.volume import Retention, VolumeError, model_files, prune, publish
 from trainer.snapshot import Snapshot
 from trainer.state import state_files
 
@@ -101,9 +101,8 @@ class Checkpointer:
             writers = model_files(snapshot.weights, self._model_config, self._tokenizer)
             writers |= state_files(snapshot.state, snapshot.moments)
             publish(self._run_dir, snapshot.step, writers, snapshot.details)
-            best = best_step(self._run_dir) if self._keep_best else None
-            prune(self._run_dir, self._retention, best=best.number if best else None)
-        except (OSError, MemoryError, safetensors.SafetensorError) as failure:
+            prune(self._run_dir, self._retention, keep_best=self._keep_best)
+        except (OSError, MemoryError, VolumeError, safetensors.SafetensorError) as failure:
             error = failure
         except BaseException as failure:  # a mistake of ours, which ends the run with a traceback
             self._roots.failed("checkpoint", failure)

@@ -17,11 +17,11 @@ from service.api.schemas import (
     ReloadRequest,
     ReloadResponse,
 )
-from service.catalog import Survey
 from service.engine.served import ServedModel
 from service.errors import InvalidRequest
 from service.refusals import Refusal
 from service.runtime import Runtime
+from service.survey import Survey
 
 router = APIRouter(tags=["operations"])
 
@@ -37,9 +37,11 @@ def checkpoints(runtime: RuntimeDep) -> CheckpointList:
     current = runtime.worker.current
     problem = watcher.problem
     listed: list[CheckpointStatus] = []
+    left_out: dict[str, str] = {}
     try:
-        for run in runtime.catalog.runs():
-            listed += _of_run(runtime, run, runtime.catalog.survey(run))
+        for run, survey in runtime.catalog.surveys():
+            listed += _of_run(runtime, run, survey)
+        left_out = runtime.catalog.left_out()
     except OSError as error:
         problem = problem or f"cannot read the volume: {error}"
     on_volume = {one.fingerprint for one in listed}
@@ -52,6 +54,7 @@ def checkpoints(runtime: RuntimeDep) -> CheckpointList:
         run=watcher.run,
         pinned=current.checkpoint.name if watcher.is_holding and current is not None else None,
         problem=problem and runtime.catalog.from_inside(problem),
+        left_out=left_out,
         checkpoints=sorted(listed, key=lambda one: (one.run, one.step)),
     )
 

@@ -6,7 +6,6 @@ from service.api.dependencies import RuntimeDep
 from service.api.fields import Schema
 from service.api.schemas import ErrorBody
 from service.errors import NotReady, UnknownModel
-from service.history import read_history
 
 router = APIRouter(tags=["operations"])
 
@@ -56,7 +55,7 @@ def history(run: str, runtime: RuntimeDep) -> RunHistory:
     try:
         if run not in runtime.catalog.runs():
             raise UnknownModel(f"no run {run!r} on the volume", param="run")
-        read = read_history(runtime.catalog.volume / run)
+        read = runtime.histories.read(runtime.catalog.volume / run)
     except OSError as error:
         raise NotReady("cannot read the volume just now") from error
     return RunHistory(
