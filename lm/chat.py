@@ -1,8 +1,9 @@
 """From messages to the text of a prompt: by the tokenizer's chat template, else by a plain one.
 
 A template is a program of the model's authors; it runs in Jinja's immutable sandbox with the
-helpers that transformers gives it, within the bounds of ``lm.template``. Special tokens that a message spells out are recognised as
-such, as everywhere in this field: who must not be believed should not be quoted bare.
+helpers that transformers gives it, within the bounds of ``lm.template``. Special tokens that a
+message spells out are recognised as such, as everywhere in this field: who must not be believed
+should not be quoted bare.
 """
 
 import datetime as dt

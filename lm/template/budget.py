@@ -50,7 +50,7 @@ class Budget:
             self.look_at_clock()
 
     def work(self, size: int) -> None:
-        """Raise ``TemplateExceeds`` if the time is over; ``size`` is what an operation went over."""
+        """Raise ``TemplateExceeds`` if the time is over; ``size`` is what was gone over."""
         self._count += 1
         if size > LARGE or not self._count & CHECK_MASK:
             self.look_at_clock()
@@ -79,9 +79,7 @@ def weigh(value: object, most: int = 1 << 62) -> int:
     total, pending = 0, [(value, 0)]
     while pending:
         one, depth = pending.pop()
-        if type(one) is str:
-            total += len(one)
-        elif isinstance(one, str | bytes):
+        if type(one) is str or isinstance(one, str | bytes):
             total += len(one)
         elif isinstance(one, int):
             total += 1 + one.bit_length() // 3
@@ -100,7 +98,7 @@ def weigh(value: object, most: int = 1 << 62) -> int:
 def _inside(value: object) -> list[object]:
     """What a value's text would show of others."""
     if isinstance(value, Namespace):
-        value = value._Namespace__attrs  # type: ignore[attr-defined]  # its text shows them
+        value = object.__getattribute__(value, "_Namespace__attrs")  # its text shows them
     if isinstance(value, Mapping):
         return [*value.keys(), *value.values()]
     if isinstance(value, list | tuple | set | frozenset | KeysView | ValuesView | ItemsView):

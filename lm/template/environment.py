@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-import jinja2.compiler
+import jinja2
 import jinja2.nodes
 import jinja2.visitor
 from jinja2 import nodes
 from jinja2.runtime import Context, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import pass_context
+from jinja2.utils import _PassArg, pass_context
 
 from lm.template import growth
 from lm.template.budget import Budget, TemplateExceeds
@@ -59,7 +59,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         growth.check_operator(budget, operator, left, right)
         return budget.spend_on(super().call_binop(context, operator, left, right))
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Call what gives nothing too large."""
         budget = _budget(__context)
         method = getattr(__obj, "__wrapped__", __obj)  # ``format`` comes wrapped
@@ -97,7 +97,7 @@ class _Filters(dict[str, Callable[..., Any]]):
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    passed = jinja2.compiler._PassArg.from_obj(function)
+    passed = _PassArg.from_obj(function)
 
     @pass_context
     def bounded(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -106,11 +106,11 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             value = _listed(value)
         growth.check_filter(budget, name, value, args, kwargs)
         match passed:
-            case jinja2.compiler._PassArg.context:
+            case _PassArg.context:
                 result = function(context, value, *args, **kwargs)
-            case jinja2.compiler._PassArg.eval_context:
+            case _PassArg.eval_context:
                 result = function(context.eval_ctx, value, *args, **kwargs)
-            case jinja2.compiler._PassArg.environment:
+            case _PassArg.environment:
                 result = function(context.environment, value, *args, **kwargs)
             case _:
                 result = function(value, *args, **kwargs)
