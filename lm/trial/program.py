@@ -1,7 +1,9 @@
-"""``python -m lm.trial.program``: tries the tokenizer files that standard input gives.
+"""``python -m lm.trial.program``: tries what standard input gives, each in a process of its own.
 
-It bounds itself before it reads anything, offers itself first to whoever needs memory, and says
-one JSON object: that all is well, or which part is refused and why.
+It has imported what trials need and forks for each: a trial bounds itself before it reads anything,
+gives way to whoever serves, and offers itself first where memory is short. What a trial says is a
+JSON object, empty where all is well; the program says a line with it and the trial's exit status,
+and ends with its input.
 """
 
 import contextlib
@@ -12,13 +14,18 @@ import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
-if TYPE_CHECKING:
-    from lm.tokenizer import Tokenizer
+from lm.chat import chat_prompt
+from lm.panics import LibraryPanic
+from lm.side_files import SideFiles
+from lm.template import TemplateExceeds
+from lm.tokenizer import Tokenizer
+from lm.trial.helper import HEAD_BYTES
+from lm.trial.rules import Exceeds, check
 
 CPU_S = 30
-"""Of all of it; the largest vocabularies load in 3 s."""
+"""Of a trial; the largest vocabularies load in 3 s."""
+NICER_BY = 10
 FIRST_TO_GO = "1000"
 """``oom_score_adj`` of proc(5): short of memory, the system ends this process and no other."""
 CHATS: tuple[tuple[tuple[str, str], ...], ...] = (
@@ -28,27 +35,46 @@ CHATS: tuple[tuple[tuple[str, str], ...], ...] = (
 )
 
 
-def main() -> NoReturn:
-    """Try what standard input has; the status is 0 whenever there is an answer."""
-    memory_bytes = int(sys.argv[1])
+def main() -> int:
+    """Answer until the input ends."""
+    while head := sys.stdin.buffer.read(HEAD_BYTES):
+        request = sys.stdin.buffer.read(int.from_bytes(head, "little"))
+        answer, code = _in_child(request)
+        sys.stdout.write(json.dumps({"answer": answer, "code": code}) + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _in_child(request: bytes) -> tuple[str, int]:
+    """What a trial says, and its exit status, which is negative for a signal."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(reading)
+            os.write(writing, json.dumps(_bounded(request)).encode())
+        finally:
+            os._exit(0)  # taking a vocabulary apart is a tenth of the time
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        answer = pipe.read().decode()
+    _, status = os.waitpid(pid, 0)
+    return answer, os.waitstatus_to_exitcode(status)
+
+
+def _bounded(request: bytes) -> dict[str, str]:
+    memory_bytes, where, name, contents = pickle.loads(request)  # noqa: S301  of our own parent
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(NICER_BY)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO, "ascii")
-    where, name, contents = pickle.load(sys.stdin.buffer)  # noqa: S301  from our own parent
-    sys.stdout.write(json.dumps(tried(Path(where), name, contents)))
-    sys.stdout.flush()
-    os._exit(0)  # taking a vocabulary apart is a tenth of the time
+    return tried(Path(where), name, contents)
 
 
 def tried(where: Path, name: str, contents: Mapping[str, bytes]) -> dict[str, str]:
     """What is wrong: empty, ``invalid`` with a message, or a refused part with one."""
-    from lm.panics import LibraryPanic
-    from lm.side_files import SideFiles
-    from lm.tokenizer import Tokenizer
-    from lm.trial.rules import Exceeds, check
-
     try:
         tokenizer = Tokenizer.read(SideFiles.given(where, contents), name)
         check(tokenizer)
@@ -63,10 +89,7 @@ def tried(where: Path, name: str, contents: Mapping[str, bytes]) -> dict[str, st
     return _template_tried(tokenizer)
 
 
-def _template_tried(tokenizer: "Tokenizer") -> dict[str, str]:
-    from lm.chat import chat_prompt
-    from lm.template import TemplateExceeds
-
+def _template_tried(tokenizer: Tokenizer) -> dict[str, str]:
     for chat in CHATS:
         messages = [{"role": role, "content": content} for role, content in chat]
         try:
@@ -79,4 +102,4 @@ def _template_tried(tokenizer: "Tokenizer") -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,13 +7,12 @@ import json
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from lm.side_files import SideFiles
 from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
+from lm.trial.helper import Program
 
 SIDE_FILES = (
     *(TOKENIZER_CONFIG_FILE, "special_tokens_map.json", "added_tokens.json"),
@@ -26,8 +25,12 @@ PER_BYTE = 32
 WALL_S = 120.0
 """On a machine that is busy with other work it may wait; its own time has a bound of its own."""
 MAX_REMEMBERED = 64
-_ENVIRONMENT = {"RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": "0"}
-_SIGNALS = {signal.SIGXCPU: "time", signal.SIGKILL: "time or memory", signal.SIGABRT: "memory"}
+_SIGNALS: Mapping[int, str] = {
+    0: "memory",
+    signal.SIGXCPU: "time",
+    signal.SIGKILL: "time or memory",
+    signal.SIGABRT: "memory",
+}
 """What the limits end a process by, and Rust one that gets no memory."""
 
 
@@ -108,23 +111,22 @@ def _known() -> dict[bytes, _Outcome]:
 
 def _run(where: Path, name: str, contents: Mapping[str, bytes]) -> _Outcome:
     memory = MEMORY_BYTES + PER_BYTE * sum(map(len, contents.values()))
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, *(one for one in sys.path if one and one != root)])
+    request = pickle.dumps((memory, str(where), name, dict(contents)))
     try:
-        done = subprocess.run(  # noqa: S603  this very program
-            [sys.executable, "-S", "-P", "-m", "lm.trial.program", str(memory)],
-            input=pickle.dumps((str(where), name, dict(contents))),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # a panic's text
-            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
-            timeout=WALL_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        said = _program(os.getpid()).ask(request, WALL_S)
+    except TimeoutError as error:
         raise TimeoutError(f"{where / name}: not tried out within {WALL_S:g} s") from error
-    if done.returncode == 0:
-        return _Outcome(**json.loads(done.stdout))
-    what = _SIGNALS.get(signal.Signals(-done.returncode)) if done.returncode < 0 else None
-    if what is None:
-        what = "memory" if done.returncode > 0 else "something"
+    finally:
+        if not _program(os.getpid()).is_running:
+            _program.cache_clear()
+    if said["answer"]:
+        return _Outcome(**json.loads(said["answer"]))
+    what = _SIGNALS.get(-said["code"], "of something")
     return _Outcome(part="tokenizer", message=f"it takes more {what} than it may")
+
+
+@functools.cache
+def _program(pid: int) -> Program:
+    """Begun at the first trial of a process, before its threads have lowered their priority."""
+    del pid  # a process that was forked begins its own
+    return Program()

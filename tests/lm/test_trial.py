@@ -118,7 +118,11 @@ def test_a_template_that_takes_no_chat_is_its_own_matter(tmp_path: Path, templat
 def test_what_is_common_is_let_through(tmp_path: Path) -> None:
     for changes in (
         {},
-        {"normalizer": sequence({"type": "Prepend", "prepend": "▁"}, replace({"String": " "}, "▁"))},
+        {
+            "normalizer": sequence(
+                {"type": "Prepend", "prepend": "▁"}, replace({"String": " "}, "▁")
+            )
+        },
         {"normalizer": sequence({"type": "NFKD"}, {"type": "Lowercase"}, {"type": "StripAccents"})},
         {"normalizer": sequence(replace({"String": "``"}, '"'), replace({"String": "''"}, '"'))},
     ):
@@ -170,9 +174,12 @@ def test_bytes_are_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_memory_and_time_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    directory = write(tmp_path / "model", {}, "{{ 'the first' }}")
+    vocabulary = {f"word{number}": number for number in range(200_000)}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "word0"}
+    directory = write(tmp_path / "model", {"model": model, "added_tokens": []})
     with monkeypatch.context() as small:
         small.setattr(trying, "MEMORY_BYTES", 1 << 24)
+        small.setattr(trying, "PER_BYTE", 0)
         with pytest.raises(Refused, match="memory"):
             load_tried(directory)
     trying._known().clear()
@@ -180,7 +187,7 @@ def test_memory_and_time_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
         late.setattr(trying, "WALL_S", 0.001)
         with pytest.raises(TimeoutError, match="not tried out"):
             load_tried(directory)
-    assert load_tried(directory).chat_template == "{{ 'the first' }}"
+    assert load_tried(directory).vocab_size == 200_000
 
 
 def test_a_step_whose_tokenizer_cannot_be_tried_now_is_no_damage(
