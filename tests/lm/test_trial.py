@@ -187,7 +187,7 @@ def test_memory_and_time_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
         late.setattr(trying, "WALL_S", 0.001)
         with pytest.raises(TimeoutError, match="not tried out"):
             load_tried(directory)
-    assert load_tried(directory).vocab_size == 200_000
+    assert load_tried(directory).vocab_size > 200_000
 
 
 def test_a_step_whose_tokenizer_cannot_be_tried_now_is_no_damage(

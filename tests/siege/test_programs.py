@@ -5,9 +5,11 @@ is bounded when it is asked for.
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +156,8 @@ def test_every_door_says_so_in_a_line(hostile: Path, tmp_path: Path, arguments: 
     if "--recipe" in given:
         recipe = tmp_path / "recipe.yaml"
         text = resources.files("trainer.recipes").joinpath("tiny.yaml").read_text("utf-8")
-        recipe.write_text(re.sub(r"(?m)^tokenizer:\n(  .*\n)+", f"tokenizer:\n  source: {hostile}\n", text))
+        ours = f"tokenizer:\n  source: {hostile}\n"
+        recipe.write_text(re.sub(r"(?m)^tokenizer:\n(  .*\n)+", ours, text))
         given[given.index("tiny")] = str(recipe)
     done = subprocess.run(
         [sys.executable, "-m", *given],
