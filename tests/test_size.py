@@ -18,14 +18,14 @@ EXTRAS = {
         *("importing", "exporting", "speed", "smoke"),
         *("describe", "fit", "options", "peak", "__main__"),
     },
-    "lm": {"chat", "foreign", "tokenizer_files", "sentencepiece_file"},
+    "lm": {"chat", "foreign", "tokenizer_files", "sentencepiece_file", "template", "trial"},
     "service/engine": {
         *("gpu", "graphs", "native", "profile", "speculation", "structured", "rewriting"),
         *("sampling", "device_sampling"),
     },
 }
 """Beside the core, by package: what people watch, texts and their tokenizers, imports and exports,
-scaling down, faster forms of what is plain elsewhere (the batched samplers are two
+bounds on the programs of others, scaling down, faster forms of what is plain elsewhere (the batched samplers are two
 of ``lm.sampling``), adapters of libraries, command lines."""
 
 SILENT = {

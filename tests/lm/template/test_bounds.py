@@ -12,6 +12,7 @@ from lm.template import BoundedEnvironment, Budget, TemplateExceeds, render
 from lm.template.budget import weigh
 from lm.tokenizer import Tokenizer
 
+# ruff: noqa: E501  templates are one line each
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "  Be <b>brief</b> & 'kind' ☃. "},
     {"role": "user", "content": "What is 2+2?\n\nSay %s {x} why."},
