@@ -29,7 +29,7 @@ class Program:
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join([root, *(one for one in sys.path if one and one != root)])
         self._lock = threading.Lock()
-        self._process = subprocess.Popen(  # noqa: S603  this very program
+        self._process = subprocess.Popen(
             [sys.executable, "-S", "-P", "-m", "lm.trial.program"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -56,7 +56,7 @@ def _in_child(request: bytes) -> tuple[str, int]:
         finally:
             os._exit(0)  # taking a vocabulary apart is a tenth of the time
     os.close(writing)
-    with open(reading, "rb") as pipe:
+    with os.fdopen(reading, "rb") as pipe:
         answer = pipe.read().decode()
     _, status = os.waitpid(pid, 0)
     return answer, os.waitstatus_to_exitcode(status)

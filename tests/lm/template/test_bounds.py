@@ -126,7 +126,7 @@ def tokenizer_with(template: str) -> Tokenizer:
 @pytest.mark.parametrize("kind", EXCEEDING)
 def test_a_template_that_wants_too_much_is_refused_soon(kind: str) -> None:
     started = time.thread_time()
-    with pytest.raises(TemplateExceeds, match="^the chat template is refused: it "):
+    with pytest.raises(TemplateExceeds, match=r"^the chat template is refused: it "):
         chat_prompt(tokenizer_with(EXCEEDING[kind]), MESSAGES)
     assert time.thread_time() - started < 3
 
