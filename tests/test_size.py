@@ -25,8 +25,8 @@ EXTRAS = {
     },
 }
 """Beside the core, by package: what people watch, texts and their tokenizers, imports and exports,
-bounds on the programs of others, scaling down, faster forms of what is plain elsewhere (the batched samplers are two
-of ``lm.sampling``), adapters of libraries, command lines."""
+bounds on the programs of others, scaling down, faster forms of what is plain elsewhere (the
+batched samplers are two of ``lm.sampling``), adapters of libraries, command lines."""
 
 SILENT = {
     tokenize.COMMENT,
