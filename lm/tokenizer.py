@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Backend
 
 from lm import sentencepiece_file
 from lm import tokenizer_files as files
+from lm.panics import LibraryPanic, without_panics
 from lm.side_files import SideFiles
 from lm.spelling import Spelling
 from lm.tokenizer_files import TOKENIZER_CONFIG_FILE
@@ -183,11 +184,13 @@ class Tokenizer:
 
         ``add_special_tokens`` lets the tokenizer put its own around it, as it does to a text.
         """
-        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        with without_panics("the tokenizer"):
+            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids without special tokens; broken UTF-8 becomes U+FFFD."""
-        return self.backend.decode(list(token_ids), skip_special_tokens=True)
+        with without_panics("the tokenizer"):
+            return self.backend.decode(list(token_ids), skip_special_tokens=True)
 
 
 def _read_backend(given: SideFiles, name: str) -> tuple[Backend, dict[str, Any]]:
@@ -198,7 +201,10 @@ def _read_backend(given: SideFiles, name: str) -> tuple[Backend, dict[str, Any]]
     if content is None:
         raise ValueError(f"no tokenizer at {file}")
     try:
-        return Backend.from_buffer(content), {}
+        with without_panics("the tokenizer"):
+            return Backend.from_buffer(content), {}
+    except LibraryPanic as error:
+        raise LibraryPanic(f"{file}: {error}") from error
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{file} is not a tokenizer: {error}") from error
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from service.api.limits import Admission
+from lm.threads import Roots
+from service.api.limits import BROKEN, Admission
 from service.api.replies import Reply, Submits, Switchboard
 from service.catalog import Catalog
 from service.engine.profile import Profile
@@ -25,6 +26,8 @@ class Front(abc.ABC):
 
     settings: Settings
     metrics: FrontMetrics
+    roots: Roots
+    """Of its threads and lasting tasks."""
     admission: Admission
     traces: Traces | None
     switchboard: Switchboard
@@ -41,6 +44,15 @@ class Front(abc.ABC):
         The system's own on Linux, so that its readings hold in every process.
         """
         return time.perf_counter()
+
+    @property
+    def why_broken(self) -> str | None:
+        """Why only a restart helps, if so."""
+        if self.admission.is_broken:
+            return BROKEN
+        if gone := self.roots.gone:
+            return f"the thread {gone[0]} has ended by a bug; the service has to be restarted"
+        return None
 
     @abc.abstractmethod
     async def start(self) -> None:

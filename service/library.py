@@ -78,7 +78,7 @@ class Library:
         except (VolumeError, CheckpointRefused) as error:
             self.refusals.add(_key(step), error.reason, str(error), marks)
             return None
-        except Exception as error:
+        except BaseException as error:  # a Rust panic is no Exception
             logger.exception("loading %s failed", step.name)
             message = f"{type(error).__name__}; the service's log says more"
             self.refusals.add(_key(step), "load_failed", message, marks)

@@ -10,6 +10,7 @@ import time
 from lm.config import ModelConfig
 from lm.side_files import SideFiles
 from lm.tokenizer import Tokenizer
+from lm.trial import Refused
 from lm.volume import (
     OpenFile,
     Step,
@@ -163,8 +164,15 @@ class Loader:
             if name != WEIGHTS_FILE and not name.startswith(TRAINING_STATE_PREFIX)
         )
         if key not in self._tokenizers:
-            self._tokenizers = {key: load_tokenizer(step, files)}
+            self._tokenizers = {key: _load_tokenizer(step, files)}
         return self._tokenizers[key]
+
+
+def _load_tokenizer(step: Step, files: SideFiles) -> Tokenizer:
+    try:
+        return load_tokenizer(step, files)
+    except Refused as error:
+        raise CheckpointRefused(error.part, str(error)) from error
 
 
 def weights_bytes(step: Step) -> int:

@@ -244,6 +244,17 @@ class FrontMetrics:
         """Lines of the log are lost."""
         self._log_dropped.inc(num_lines)
 
+        self._thread_failures = Counter(
+            f"{PREFIX}_thread_failures",
+            "What threads and lasting tasks caught at their roots; the log has the tracebacks.",
+            ("thread",),
+            registry=self._registry,
+        )
+
+    def on_thread_failure(self, name: str) -> None:
+        """A thread or a lasting task failed, or ended unasked."""
+        self._thread_failures.labels(thread=name).inc()
+
     def on_step(self, stats: StepStats) -> None:
         """The worker finished a turn; whoever is beside the engine measures it."""
 

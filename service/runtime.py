@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from lm.device import pick_device
+from lm.threads import Roots
 from lm.volume import OpenFile, Step, open_plain
 from service import naming, traces
 from service.api.limits import Admission, Limits
@@ -52,6 +53,7 @@ class Runtime(Front):
         self.swaps = Swaps(time.time)
         self.histories = Histories()
         self.metrics: Metrics = self._make_metrics()
+        self.roots = Roots(self.metrics.on_thread_failure)
         self.admission = Admission(
             Limits(
                 num_slots=settings.slots,
@@ -66,7 +68,12 @@ class Runtime(Front):
         self.profile = None if settings.profile is None else Profile(self.clock)
         self._hand_out = self._watched(self.switchboard.on_turn)
         self.worker: Worker = Worker(
-            self._on_turn, self.clock, self._begin_engine, self._on_death, self.profile
+            self._on_turn,
+            self.clock,
+            self._begin_engine,
+            self._on_death,
+            self.profile,
+            self.roots,
         )
         self.catalog = Catalog(settings.volume, open_file)
         self.reads = VolumeReads(settings.volume_timeout_s)
@@ -98,6 +105,7 @@ class Runtime(Front):
             listeners=Listeners(on_served=self._on_served, on_looked=self._on_looked),
             poll_interval_s=settings.poll_interval_s,
             load_threads=settings.load_threads,
+            roots=self.roots,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -117,7 +125,9 @@ class Runtime(Front):
         if not self.watcher.is_started:
             self.load()
         self._loop = asyncio.get_running_loop()
-        self._heartbeat = self._loop.create_task(beat(self.metrics.loop_lag.observe, self.clock))
+        self._heartbeat = self.roots.task(
+            "heartbeat", lambda: beat(self.metrics.loop_lag.observe, self.clock)
+        )
         self.worker.start()
 
     def num_open_on(self, model: ModelCard) -> int:
@@ -217,12 +227,24 @@ class Runtime(Front):
 
     def _on_turn(self, turn: Turn) -> None:
         """Hand a turn from the worker's thread to the event loop."""
-        self._tell_loop(lambda: self._hand_out(turn))
+        self._tell_loop(lambda: self._deliver(turn))
+
+    def _deliver(self, turn: Turn) -> None:
+        """Hand a turn out, in the event loop; what got lost on the way is nobody's to know."""
+        try:
+            self._hand_out(turn)
+        except BaseException as error:  # noqa: BLE001  the loop would log it, and streams hang
+            self.roots.failed("events", error)
+            self._on_death()
 
     def _on_death(self) -> None:
         """Let nobody wait for an engine that has ended, and whoever watches the service know."""
         self.admission.is_broken = True
-        self._tell_loop(lambda: self.switchboard.fail_all(self.clock()))
+        self._tell_loop(self._fail_all)
+
+    def _fail_all(self) -> None:
+        with self.roots.guard("events"):
+            self.switchboard.fail_all(self.clock())
 
     def _tell_loop(self, what: Callable[[], None]) -> None:
         """Have something done in the event loop; from the worker's thread."""

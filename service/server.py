@@ -64,8 +64,10 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = True
 
     async def _drain(self) -> None:
-        await self._runtime.drain()
-        self.should_exit = True
+        try:
+            await self._runtime.drain()
+        finally:  # whatever happens to it, a signal ends the service
+            self.should_exit = True
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

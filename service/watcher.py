@@ -8,14 +8,14 @@ import concurrent.futures
 import dataclasses
 import itertools
 import logging
-import threading
 from collections.abc import Callable, Sequence
 
+from lm.threads import Roots
 from lm.volume import Step
 from service.background import give_way
 from service.catalog import Catalog, contents
 from service.engine.served import Checkpoint, ServedModel
-from service.errors import Draining
+from service.errors import Draining, NotReady
 from service.library import Library
 from service.orders import Orders
 from service.residency import Residency
@@ -25,6 +25,9 @@ STOP_S = 10.0
 """How long a stop waits: loads take seconds, and whoever sent a SIGTERM waits for a minute."""
 UNFINISHED_LOOKS = 60
 """Looks after which a step without a manifest, in which nothing moves, is given up."""
+
+WATCHER = "watcher"
+"""Name of the thread, in logs and metrics."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class CheckpointWatcher:
         listeners: Listeners,
         poll_interval_s: float,
         load_threads: int = 1,
+        roots: Roots | None = None,
     ) -> None:
         self._catalog = catalog
         self.run = run
@@ -64,7 +68,8 @@ class CheckpointWatcher:
         self._load_threads = load_threads
         self._orders = Orders()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._roots = roots or Roots()
+        self._thread = self._roots.thread(WATCHER, self._watch, again=True, on_gone=self._on_gone)
         self._followed: Checkpoint | None = None
         """What was last put into service because it was the newest."""
         self._seen: frozenset[str] = frozenset()
@@ -82,19 +87,20 @@ class CheckpointWatcher:
     @property
     def is_started(self) -> bool:
         """Whether ``start`` was called."""
-        return self._thread.ident is not None
+        return self._thread.is_started
 
     def stop(self) -> None:
         """Stop looking; waits for a load that is under way, but not for a volume that hangs."""
         was_stopping, self._is_stopping = self._is_stopping, True
+        self._thread.leave()
         self._orders.wake()
-        if self._thread.ident is not None and not was_stopping:
+        if not was_stopping:
             self._thread.join(STOP_S)
 
     @property
     def is_running(self) -> bool:
         """Whether the thread has not ended."""
-        return self._thread.is_alive()
+        return self._thread.is_running
 
     def load(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
         """Load the first of these that is good, if it is not in memory, and keep it there."""
@@ -148,15 +154,19 @@ class CheckpointWatcher:
             if not gives_way and self._residency.current is not None:
                 give_way(self._load_threads)  # the first load has nobody to give way to
                 gives_way = True
-            self._orders.carry_out()
-            try:
-                self.look()
-            except OSError as error:
-                self._report(f"cannot read the volume: {error}")
-            except Exception:
-                logger.exception("looking at the volume failed; trying again")
+            with self._roots.guard(WATCHER):
+                self._orders.carry_out()
+            with self._roots.guard(WATCHER):
+                try:
+                    self.look()
+                except OSError as error:
+                    self._report(f"cannot read the volume: {error}")
             self._orders.wait(self._poll_interval_s)
         self._orders.refuse(Draining("the service is shutting down"))
+
+    def _on_gone(self) -> None:
+        """Nobody loads any more: whoever waits for it is told."""
+        self._orders.refuse(NotReady("the thread that loads has ended by a bug"))
 
     def _report(self, problem: str | None) -> None:
         """Say once that the volume cannot be read, and once that it can again."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm.threads import Roots
 from trainer import options
 from trainer.interrupt import Interrupt
 
@@ -61,7 +62,7 @@ def _train(call: options.TrainOptions) -> int:
         recipe = _recipe(call.recipe, call.overrides, corpus=call.corpus, smoke=call.smoke)
         run_dir = run_directory(call.volume, recipe.name if call.run is None else call.run)
         try:
-            with _watching(call, run_dir) as listeners:
+            with _watching(call, run_dir, interrupt.roots) as listeners:
                 run.train(
                     recipe,
                     run_dir,
@@ -83,7 +84,9 @@ def _train(call: options.TrainOptions) -> int:
 
 
 @contextlib.contextmanager
-def _watching(call: options.TrainOptions, run_dir: Path) -> "Iterator[tuple[Listener, ...]]":
+def _watching(
+    call: options.TrainOptions, run_dir: Path, roots: Roots
+) -> "Iterator[tuple[Listener, ...]]":
     """What a caller asked for beside log and journal."""
     listeners: list[Listener] = []
     with contextlib.ExitStack() as stack:
@@ -91,7 +94,9 @@ def _watching(call: options.TrainOptions, run_dir: Path) -> "Iterator[tuple[List
             from trainer import metrics
 
             exported = metrics.Metrics()
-            stack.enter_context(metrics.serve(exported, call.metrics_host, call.metrics_port))
+            stack.enter_context(
+                metrics.serve(exported, call.metrics_host, call.metrics_port, roots)
+            )
             listeners.append(exported)
         if call.tensorboard:
             from trainer.tensorboard import TensorBoard

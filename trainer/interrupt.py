@@ -16,6 +16,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
+from lm.threads import Roots
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_S = 3.0
 
@@ -24,8 +26,14 @@ class Interrupt:
     """Whether the process was asked to stop, and who saves then."""
 
     def __init__(
-        self, *, patience_s: float = PATIENCE_S, leave: Callable[[int], object] = os._exit
+        self,
+        *,
+        patience_s: float = PATIENCE_S,
+        leave: Callable[[int], object] = os._exit,
+        roots: Roots | None = None,
     ) -> None:
+        """``roots`` are those of all of the program's threads."""
+        self.roots = roots or Roots()
         self.patience_s = patience_s
         self.rescue: Callable[[], None] | None = None
         """Saves the last completed step from any thread; ``None`` while there is nothing yet."""
@@ -52,7 +60,7 @@ class Interrupt:
         """Handle the signals while the context lasts; for the main thread alone."""
         receiver, sender = socket.socketpair()
         os.set_blocking(sender.fileno(), False)
-        watcher = threading.Thread(target=self._watch, args=(receiver,), daemon=True)
+        watcher = self.roots.thread("signals", lambda: self._watch(receiver), again=True)
         # Without a Python handler the C handler would not write to the descriptor.
         handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
         descriptor = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
@@ -64,6 +72,7 @@ class Interrupt:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             self.claim()
+            watcher.leave()
             sender.close()
             watcher.join()
             receiver.close()
@@ -76,6 +85,7 @@ class Interrupt:
                     self._leave(128 + number)
                 else:
                     self._requested.set()
+                    # It ends the process, whatever it comes to.
                     threading.Thread(target=self._save_if_nobody_does, daemon=True).start()
 
     def _save_if_nobody_does(self) -> None:

@@ -19,7 +19,8 @@ from lm.hf_config import from_hf, to_hf
 from lm.plain_file import open_plain, read_bounded
 from lm.side_files import SideFiles
 from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
-from lm.volume.errors import StepDamaged
+from lm.trial import Refused, read_tried
+from lm.volume.errors import StepDamaged, StepUnreadable
 from lm.volume.manifest import TRAINING_STATE_PREFIX as _STATE
 from lm.volume.publish import TextFile, Writer
 from lm.volume.read import OpenFile, Step, unreadable
@@ -87,7 +88,9 @@ def load_side_files(
 
 
 def load_tokenizer(step: Step, files: SideFiles | None = None) -> Tokenizer:
-    """The step's tokenizer, of listed files alone; raises ``StepDamaged`` if it cannot be read.
+    """The step's tokenizer, of listed files alone, tried out in a process of its own.
+
+    Raises ``StepDamaged`` if it cannot be read, ``Refused`` if it or its template does too much.
 
     ``files`` are what ``load_side_files`` gave, where that was read before.
     """
@@ -95,7 +98,11 @@ def load_tokenizer(step: Step, files: SideFiles | None = None) -> Tokenizer:
     if files.read(TOKENIZER_FILE) is None:
         raise StepDamaged(f"{step.path}: no tokenizer: the manifest lists no {TOKENIZER_FILE}")
     try:
-        return Tokenizer.read(files)
+        return read_tried(files)
+    except Refused:
+        raise
+    except OSError as error:
+        raise StepUnreadable(f"{step.path}: {error}") from error
     except ValueError as error:
         raise StepDamaged(str(error)) from error
 

@@ -186,7 +186,9 @@ class Door:
         try:
             while True:
                 await self._take_card(*await self._cards.get())
-        except Exception:  # a bug of ours: whoever waits for a card would wait for ever
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # whoever waits for a card would wait for ever
             logger.exception("a card makes no sense, and the channel is closed")
             self.close()
 

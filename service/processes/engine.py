@@ -35,6 +35,8 @@ class EngineRuntime(Runtime):
         self.hub = Hub(self.metrics, self.admission, self.worker)
         self._hand_out = self._watched(self.hub.on_turn)
         self.sessions: set[Session] = set()
+        self.numbers = itertools.count()
+        """Of HTTP processes, in the order of their coming."""
         self.ended = asyncio.Event()
         """Whether there is nothing left to do: nobody is connected in a drain, or by a bug."""
 
@@ -68,6 +70,7 @@ class EngineRuntime(Runtime):
         """No loop is beside it that had to come first."""
 
     def _on_turn(self, turn: Turn) -> None:
+        """In the worker's thread, which ends if this fails: events would be lost."""
         self._hand_out(turn)
 
     def _on_served(self, model: ServedModel) -> None:
@@ -116,7 +119,7 @@ async def _serve(runtime: EngineRuntime, listener: socket.socket, lifeline: int)
     loop.add_signal_handler(signal.SIGUSR1, runtime.write_profile)
     loop.add_reader(lifeline, runtime.ended.set)
     await runtime.start()
-    accepting = loop.create_task(_accept(runtime, listener))
+    accepting = runtime.roots.task("accepting", lambda: _accept(runtime, listener))
     await runtime.ended.wait()
     loop.remove_reader(lifeline)
     accepting.cancel()
@@ -131,6 +134,6 @@ async def _serve(runtime: EngineRuntime, listener: socket.socket, lifeline: int)
 async def _accept(runtime: EngineRuntime, listener: socket.socket) -> None:
     listener.settimeout(0.0)
     inside = Inside(runtime)
-    for number in itertools.count():
+    while True:
         sock, _ = await asyncio.get_running_loop().sock_accept(listener)
-        runtime.connect(sock, str(number), inside)
+        runtime.connect(sock, str(next(runtime.numbers)), inside)

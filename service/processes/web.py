@@ -41,7 +41,7 @@ class WebServer(DrainingServer):
             return
         loop = asyncio.get_running_loop()
         loop.add_reader(self._lifeline, self._on_orphaned)
-        self._leaving = loop.create_task(self._leave_with_engine())
+        self._leaving = self._runtime.roots.task("leaving", self._leave_with_engine)
         self._on_started()
 
     def _on_orphaned(self) -> None:

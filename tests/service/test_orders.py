@@ -1,3 +1,4 @@
+import sys
 import threading
 
 import pytest
@@ -17,6 +18,25 @@ def test_orders_are_carried_out_in_turn_and_errors_go_to_those_who_asked() -> No
     assert last.result() == "last"
     with pytest.raises(ZeroDivisionError):
         failing.result()
+
+
+def test_what_passes_by_every_handler_is_told_as_an_error_and_is_for_the_root_to_count() -> None:
+    orders = Orders()
+    ending = orders.give(sys.exit)
+    after = orders.give(lambda: "done")
+    with pytest.raises(SystemExit):
+        orders.carry_out()
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        ending.result()
+    orders.carry_out()
+    assert after.result() == "done"
+
+
+def test_who_asks_after_the_end_is_refused_at_once() -> None:
+    orders = Orders()
+    orders.refuse(ValueError("gone"))
+    with pytest.raises(ValueError, match="gone"):
+        orders.give(lambda: None).result(timeout=1)
 
 
 def test_who_gave_up_waiting_is_not_served() -> None:
