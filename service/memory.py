@@ -1,17 +1,21 @@
 """What memory there is, and giving freed memory back to the kernel."""
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+from lm import cgroup
 
 
-def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> int | None:
+def available_bytes(
+    meminfo: Path = Path("/proc/meminfo"),
+    left_by_groups: Callable[[], int | None] = cgroup.available_bytes,
+) -> int | None:
     """Bytes that can be taken without swapping or being killed; ``None`` where nobody says.
 
-    What the kernel says of the machine, or of this container's limit (cgroup v2) if that is less.
+    What the kernel says of the machine, or what its control groups leave if that is less.
     """
-    bounds = [_machine_bytes(meminfo), _container_bytes(cgroup)]
+    bounds = [_machine_bytes(meminfo), left_by_groups()]
     return min((bound for bound in bounds if bound is not None), default=None)
 
 
@@ -30,13 +34,3 @@ def _machine_bytes(meminfo: Path) -> int | None:
     except (OSError, KeyError, ValueError):
         return None
 
-
-def _container_bytes(cgroup: Path) -> int | None:
-    """The limit less what is used, page cache that can be dropped not counted."""
-    try:
-        limit = int((cgroup / "memory.max").read_text())
-        used = int((cgroup / "memory.current").read_text())
-        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        return max(0, limit - used + int(stat["inactive_file"]))
-    except (OSError, KeyError, ValueError):  # "max" is no number: no limit
-        return None

@@ -51,12 +51,14 @@ def _train(call: options.TrainOptions) -> int:
         import torch
         from rich.console import Console
 
+        from lm.cores import usable_cores
         from trainer import run
         from trainer.amendment import Amendment
         from trainer.steps import Diverged
 
-        if call.threads is not None:
-            torch.set_num_threads(call.threads)
+        threads = call.threads or usable_cores()
+        if call.threads is not None or threads < torch.get_num_threads():
+            torch.set_num_threads(threads)  # PyTorch does not know a control group's quota
         recipe = _recipe(call.recipe, call.overrides, corpus=call.corpus, smoke=call.smoke)
         run_dir = call.volume / (call.run or recipe.name)
         try:
