@@ -32,7 +32,7 @@ def open_standard_streams() -> None:
         os.set_inheritable(opened, True)  # noqa: FBT003  a standard stream of children, too
         if getattr(sys, name) is None:
             mode = "r" if number == 0 else "w"
-            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
 
 

@@ -6,6 +6,7 @@ here alone: they run outside the terminal's process group.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ CLEAR_LINE = "\r\033[2K"
 """So that a line does not end up inside the trainer's progress bar."""
 
 READY_POLL_S = 0.25
+PR_SET_PDEATHSIG = 1
 
 
 class Child:
@@ -37,9 +39,15 @@ class Child:
             stdout=subprocess.PIPE if relayed else None,
             stderr=subprocess.STDOUT if relayed else None,
             text=True,
+            preexec_fn=end_with_parent(),  # noqa: PLW1509  no thread runs yet
         )
+
+    def relay(self) -> None:
+        """Print its lines under its name; called when no child is to be forked any more."""
         if self.process.stdout is not None:
-            relay = threading.Thread(target=_relay, args=(name, self.process.stdout), daemon=True)
+            relay = threading.Thread(
+                target=_relay, args=(self.name, self.process.stdout), daemon=True
+            )
             relay.start()
 
     def stop(self) -> None:
@@ -72,10 +80,29 @@ def main() -> int:
     say(f"service on port {options.port}, trainer with recipe {options.recipe}; Ctrl-C stops both")
     children.append(Child("service", serve, relayed=True))
     children.append(Child("trainer", train, relayed=False))
+    for child in children:
+        child.relay()
     if stopping.is_set():  # asked to stop while the children were being started
         on_signal(0, None)
     threading.Thread(target=announce, args=(options.port, stopping), daemon=True).start()
     return supervise(children, stopping)
+
+
+def end_with_parent() -> Callable[[], None] | None:
+    """What a child does first: have itself sent SIGTERM when this process is gone, even killed.
+
+    Linux alone has that (prctl(2)); elsewhere ``None``.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def begin() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return begin
 
 
 def supervise(children: list[Child], stopping: threading.Event) -> int:

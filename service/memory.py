@@ -33,4 +33,3 @@ def _machine_bytes(meminfo: Path) -> int | None:
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
-

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm import surroundings
 from trainer import options
 from trainer.interrupt import Interrupt
 
@@ -186,4 +187,5 @@ def _fail(error: Exception, *, status: int) -> int:
 
 
 if __name__ == "__main__":
+    surroundings.prepare()
     sys.exit(main())

@@ -21,6 +21,8 @@ from service.processes.session import Session
 from service.runtime import Runtime
 from service.settings import Settings
 
+ACCEPT_AGAIN_S = 0.5
+
 logger = logging.getLogger(__name__)
 
 
@@ -130,5 +132,21 @@ async def _accept(runtime: EngineRuntime, listener: socket.socket) -> None:
     listener.settimeout(0.0)
     inside = Inside(runtime)
     for number in itertools.count():
-        sock, _ = await asyncio.get_running_loop().sock_accept(listener)
-        runtime.connect(sock, str(number), inside)
+        sock = await _next(listener)
+        try:
+            runtime.connect(sock, str(number), inside)
+        except Exception:  # a bug of ours; the HTTP process ends by it and is begun again
+            logger.exception("an HTTP process could not be connected")
+            sock.close()
+
+
+async def _next(listener: socket.socket) -> socket.socket:
+    """The next connection; files run out for a while, and not for good."""
+    while True:
+        try:
+            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+        except OSError as error:
+            logger.error("no HTTP process can be connected now: %s", error)
+            await asyncio.sleep(ACCEPT_AGAIN_S)
+        else:
+            return sock

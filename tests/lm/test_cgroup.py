@@ -27,7 +27,9 @@ def test_the_least_limit_of_nested_groups_holds(tmp_path: Path) -> None:
     root = tmp_path / "root"
     write(root / "a", memory__max=GIB, memory__current=700, cpu__max="150000 100000")
     write(root / "a" / "b", memory__max="max", memory__current=600, cpu__max="max 100000")
-    write(root / "a" / "b" / "c", memory__max=4 * GIB, memory__current=500, cpu__max="400000 100000")
+    write(
+        root / "a" / "b" / "c", memory__max=4 * GIB, memory__current=500, cpu__max="400000 100000"
+    )
     arguments = member(tmp_path, "0::/a/b/c")
     assert cgroup.available_bytes(*arguments) == GIB - 700
     assert cgroup.limit_cores(*arguments) == 1.5

@@ -11,7 +11,7 @@ from service import errors
 from service.engine.request import GenerationRequest
 from service.engine.served import Checkpoint, ModelCard
 from service.processes import messages
-from service.processes.messages import Kind, Splitter, frame, message
+from service.processes.frames import Kind, Splitter, frame, message
 
 IDS = st.integers(0, 2**32 - 1)
 ERRORS = [
