@@ -23,7 +23,9 @@ from service import signals
 
 HOMELESS = Path(__file__).with_name("homeless.py")
 NOT_ALLOWED = 77
-ENGINES = pytest.mark.parametrize("engine", ["thread", "process"])
+SLOW = pytest.mark.slow
+BOTH = pytest.mark.parametrize("engine", ["thread", "process"])
+ENGINES = pytest.mark.parametrize("engine", ["thread", pytest.param("process", marks=SLOW)])
 CLOSED = {"stdin": "<&-", "stdout": ">&-", "all": "<&- >&- 2>&-", "a full disk": "2>/dev/full"}
 
 
@@ -107,7 +109,11 @@ def test_signals_that_mean_nothing_end_no_process_of_several(toys: Path) -> None
         assert service.exit_code() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGPWR, signal.SIGXCPU], ids=str)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGHUP, *(pytest.param(n, marks=SLOW) for n in (signal.SIGPWR, signal.SIGXCPU))],
+    ids=str,
+)
 def test_what_announces_an_end_drains(toys: Path, number: signal.Signals) -> None:
     with ServiceProcess(toys, step_delay_s=0.01) as service:
         service.wait_serving("toy@1")
@@ -121,7 +127,8 @@ def test_what_announces_an_end_drains(toys: Path, number: signal.Signals) -> Non
         assert service.exit_code() == 0
 
 
-@ENGINES
+@SLOW
+@BOTH
 def test_under_nohup_a_hangup_is_nothing(toys: Path, engine: str) -> None:
     with begun(toys, engine, before=["/usr/bin/env", "--ignore-signal=HUP"]) as service:
         service.process.send_signal(signal.SIGHUP)
@@ -140,8 +147,9 @@ def test_signals_in_quick_succession_end_it_with_0(toys: Path, engine: str) -> N
         assert service.process.returncode == 0
 
 
-@pytest.mark.parametrize("delay_s", [0.3, 0.7, 1.2, 2.0, 3.0])
-@ENGINES
+@SLOW
+@pytest.mark.parametrize("delay_s", [0.5, 1.0, 2.0, 4.0])
+@BOTH
 def test_a_signal_at_any_time_of_the_start_ends_it_with_0(
     toys: Path, engine: str, delay_s: float
 ) -> None:
@@ -155,8 +163,10 @@ def test_a_signal_at_any_time_of_the_start_ends_it_with_0(
     assert b"Traceback" not in said
 
 
-@ENGINES
-@pytest.mark.parametrize("streams", CLOSED)
+@BOTH
+@pytest.mark.parametrize(
+    "streams", ["all", *(pytest.param(n, marks=SLOW) for n in CLOSED if n != "all")]
+)
 def test_closed_streams_and_a_full_disk_for_the_log_harm_nothing(
     toys: Path, engine: str, streams: str
 ) -> None:
@@ -174,6 +184,7 @@ def test_a_user_without_home_and_name_can_serve(toys: Path, engine: str) -> None
         assert service.process.wait(20) == 0
 
 
+@SLOW
 def test_a_user_without_home_and_name_can_train(tmp_path: Path) -> None:
     train = ["-m", "trainer", "--recipe=tiny", "--smoke", f"--volume={tmp_path}"]
     done = subprocess.run(
@@ -190,7 +201,7 @@ def test_a_user_without_home_and_name_can_train(tmp_path: Path) -> None:
     assert (done.returncode, "is complete" in done.stderr) == (0, True), done.stderr
 
 
-@pytest.mark.parametrize("engine", ["thread", "process"])
+@BOTH
 def test_a_port_in_use_is_found_before_anything_is_loaded(tmp_path: Path, engine: str) -> None:
     """The model is none: who loaded it first would say that."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
