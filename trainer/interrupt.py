@@ -19,6 +19,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGPWR", "SIGXCPU", "SIGUSR1", "SIGUSR2")
 MEANINGLESS = ("SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGSTKFLT")
@@ -59,7 +60,9 @@ class Interrupt:
         os.set_blocking(sender.fileno(), False)
         watcher = threading.Thread(target=self._watch, args=(receiver,), daemon=True)
         # Without a Python handler the C handler would not write to the descriptor.
-        handlers = {number: signal.signal(number, lambda *_: None) for number in _asking()}
+        handlers: dict[int, Any] = {
+            number: signal.signal(number, lambda *_: None) for number in _asking()
+        }
         handlers |= {number: signal.signal(number, signal.SIG_IGN) for number in _meaningless()}
         descriptor = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         watcher.start()

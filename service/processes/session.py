@@ -121,7 +121,7 @@ class Session:
         """
         try:
             for grammar in {one.request.grammar for one in opened}:
-                if grammar is not None and not all(self._checking[one.number] for one in opened):
+                if grammar is not None:
                     await self._runtime.check_grammar(model, grammar)
             if self.is_open:
                 self._submit(group, model, opened)
