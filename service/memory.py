@@ -1,10 +1,19 @@
 """What memory there is, and giving freed memory back to the kernel."""
 
 import ctypes
+import resource
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from lm import cgroup
+
+LOOK_S = 1.0
+GROWING_BYTES = 4 << 20
+"""Between two looks; what grows faster is at work."""
+WORTH_BYTES = 24 << 20
+"""Less than a tenth of what a service takes that has no model."""
 
 
 def available_bytes(
@@ -25,6 +34,49 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):  # another C library
         return
+
+
+class Trimmer:
+    """Says when it is worth while to give memory back: it has grown, and grows no more."""
+
+    def __init__(self, resident: Callable[[], int | None] | None = None) -> None:
+        self._resident = resident or resident_bytes
+        self._settled = self._before = self._resident() or 0
+        """Bytes after the last time, and at the last look."""
+
+    def is_due(self) -> bool:
+        """Look; to be asked every ``LOOK_S``."""
+        now = self._resident() or 0
+        grows = now > self._before + GROWING_BYTES
+        self._before = now
+        self._settled = min(self._settled, now)
+        return not grows and now > self._settled + WORTH_BYTES
+
+    def on_trimmed(self) -> None:
+        """What is still there, is in use."""
+        self._settled = self._before = self._resident() or 0
+
+
+def give_back_from_now_on() -> None:
+    """Begin a thread that gives freed memory back, for as long as the process runs."""
+
+    def watch() -> None:
+        trimmer = Trimmer()
+        while True:
+            time.sleep(LOOK_S)
+            if trimmer.is_due():
+                trim()
+                trimmer.on_trimmed()
+
+    threading.Thread(target=watch, name="trim", daemon=True).start()
+
+
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
+    """Memory of this process; ``None`` where nobody says."""
+    try:
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def _machine_bytes(meminfo: Path) -> int | None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from service import signals
+from service import memory, signals
 from service.api.connection import guarded_protocol
 from service.front import Front
 from service.listening import url
@@ -154,4 +154,5 @@ def end_by_force(after_s: float) -> None:
 def serve(app: FastAPI, settings: Settings, sockets: list[socket.socket]) -> None:
     """Serve on these sockets until a signal; returns once everything has ended."""
     settings = with_open_files(settings)
+    memory.give_back_from_now_on()
     LoneServer(server_config(app, settings), app.state.runtime).run(sockets)

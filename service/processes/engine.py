@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from service import memory
 from service.engine.served import ModelCard, ServedModel
 from service.engine.worker import Turn
 from service.foreign import with_volume
@@ -102,6 +103,7 @@ def run(
             runtime = EngineRuntime(served, directory)
             runtime.load()
             on_begun()
+            memory.give_back_from_now_on()
             gc.freeze()
             gc.enable()
             return asyncio.run(_serve(runtime, listener, lifeline))

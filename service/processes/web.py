@@ -8,6 +8,7 @@ from pathlib import Path
 
 import uvicorn
 
+from service import memory
 from service.app import app_over
 from service.processes.forward import ForwardRoute
 from service.processes.remote import RemoteFront
@@ -68,6 +69,7 @@ def run(
     door = front.worker
     app.router.routes.insert(0, ForwardRoute(door.call))
     settings = with_open_files(settings)
+    memory.give_back_from_now_on()
     gc.freeze()
     gc.enable()
     WebServer(server_config(app, settings), front, lifeline, on_started).run([sock])

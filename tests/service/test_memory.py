@@ -32,3 +32,36 @@ def test_this_machine_has_some_memory() -> None:
     available = memory.available_bytes()
     assert available is None or available > 1_000_000
     memory.trim()
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ([100, 100, 110], [False, False]),
+        ([100, 600, 1100, 1101], [False, False, True]),
+        ([100, 600, 300, 100], [False, True, False]),
+        ([300, 100, 120, 125, 125], [False, False, False, True]),
+    ],
+    ids=["little", "after growth", "freed by itself", "from the least"],
+)
+def test_memory_is_given_back_once_it_grows_no_more(seen: list[int], expected: list[bool]) -> None:
+    looks = iter(seen)
+    trimmer = memory.Trimmer(lambda: next(looks) * MIB)
+    assert [trimmer.is_due() for _ in seen[1:]] == expected
+
+
+def test_what_is_still_there_is_in_use() -> None:
+    looks = iter([100, 600, 601, 500, 500, 500])
+    trimmer = memory.Trimmer(lambda: next(looks) * MIB)
+    assert [trimmer.is_due(), trimmer.is_due()] == [False, True]
+    trimmer.on_trimmed()
+    assert not trimmer.is_due()
+
+
+def test_a_process_knows_its_memory(tmp_path: Path) -> None:
+    resident = memory.resident_bytes()
+    assert resident is None or resident > 10 * MIB
+    assert memory.resident_bytes(tmp_path / "no") is None
