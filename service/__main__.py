@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lm import surroundings
-from service import signals
+from service import memory, signals
 from service.listening import CannotListen, listen
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def program(arguments: Sequence[str] | None = None) -> int:
     """``main`` in a process of its own, whatever it was started with."""
     signals.listen_before_all()
     surroundings.prepare()
+    memory.have_few_arenas()
     return main(arguments)
 
 

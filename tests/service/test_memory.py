@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,31 @@ def test_what_is_still_there_is_in_use() -> None:
     assert [trimmer.is_due(), trimmer.is_due()] == [False, True]
     trimmer.on_trimmed()
     assert not trimmer.is_due()
+
+
+def test_few_arenas_are_a_setting_of_the_process() -> None:
+    """Eight threads that allocate have two heaps: of the others' no part is mapped."""
+    program = (
+        "import ctypes, sys, threading\n"
+        "from service import memory\n"
+        "memory.have_few_arenas()\n"
+        "libc = ctypes.CDLL(None)\n"
+        "barrier = threading.Barrier(8)\n"
+        "def work():\n"
+        "    barrier.wait()\n"
+        "    for _ in range(100): bytearray(100_000)\n"
+        "    barrier.wait()\n"
+        "threads = [threading.Thread(target=work) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+        "libc.malloc_stats()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("another C library")
+    assert 1 <= done.stderr.count("Arena ") <= memory.ARENAS
 
 
 def test_a_process_knows_its_memory(tmp_path: Path) -> None:
