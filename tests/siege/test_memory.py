@@ -32,7 +32,7 @@ def send(service: ServiceProcess, count: int) -> None:
         assert all(status < 500 for status in pool.map(one, range(3 * count)))
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(33, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(12, marks=pytest.mark.slow)])
 def test_memory_is_given_back(service: ServiceProcess, steady: SteadyClient, count: int) -> None:
     """The pause meanwhile is another kind; see the tests of bodies.
 
