@@ -13,12 +13,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
 from service.engine.request import FinishReason, StepStats
-from service.engine.served import ServedModel
+from service.engine.served import FUSED, ServedModel
 from service.timeline import Timeline
 
 PREFIX = "nestling"
-FUSED = "fused"
-"""Name of the backend that is a GPU's fused kernels."""
 
 LATENCY_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,

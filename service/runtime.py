@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lm.cores import usable_cores
 from lm.device import pick_device
 from lm.threads import Roots
 from lm.volume import OpenFile, Step, open_plain
@@ -115,8 +116,9 @@ class Runtime(Front):
 
         Native code does most of its work, so that importing the web framework costs no time.
         """
-        if self.settings.threads is not None:
-            torch.set_num_threads(self.settings.threads)
+        threads = self.settings.threads or usable_cores()
+        if self.settings.threads is not None or threads < torch.get_num_threads():
+            torch.set_num_threads(threads)  # PyTorch does not know a control group's quota
         sys.setswitchinterval(self.settings.switch_interval_s)
         self.watcher.start()
 

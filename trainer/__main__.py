@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm import surroundings
 from lm.threads import Roots
 from trainer import options
 from trainer.interrupt import Interrupt
@@ -52,13 +53,15 @@ def _train(call: options.TrainOptions) -> int:
         import torch
         from rich.console import Console
 
+        from lm.cores import usable_cores
         from lm.volume import run_directory
         from trainer import run
         from trainer.amendment import Amendment
         from trainer.steps import Diverged
 
-        if call.threads is not None:
-            torch.set_num_threads(call.threads)
+        threads = call.threads or usable_cores()
+        if call.threads is not None or threads < torch.get_num_threads():
+            torch.set_num_threads(threads)  # PyTorch does not know a control group's quota
         recipe = _recipe(call.recipe, call.overrides, corpus=call.corpus, smoke=call.smoke)
         run_dir = run_directory(call.volume, recipe.name if call.run is None else call.run)
         try:
@@ -190,4 +193,5 @@ def _fail(error: Exception, *, status: int) -> int:
 
 
 if __name__ == "__main__":
+    surroundings.prepare()
     sys.exit(main())

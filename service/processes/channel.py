@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-from service.processes.messages import Kind, Splitter
+from service.processes.frames import Kind, Splitter
 
 READ_BYTES = 1 << 18
 MAX_BACKLOG_BYTES = 64 << 20

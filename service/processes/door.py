@@ -23,9 +23,9 @@ from service.engine.served import ModelCard
 from service.engine.text import TextStream
 from service.engine.worker import Turn
 from service.errors import NotReady, ServiceError
-from service.processes import messages
+from service.processes import frames, messages
 from service.processes.channel import Channel
-from service.processes.messages import NUMBER, Kind, frame, message
+from service.processes.frames import NUMBER, Kind, frame, message
 from service.processes.turns import events_of, read_turn
 
 logger = logging.getLogger(__name__)
@@ -162,9 +162,9 @@ class Door:
                 events = events_of(turn, self)
                 self._switchboard.on_turn(Turn(events, turn.began_at, turn.at, StepStats()))
             case Kind.VERDICT:
-                self._on_verdict(messages.read(payload)[0])
+                self._on_verdict(frames.read(payload)[0])
             case Kind.ANSWER:
-                head, content = messages.read(payload)
+                head, content = frames.read(payload)
                 _settle(self._calls.pop(head["call"]), (head, content))
             case Kind.TOKENIZER | Kind.CURRENT | Kind.NAMED:
                 self._cards.put_nowait((kind, payload))
@@ -193,7 +193,7 @@ class Door:
             self.close()
 
     async def _take_card(self, kind: Kind, payload: bytes) -> None:
-        head, body = messages.read(payload)
+        head, body = frames.read(payload)
         if kind is Kind.TOKENIZER:  # large: in a thread, so that streams go on
             made = await asyncio.to_thread(messages.decode_tokenizer, head, body)
             self._tokenizers[head["fingerprint"]] = made

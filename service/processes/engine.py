@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from service import memory
 from service.engine.served import ModelCard, ServedModel
 from service.engine.worker import Turn
 from service.foreign import with_volume
@@ -21,6 +22,8 @@ from service.processes.hub import Hub
 from service.processes.session import Session
 from service.runtime import Runtime
 from service.settings import Settings
+
+ACCEPT_AGAIN_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +108,7 @@ def run(
             runtime = EngineRuntime(served, directory)
             runtime.load()
             on_begun()
+            memory.give_back_from_now_on()
             gc.freeze()
             gc.enable()
             return asyncio.run(_serve(runtime, listener, lifeline))
@@ -135,5 +139,21 @@ async def _accept(runtime: EngineRuntime, listener: socket.socket) -> None:
     listener.settimeout(0.0)
     inside = Inside(runtime)
     while True:
-        sock, _ = await asyncio.get_running_loop().sock_accept(listener)
-        runtime.connect(sock, str(next(runtime.numbers)), inside)
+        sock = await _next(listener)
+        try:
+            runtime.connect(sock, str(next(runtime.numbers)), inside)
+        except Exception:  # a bug of ours; the HTTP process ends by it and is begun again
+            logger.exception("an HTTP process could not be connected")
+            sock.close()
+
+
+async def _next(listener: socket.socket) -> socket.socket:
+    """The next connection; files run out for a while, and not for good."""
+    while True:
+        try:
+            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+        except OSError as error:
+            logger.error("no HTTP process can be connected now: %s", error)
+            await asyncio.sleep(ACCEPT_AGAIN_S)
+        else:
+            return sock

@@ -16,7 +16,7 @@ from service.engine.request import Finished, FinishReason, GenerationRequest, St
 from service.engine.served import ModelCard, ServedModel
 from service.engine.worker import Turn, Worker
 from service.metrics import Metrics
-from service.processes.messages import Kind, frame
+from service.processes.frames import Kind, frame
 from service.processes.turns import TurnWriter
 from service.timeline import Timeline
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from service.engine.served import ServedModel
 from service.errors import ServiceError
-from service.processes import messages
+from service.processes import frames, messages
 from service.processes.channel import Channel
+from service.processes.frames import NUMBER, Kind, message
 from service.processes.hub import Hub, Opened
-from service.processes.messages import NUMBER, Kind, message
 from service.runtime import Runtime
 
 Answer = Callable[[dict[str, Any], bytes], Awaitable[tuple[dict[str, Any], bytes]]]
@@ -45,6 +45,8 @@ class Session:
         self._num_cards: collections.Counter[str] = collections.Counter()
         self._tokenizers: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._checking: dict[int, bool] = {}
+        """Requests whose grammar is being read, and whether they were aborted meanwhile."""
         self._channel = Channel(sock, self._on_frame, self._on_end)
         self.send = self._channel.send
         self.announce(runtime.worker.current)
@@ -80,15 +82,15 @@ class Session:
     def _on_frame(self, kind: Kind, payload: bytes) -> None:
         match kind:
             case Kind.ABORT:
-                self._runtime.worker.abort(self._id_of(*NUMBER.unpack(payload)))
+                self._abort(*NUMBER.unpack(payload))
             case Kind.RELEASE:
-                self._release(messages.read(payload)[0]["model"])
+                self._release(frames.read(payload)[0]["model"])
             case Kind.SUBMIT:
-                self._on_submit(*messages.read(payload))
+                self._on_submit(*frames.read(payload))
             case Kind.NAME:
-                self._begin(self._find(messages.read(payload)[0]))
+                self._begin(self._find(frames.read(payload)[0]))
             case Kind.CALL:
-                self._begin(self._call(*messages.read(payload)))
+                self._begin(self._call(*frames.read(payload)))
             case _:
                 raise AssertionError(f"{kind.name} is for HTTP processes")
 
@@ -105,21 +107,39 @@ class Session:
             )
         grammars = {one.request.grammar for one in opened} - {None}
         if grammars:
+            self._num_cards[head["model"]] += 1
+            self._checking.update((one.number, False) for one in opened)
             self._begin(self._submit_checked(head["group"], model, opened))
         else:
             self._submit(head["group"], model, opened)
 
     async def _submit_checked(self, group: int, model: ServedModel, opened: list[Opened]) -> None:
-        """Read the grammars first, in a thread: then the worker finds them ready."""
+        """Read the grammars first, in a thread: then the worker finds them ready.
+
+        The model is held meanwhile, even if the HTTP process lets go of its card, and whoever
+        leaves meanwhile is aborted right after.
+        """
         try:
             for grammar in {one.request.grammar for one in opened}:
                 if grammar is not None:
                     await self._runtime.check_grammar(model, grammar)
+            if self.is_open:
+                self._submit(group, model, opened)
         except ServiceError as error:
             self._judge(group, error)
-            return
-        if self.is_open:
-            self._submit(group, model, opened)
+        finally:
+            aborted = [number for one in opened if self._checking.pop(number := one.number)]
+            if self.is_open:
+                for number in aborted:
+                    self._abort(number)
+                self._release(model.checkpoint.fingerprint)
+
+    def _abort(self, number: int) -> None:
+        """End a request, at the latest once its grammar has been read."""
+        if number in self._checking:
+            self._checking[number] = True
+        else:
+            self._runtime.worker.abort(self._id_of(number))
 
     def _submit(self, group: int, model: ServedModel, opened: list[Opened]) -> None:
         try:

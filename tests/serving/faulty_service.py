@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from lm.volume import open_plain
 from service.app import create_app
+from service.listening import listen
 from service.options import read_settings
 from service.server import serve
 
@@ -47,4 +48,4 @@ def wrong_time() -> float:
 time.time = wrong_time
 settings = read_settings(sys.argv[2:])
 logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-serve(create_app(settings, open_with_faults), settings)
+serve(create_app(settings, open_with_faults), settings, listen(settings.host, settings.port))

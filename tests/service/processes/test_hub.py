@@ -10,8 +10,8 @@ from service.engine.request import Event, Finished, FinishReason, TokenGenerated
 from service.engine.worker import Turn, Worker
 from service.errors import QueueFull, TooManyRequests
 from service.metrics import Metrics
+from service.processes.frames import Kind, Splitter
 from service.processes.hub import Hub, Opened
-from service.processes.messages import Kind, Splitter
 from service.processes.turns import events_of, read_turn
 
 
