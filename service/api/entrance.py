@@ -46,7 +46,10 @@ class ArrivalMiddleware:
         given = dict(scope["headers"]).get(REQUEST_ID_HEADER.encode())
         is_usable = given is None or REQUEST_ID.fullmatch(given.decode("latin-1"))
         request_id = given.decode() if given and is_usable else uuid.uuid4().hex
-        scope.setdefault("state", {})["arrival"] = Arrival(self._clock(), scope["path"], request_id)
+        address = (scope.get("client") or ("",))[0]
+        scope.setdefault("state", {})["arrival"] = Arrival(
+            self._clock(), scope["path"], request_id, address=address
+        )
         standing = [*STANDING_HEADERS, (REQUEST_ID_HEADER.encode(), request_id.encode())]
 
         async def stamped_send(message: Message) -> None:

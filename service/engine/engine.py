@@ -75,6 +75,7 @@ class Engine:
 
         The first pass over fresh weights pages them in and lets libraries choose their kernels.
         """
+        self.grammars.warm_up()
         length = min(8, self._runner.cache.max_tokens - 1)
         request = GenerationRequest(
             request_id="warm-up",
@@ -94,7 +95,7 @@ class Engine:
     def submit(self, request: GenerationRequest) -> None:
         """Queue a request."""
         grammar = request.grammar
-        constraint = None if grammar is None else self.grammars.begin(grammar)
+        constraint = None if grammar is None else self.grammars.begin(grammar, request.prepared)
         self._scheduler.add(Sequence(request, self._tokenizer, constraint))
 
     def finish(self, request_id: str, reason: FinishReason) -> list[Event]:

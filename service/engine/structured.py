@@ -4,6 +4,7 @@ A grammar is a string (plain data, so that it may cross the engine's border). Fo
 an answer the library says which tokens may come next; all others get no probability.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lm.panics import is_panic, without_panics
 from lm.tokenizer import Tokenizer
 from service.engine.rewriting import rewritten, with_ascii_digits
 
@@ -29,6 +31,8 @@ MAX_STEP_FUEL = 50_000
 """The library's measure of work for one token: some milliseconds, in which others wait."""
 MAX_STATES = 20_000
 """Of a grammar's automaton, of up to two kilobytes each."""
+
+_TRIE = "llguidance"
 
 _COMPACT: Any = {
     "whitespace_flexible": False,
@@ -50,7 +54,8 @@ def schema_grammar(schema: Mapping[str, Any], *, implies_objects: bool = False) 
         plain = rewritten(schema, implies_objects=implies_objects)
     except RecursionError as error:
         raise ValueError("the schema is nested too deeply") from error
-    return LLMatcher.grammar_from_json_schema(plain, overrides=_COMPACT)
+    with without_panics("the structure"):
+        return LLMatcher.grammar_from_json_schema(plain, overrides=_COMPACT)
 
 
 def regex_grammar(pattern: str) -> str:
@@ -60,7 +65,15 @@ def regex_grammar(pattern: str) -> str:
     """
     from llguidance import LLMatcher
 
-    return LLMatcher.grammar_from_regex(with_ascii_digits(pattern))
+    with without_panics("the structure"):
+        return LLMatcher.grammar_from_regex(with_ascii_digits(pattern))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A grammar that was read and checked; the requests that ask for it hold it."""
+
+    matcher: "LLMatcher"
 
 
 class Constraint:
@@ -68,6 +81,7 @@ class Constraint:
 
     def __init__(self, matcher: "LLMatcher") -> None:
         self._matcher = matcher
+        self._has_panicked = False
 
     @property
     def is_complete(self) -> bool:
@@ -76,7 +90,14 @@ class Constraint:
 
     def restrict(self, logits: Tensor) -> None:
         """Put -inf, in place, where a token of logits [V] may not follow."""
-        allowed = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
+        try:
+            bias = self._matcher.compute_logit_bias()
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            self._has_panicked = True  # whatever is drawn now, ``accept`` ends the answer
+            return
+        allowed = torch.frombuffer(bytearray(bias), dtype=torch.uint8)
         logits[: len(allowed)].masked_fill_(allowed.to(logits.device) == 0, -torch.inf)
         logits[len(allowed) :] = -torch.inf
 
@@ -85,11 +106,21 @@ class Constraint:
 
         ``problem`` says more. What is too much lets nothing but an end follow.
         """
-        return not self._matcher.is_error() and self._matcher.consume_token(token_id)
+        if self._has_panicked:
+            return False
+        try:
+            return not self._matcher.is_error() and self._matcher.consume_token(token_id)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            self._has_panicked = True
+            return False
 
     @property
     def problem(self) -> str:
         """Why it cannot go on."""
+        if self._has_panicked:
+            return "the structure cannot be followed here"
         return f"the structure is too complex: {_in_a_line(self._matcher.get_error())}"
 
 
@@ -100,20 +131,28 @@ class Grammars:
         self._tokenizer = tokenizer
         self._begun = functools.lru_cache(MAX_KEPT)(self._begin)
 
-    def check(self, grammar: str) -> None:
+    def warm_up(self) -> None:
+        """Build the trie now: it takes half a second, in which no other thread runs."""
+        _ = self._trie
+
+    def check(self, grammar: str) -> Prepared:
         """Raise ``ValueError`` if a grammar is none, allows no text or takes too much to begin.
 
-        What it takes to read it and to find its first tokens is spent here, in the caller's thread.
+        What it takes to read it and to find its first tokens is spent here, in the caller's thread;
+        who begins with what this gives spends none of it again.
         """
-        problem = self._begun(grammar).get_error()
+        matcher = self._begun(grammar)
+        problem = matcher.get_error()
         if problem.startswith(NOTHING_FITS):
             raise ValueError("no text has it")
         if problem:
             raise ValueError(_in_a_line(problem))
+        return Prepared(matcher)
 
-    def begin(self, grammar: str) -> Constraint:
+    def begin(self, grammar: str, prepared: Prepared | None = None) -> Constraint:
         """Stand at the beginning of a grammar that was checked."""
-        return Constraint(self._begun(grammar).deep_copy())
+        matcher = self._begun(grammar) if prepared is None else prepared.matcher
+        return Constraint(matcher.deep_copy())
 
     def _begin(self, grammar: str) -> "LLMatcher":
         from llguidance import LLMatcher, LLParserLimits
@@ -121,17 +160,24 @@ class Grammars:
         limits = LLParserLimits(
             step_lexer_fuel=MAX_STEP_FUEL, max_lexer_states=MAX_STATES, verbose_errors=False
         )
-        matcher = LLMatcher(self._trie, grammar, log_level=0, limits=limits)
-        if not matcher.is_error():
-            matcher.compute_logit_bias()
+        with without_panics("the structure"):
+            matcher = LLMatcher(self._trie, grammar, log_level=0, limits=limits)
+            if not matcher.is_error():
+                matcher.compute_logit_bias()
         return matcher
 
     @functools.cached_property
     def _trie(self) -> "LLTokenizer":
+        """One for all models with this tokenizer."""
         from llguidance import LLTokenizer
 
-        ends = list(self._tokenizer.eos_token_ids)
-        return LLTokenizer(self._tokenizer.backend.to_str(), eos_token=ends or None)
+        made = self._tokenizer.companions.get(_TRIE)
+        if made is None:
+            ends = list(self._tokenizer.eos_token_ids)
+            made = LLTokenizer(self._tokenizer.backend.to_str(), eos_token=ends or None)
+            self._tokenizer.companions[_TRIE] = made
+        assert isinstance(made, LLTokenizer), "nobody else writes there"
+        return made
 
 
 def _in_a_line(problem: str) -> str:

@@ -112,6 +112,7 @@ class Door:
         said = {
             "group": group,
             "client": replies[0].arrival.client,
+            "owner": replies[0].arrival.owner,
             "model": pending[0][0].checkpoint.fingerprint,
             "requests": heads,
         }

@@ -97,7 +97,7 @@ class Splitter:
 _REQUEST_FIELDS = tuple(
     field
     for field in dataclasses.fields(GenerationRequest)
-    if field.name not in {"prompt_ids", "sampling"}
+    if field.name not in {"prompt_ids", "sampling", "prepared"}
 )
 _SAMPLING_FIELDS = dataclasses.fields(SamplingParams)
 
