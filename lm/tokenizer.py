@@ -183,7 +183,8 @@ class Tokenizer:
     @functools.cached_property
     def token_bytes(self) -> TokenBytes:
         """How much text its tokens can stand for."""
-        return TokenBytes.of(self.backend)
+        with without_panics("the tokenizer"):
+            return TokenBytes.of(self.backend)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text; special tokens written out in it are recognised.

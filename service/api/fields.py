@@ -250,6 +250,11 @@ class SamplingFields(Schema):
             grammar = None if self.response_format is None else self.response_format.grammar()
         except ValueError as error:
             raise InvalidRequest(f"response_format: {error}", param="response_format") from error
+        if self.regex is not None:
+            try:
+                grammar = regex_grammar(self.regex)
+            except ValueError as error:
+                raise InvalidRequest(f"regex: {error}", param="regex") from error
         return {
             "model": self.model,
             "n": self.n,
@@ -261,7 +266,7 @@ class SamplingFields(Schema):
             "stop": tuple(self.stop),
             "stop_token_ids": tuple(self.stop_token_ids),
             "include_stop": self.include_stop,
-            "grammar": regex_grammar(self.regex) if self.regex is not None else grammar,
+            "grammar": grammar,
         }
 
 

@@ -35,13 +35,17 @@ async def prompts_ids(
     Raises ``InvalidRequest`` for messages that the chat template refuses, for unknown ids and for
     a text that the tokenizer cannot read, and ``ContextExceeded`` for a text too long to fit.
     """
-    size = sum(_checked_size(model, prompt) for prompt in prompts)
-    if size <= INLINE_CHARACTERS:
-        return [_ids(model, prompt) for prompt in prompts]
-    lane = front.short_lane if size <= SHORT_CHARACTERS else front.long_lane
-    return await lane.do(
-        arrival.owner, lambda: [_ids(model, prompt, aside=True) for prompt in prompts]
-    )
+    try:
+        size = sum(_checked_size(model, prompt) for prompt in prompts)
+        if size <= INLINE_CHARACTERS:
+            return [_ids(model, prompt) for prompt in prompts]
+        lane = front.short_lane if size <= SHORT_CHARACTERS else front.long_lane
+        return await lane.do(
+            arrival.owner, lambda: [_ids(model, prompt, aside=True) for prompt in prompts]
+        )
+    except LibraryPanic as error:
+        param = "messages" if isinstance(prompts[0], Chat) else "prompt"
+        raise InvalidRequest(f"{param}: {error}", param=param) from error
 
 
 def check_token_ids(model: ModelCard, param: str, token_ids: Sequence[int]) -> None:
@@ -111,7 +115,5 @@ def _ids(model: ModelCard, prompt: Prompt, *, aside: bool = False) -> tuple[int,
     if not prompt and tokenizer.bos_token_id is not None:
         return (tokenizer.bos_token_id,)
     encode = tokenizer.encode_aside if aside else tokenizer.encode
-    try:  # a template writes what begins a text, or does not
-        return tuple(encode(prompt, add_special_tokens=not is_templated))
-    except LibraryPanic as error:
-        raise InvalidRequest(f"{param}: {error}", param=param) from error
+    # a template writes what begins a text, or does not
+    return tuple(encode(prompt, add_special_tokens=not is_templated))
