@@ -79,9 +79,15 @@ class Prepared:
 class Constraint:
     """How far one answer has come through its grammar."""
 
-    def __init__(self, matcher: "LLMatcher") -> None:
-        self._matcher = matcher
+    def __init__(self, begun: "LLMatcher") -> None:
+        """``begun`` stands at the beginning, for others too."""
+        self._begun = begun
         self._has_panicked = False
+
+    @functools.cached_property
+    def _matcher(self) -> "LLMatcher":
+        """Its own: a copy takes up to a millisecond, which a waiting answer need not take yet."""
+        return self._begun.deep_copy()
 
     @property
     def is_complete(self) -> bool:
@@ -152,7 +158,7 @@ class Grammars:
     def begin(self, grammar: str, prepared: Prepared | None = None) -> Constraint:
         """Stand at the beginning of a grammar that was checked."""
         matcher = self._begun(grammar) if prepared is None else prepared.matcher
-        return Constraint(matcher.deep_copy())
+        return Constraint(matcher)
 
     def _begin(self, grammar: str) -> "LLMatcher":
         from llguidance import LLMatcher, LLParserLimits

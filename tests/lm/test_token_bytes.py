@@ -31,7 +31,9 @@ def composing() -> Backend:
 
 
 @pytest.mark.parametrize(
-    "backend", [toy_tokenizer().backend, with_bytes_missing(), composing()], ids=["toy", "missing", "nfc"]
+    "backend",
+    [toy_tokenizer().backend, with_bytes_missing(), composing()],
+    ids=["toy", "missing", "nfc"],
 )
 @given(text=TEXTS)
 def test_no_text_has_fewer_tokens(backend: Backend, text: str) -> None:

@@ -40,7 +40,10 @@ def wrong_everywhere(size: int = MEGABYTE) -> dict[str, bytes]:
             "/v1/chat/completions",
             filled(b'{"messages": [{"role": "user", "content": [', b"1,", b"1]}]}", size),
         ),
-        "calls": ("/v1/chat/completions", filled(chat + b', "tool_calls": [', b"1,", b"1]}]}", size)),
+        "calls": (
+            "/v1/chat/completions",
+            filled(chat + b', "tool_calls": [', b"1,", b"1]}]}", size),
+        ),
         "message fields": ("/v1/chat/completions", chat + b"," + keys + b"}]}"),
         "tgi": ("/", filled(b'{"inputs": "a", "parameters": {"stop": [', b"1,", b"1]}}", size)),
         "tgi fields": ("/generate", b'{"inputs": "a", "parameters": {' + keys + b"}}"),

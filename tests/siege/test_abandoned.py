@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from serving import LiveService, ServiceProcess, toy_settings, wait_until
 from serving.volley import abandon, request_bytes, volley
-
-from service.lane import Lane
 from siege import costly
 from siege.test_costly_requests import abandon_and_ask
+
+from service.lane import Lane
 
 LONG = "It was the best of times. " * 8
 """Longer than what is cut into tokens in the event loop, and fits the toy."""
@@ -49,7 +49,9 @@ REQUESTS = {
     "body": request_bytes("/generate", {"prompt": "a" * 40_000}),
     "chat": costly.messages(2),
     "tokenize": request_bytes("/tokenize", {"messages": [{"role": "user", "content": "a"}]}),
-    "grammar": request_bytes("/generate", {"prompt": "a", "max_new_tokens": 2, "regex": "(a|b){3}"}),
+    "grammar": request_bytes(
+        "/generate", {"prompt": "a", "max_new_tokens": 2, "regex": "(a|b){3}"}
+    ),
 }
 
 

@@ -11,7 +11,6 @@ import pytest
 from serving import ServiceProcess, SteadyClient, assert_unhurt
 from serving.released import Released
 from serving.volley import abandon, answers, request_bytes, volley
-
 from siege import costly
 
 SHORT = 1 << 17

@@ -124,7 +124,9 @@ def test_a_panic_while_a_structure_is_followed_ends_its_answer_alone(
     from service.engine import structured
 
     monkeypatch.setattr(
-        structured.Grammars, "begin", lambda *_: structured.Constraint(Panics())  # type: ignore[arg-type]
+        structured.Grammars,
+        "begin",
+        lambda *_: structured.Constraint(Panics()),  # type: ignore[arg-type]
     )
     asked = {"prompt": "a", "max_new_tokens": 4, "regex": "[ab]{3}"}
     response = live.client.post("/generate", json=asked)

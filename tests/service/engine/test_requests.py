@@ -19,6 +19,7 @@ from transformers import (
     SequenceBiasLogitsProcessor,
 )
 
+from service.engine import structured
 from service.engine.engine import Engine
 from service.engine.request import (
     Event,
@@ -28,7 +29,6 @@ from service.engine.request import (
     PromptScored,
     TokenGenerated,
 )
-from service.engine import structured
 from service.engine.structured import Grammars, regex_grammar, schema_grammar
 
 PROMPT = (40, 50, 60, 70, 80)
