@@ -60,8 +60,12 @@ def at_most(number: int) -> BeforeValidator:
 
 
 def few_parts(messages: object) -> object:
-    """Refuse messages with too many parts together."""
+    """Refuse too many messages, and messages with too many parts together."""
     if isinstance(messages, list):
+        if len(messages) > MAX_MESSAGES:
+            raise PydanticCustomError(
+                "too_long", "List should have at most {number} items", {"number": MAX_MESSAGES}
+            )
         contents = (message.get("content") for message in messages if isinstance(message, dict))
         number = sum(len(content) for content in contents if isinstance(content, list))
         if number > MAX_PARTS:

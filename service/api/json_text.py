@@ -35,7 +35,7 @@ def read_json(content: bytes, max_values: int) -> Any:
     """
     if json.detect_encoding(content) not in {"utf-8", "utf-8-sig"}:
         raise Unreadable("the body is not UTF-8")
-    if num_values_at_most(content) > max_values:
+    if num_values_at_most(content, max_values) > max_values:
         raise TooManyValues(f"the body has more than {max_values} values")
     try:
         return json.loads(content)
@@ -49,14 +49,23 @@ def read_json(content: bytes, max_values: int) -> Any:
         raise Unreadable("the body has a number with too many digits") from error
 
 
-def num_values_at_most(content: bytes) -> int:
-    """A bound on the number of values in a text of JSON: exact but where it is none.
+def num_values_at_most(content: bytes, enough: int = 0) -> int:
+    """A bound on the number of values in a text of JSON, exact within what is JSON.
 
-    What stands in strings is left out only where it could matter: counting alone takes a
-    thousandth of the time.
+    What stands in strings is counted too where that is not more than ``enough``: it takes a
+    hundredth of the time.
     """
     number = _count(content)
-    return number if number <= MIN_VALUES else _count(_STRING.sub(b"", content))
+    return number if number <= enough else _count(_without_strings(content))
+
+
+def _without_strings(content: bytes) -> bytes:
+    """The rest, cut in a loop of Python's: one call for all would let no other thread run."""
+    parts, end = [], 0
+    for string in _STRING.finditer(content):
+        parts.append(content[end : string.start()])
+        end = string.end()
+    return b"".join([*parts, content[end:]])
 
 
 def _count(content: bytes) -> int:

@@ -82,6 +82,7 @@ def test_work_that_is_waited_for_is_done(live: LiveService) -> None:
 def test_schemas_that_were_left_are_not_in_the_way(volume: Path, engine: str) -> None:
     with ServiceProcess(volume, engine=engine) as service:
         service.wait_serving("toy@1")
+        assert volley(service.port, costly.too_many_answers()) == [400, 400, 400]
         abandon_and_ask(service, 60_000, 30)
         wait_until(
             lambda: service.metrics().value("num_requests_waiting") == 0, "nothing waits for a slot"
