@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,9 +31,11 @@ def answers(port: int, requests: Sequence[bytes]) -> list[tuple[int, bytes]]:
     return [_read(sock) for sock in _sent(port, requests)]
 
 
-def abandon(port: int, requests: Sequence[bytes]) -> None:
-    """Send requests whole and hang up."""
-    for sock in _sent(port, requests):
+def abandon(port: int, requests: Sequence[bytes], after_s: float = 0.0) -> None:
+    """Send requests whole and hang up, at once or after some time."""
+    socks = _sent(port, requests)
+    time.sleep(after_s)
+    for sock in socks:
         sock.close()
 
 
