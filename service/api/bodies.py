@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from service.api.arrival import Arrival
 from service.api.json_text import (
@@ -78,7 +79,10 @@ def is_large(request: Request) -> bool:
 
 async def _taken(request: Request, validate: Validate) -> Request:
     """A request with its body read; raises what says why not, or ``ClientGone``."""
-    content = await request.body()
+    try:
+        content = await request.body()
+    except ClientDisconnect as error:
+        raise ClientGone from error
     front: Front = request.app.state.runtime
     arrival: Arrival = request.state.arrival
     if not (content and _is_json(request.headers.get("content-type"))):

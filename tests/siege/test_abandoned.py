@@ -98,3 +98,11 @@ def test_a_gone_client_is_no_failure_in_the_log(volume: Path) -> None:
         abandon(service.port, [*REQUESTS.values()] * 3)
         assert volley(service.port, [REQUESTS["grammar"]]) == [200]
         assert "Traceback" not in service.log()
+
+
+def test_a_client_that_leaves_within_its_body_is_no_failure(volume: Path) -> None:
+    with ServiceProcess(volume) as service:
+        service.wait_serving("toy@1")
+        abandon(service.port, [request[:-5] for request in REQUESTS.values()], after_s=0.2)
+        assert volley(service.port, [REQUESTS["grammar"]]) == [200]
+        assert "Traceback" not in service.log()
