@@ -19,6 +19,7 @@ from lm import tokenizer_files as files
 from lm.panics import LibraryPanic, without_panics
 from lm.side_files import SideFiles
 from lm.spelling import Spelling
+from lm.token_bytes import TokenBytes
 from lm.tokenizer_files import TOKENIZER_CONFIG_FILE
 
 __all__ = ["TOKENIZER_CONFIG_FILE", "TOKENIZER_FILE", "Tokenizer"]
@@ -49,6 +50,8 @@ class Tokenizer:
         """What else ``tokenizer_config.json`` says: padding, unknown token, longest text."""
         self.generation = dict(generation)
         """What else ``generation_config.json`` says: how its makers sample from the model."""
+        self.companions: dict[str, object] = {}
+        """What others made of it at some cost, for whoever has the same tokenizer."""
         self._bytes_of: dict[int, bytes] = {}
         """Of the tokens that were asked for so far."""
 
@@ -179,18 +182,42 @@ class Tokenizer:
             return b""
         return self.spelling.bytes_of(token, is_first=is_first)
 
+    @functools.cached_property
+    def token_bytes(self) -> TokenBytes:
+        """How much text its tokens can stand for."""
+        with without_panics("the tokenizer"):
+            return TokenBytes.of(self.backend)
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text; special tokens written out in it are recognised.
 
         ``add_special_tokens`` lets the tokenizer put its own around it, as it does to a text.
+        Raises ``LibraryPanic`` where the library gives up.
         """
         with without_panics("the tokenizer"):
             return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def encode_aside(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """``encode`` in a thread beside others: the library lets the interpreter's lock go.
+
+        It does so for batches alone.
+        """
+        with without_panics("the tokenizer"):
+            (encoded,) = self.backend.encode_batch_fast(
+                [text], add_special_tokens=add_special_tokens
+            )
+            return encoded.ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids without special tokens; broken UTF-8 becomes U+FFFD."""
         with without_panics("the tokenizer"):
             return self.backend.decode(list(token_ids), skip_special_tokens=True)
+
+    def decode_aside(self, token_ids: Sequence[int]) -> str:
+        """``decode`` in a thread beside others, as ``encode_aside``."""
+        with without_panics("the tokenizer"):
+            (text,) = self.backend.decode_batch([list(token_ids)], skip_special_tokens=True)
+            return text
 
 
 def _read_backend(given: SideFiles, name: str) -> tuple[Backend, dict[str, Any]]:

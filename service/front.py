@@ -6,6 +6,7 @@ engine's process.
 
 import abc
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +17,15 @@ from service.api.replies import Reply, Submits, Switchboard
 from service.catalog import Catalog
 from service.engine.profile import Profile
 from service.engine.served import ModelCard
+from service.engine.structured import Prepared
+from service.lane import Lane
 from service.metrics import FrontMetrics
 from service.settings import Settings
 from service.traces import Traces
+from service.turnstile import Turnstile
+
+LONG_WORK_NICER_BY = 10
+"""Of a core that it and a step want, such work takes about a tenth."""
 
 
 class Front(abc.ABC):
@@ -36,6 +43,21 @@ class Front(abc.ABC):
     profile: Profile | None = None
     joins_frames = False
     """Whether events of a stream that are there at once leave in one piece."""
+
+    @functools.cached_property
+    def turnstile(self) -> Turnstile:
+        """Requests pass it one by one before they are read."""
+        return Turnstile()
+
+    @functools.cached_property
+    def short_lane(self) -> Lane:
+        """Where clients' work is done that would hold the event loop up."""
+        return Lane("short work")
+
+    @functools.cached_property
+    def long_lane(self) -> Lane:
+        """The same for work of up to seconds, so that short work need not wait for it."""
+        return Lane("long work", nicer_by=LONG_WORK_NICER_BY)
 
     @staticmethod
     def clock() -> float:
@@ -75,8 +97,11 @@ class Front(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def check_grammar(self, model: ModelCard, grammar: str) -> None:
-        """Raise ``InvalidRequest`` for a structure that makes no sense."""
+    async def check_grammar(self, model: ModelCard, grammar: str, owner: str) -> Prepared | None:
+        """Raise ``InvalidRequest`` for a structure that makes no sense, or takes too long.
+
+        Where the engine is, give what it begins with. ``owner`` is whose turn this takes.
+        """
 
     @abc.abstractmethod
     async def accepted(self, replies: Sequence[Reply]) -> None:

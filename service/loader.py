@@ -79,6 +79,7 @@ class Loader:
         tokenizer = self._tokenizer(step, files)
         choice = self._backend.choose(config)
         check_tokenizer(config, tokenizer, step.manifest.details.tokenizer_fingerprint)
+        _ = tokenizer.token_bytes  # half a second for whoever needs it first, of all who are served
         max_tokens = min(
             options.max_model_tokens or config.max_position_embeddings,
             config.max_position_embeddings,

@@ -26,7 +26,7 @@ from service.background import let_loop_first
 from service.catalog import Catalog
 from service.engine.profile import Profile
 from service.engine.served import ModelCard, ServedModel
-from service.engine.structured import NOT_SUPPORTED
+from service.engine.structured import NOT_SUPPORTED, Prepared
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady
 from service.excerpts import excerpt
@@ -42,6 +42,11 @@ from service.refusals import Refusals
 from service.residency import Residency, ResidencyOptions
 from service.settings import Settings
 from service.watcher import CheckpointWatcher, Listeners
+
+SHORT_GRAMMAR_CHARACTERS = 1 << 12
+"""What a structure may have to be read in some milliseconds."""
+GRAMMAR_TIMEOUT_S = 30.0
+"""Its turn included; what ``bounds`` lets in takes up to 1.5 s of a shared core."""
 
 logger = logging.getLogger(__name__)
 
@@ -188,11 +193,17 @@ class Runtime(Front):
         except TimeoutError as error:
             raise DeadlineExceeded(f"loading {name} takes longer than a request may") from error
 
-    async def check_grammar(self, model: ModelCard, grammar: str) -> None:
-        """Raise ``InvalidRequest`` for what makes no sense; in a thread: it may take a while."""
+    async def check_grammar(self, model: ModelCard, grammar: str, owner: str) -> Prepared:
+        """Raise ``InvalidRequest`` for what makes no sense, or takes too long; in a lane."""
         assert isinstance(model, ServedModel), "here is an engine"
+        lane = self.short_lane if len(grammar) <= SHORT_GRAMMAR_CHARACTERS else self.long_lane
         try:
-            await asyncio.to_thread(model.engine.grammars.check, grammar)
+            async with asyncio.timeout(GRAMMAR_TIMEOUT_S):
+                return await lane.do(owner, lambda: model.engine.grammars.check(grammar))
+        except TimeoutError as error:
+            raise InvalidRequest(
+                f"the structure asked for was not read within {GRAMMAR_TIMEOUT_S:g} s"
+            ) from error
         except ValueError as error:
             unknown = str(error).startswith(NOT_SUPPORTED) or "not supported" in str(error)
             verdict = "is not supported here" if unknown else "makes no sense"

@@ -7,7 +7,7 @@ admission, headers that wait for the first event, clients that leave, keep-alive
 import contextlib
 import dataclasses
 import urllib.parse
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
 from fastapi import Request, Response
@@ -16,9 +16,10 @@ from fastapi.responses import JSONResponse
 from service.api.admit import admit
 from service.api.arrival import Arrival
 from service.api.ask import Ask
+from service.api.bodies import is_large
 from service.api.chorus import Chorus
 from service.api.replies import Reply, ReplyEvent
-from service.api.stream import DONE, KEEP_ALIVE, ClientGone, EventStream, sse, until_gone
+from service.api.stream import DONE, KEEP_ALIVE, EventStream, sse, until_gone
 from service.engine.request import Finished, FinishReason, PromptScored, TokenGenerated
 from service.engine.served import Checkpoint
 from service.errors import (
@@ -35,9 +36,6 @@ CHECKPOINT_HEADER = "x-nestling-checkpoint"
 
 MOST_JOINED = 64
 """Frames that leave in one piece."""
-
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that left; nobody receives it."""
 
 
 @dataclasses.dataclass
@@ -98,29 +96,36 @@ class VoiceOf(Protocol):
 
 
 async def answer(
-    request: Request, runtime: Front, ask: Ask, voice_of: VoiceOf, *, stream: bool
+    request: Request, runtime: Front, asks: Callable[[], Ask], voice_of: VoiceOf, *, stream: bool
 ) -> Response:
-    """Admit, then answer whole or as a stream."""
-    arrival: Arrival = request.state.arrival
-    chorus = await admit(runtime, ask, arrival)
+    """Admit what ``asks`` gives, then answer whole or as a stream.
+
+    Raises ``ClientGone``, which ``BoundedRoute`` answers, once nobody listens.
+    """
+    chorus = await until_gone(request, _admitted(request, runtime, asks))
     request.state.is_accepted = True
     voice = voice_of(chorus)
     headers = checkpoint_header(chorus.first.model.checkpoint)
     keep_alive_s = runtime.settings.keep_alive_s
     with contextlib.ExitStack() as listening:
         listening.enter_context(chorus)
-        try:
-            if not stream:
-                said = await until_gone(request, whole_answers(chorus))
-                return JSONResponse(voice.whole(said), headers=headers)
-            first = await until_gone(request, first_event(chorus, keep_alive_s))
-        except ClientGone:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        if not stream:
+            said = await until_gone(request, whole_answers(chorus))
+            return JSONResponse(voice.whole(said), headers=headers)
+        first = await until_gone(request, first_event(chorus, keep_alive_s))
         rest = listening.pop_all()  # from here on the stream closes the replies
         said_one_by_one = frames(chorus, voice, first, keep_alive_s)
         if runtime.joins_frames:
             return EventStream(rest, joined(said_one_by_one, chorus), headers)
         return EventStream(rest, said_one_by_one, headers)
+
+
+async def _admitted(request: Request, runtime: Front, asks: Callable[[], Ask]) -> Chorus:
+    """Replies to what a body asks for; a large one's schema and messages are read in a lane."""
+    arrival: Arrival = request.state.arrival
+    if is_large(request):
+        return await admit(runtime, await runtime.short_lane.do(arrival.owner, asks), arrival)
+    return await admit(runtime, asks(), arrival)
 
 
 async def whole_answers(chorus: Chorus) -> list[Said]:

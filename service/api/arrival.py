@@ -17,3 +17,10 @@ class Arrival:
     """The client's own ``x-request-id``, or one that was drawn; returned with the answer."""
     client: str = ANYBODY
     """Whose key it came with, as the first digits of the key's hash."""
+    address: str = ANYBODY
+    """Where it came from."""
+
+    @property
+    def owner(self) -> str:
+        """Who shares what there is with others: a key, else an address."""
+        return self.client or self.address

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 
 from lm.volume import Step
 from service.api.admin import AdminDep
+from service.api.bodies import BoundedRoute
 from service.api.dependencies import RuntimeDep
 from service.api.schemas import (
     CheckpointList,
@@ -23,7 +24,7 @@ from service.refusals import Refusal
 from service.runtime import Runtime
 from service.survey import Survey
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=BoundedRoute)
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (401, 403, 404, 422, 503, 504)

@@ -51,8 +51,9 @@ class ArrivalMiddleware:
         given = headers.get(REQUEST_ID_HEADER.encode())
         is_usable = given is None or REQUEST_ID.fullmatch(given.decode("latin-1"))
         request_id = given.decode() if given and is_usable else uuid.uuid4().hex
+        address = (scope.get("client") or ("",))[0]
         scope.setdefault("state", {})["arrival"] = Arrival(
-            self._clock(), excerpt(scope["path"]), request_id
+            self._clock(), excerpt(scope["path"]), request_id, address=address
         )
         standing = [*STANDING_HEADERS, (REQUEST_ID_HEADER.encode(), request_id.encode())]
 

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from lm.sampling import MAX_SEED, MAX_TEMPERATURE, RANGES, SamplingParams
 from service.api.ask import Ask
+from service.api.bounds import check_schema_size
 from service.api.fields import (
     MAX_REGEX_LENGTH,
     MAX_STOP_STRINGS,
@@ -49,6 +50,7 @@ class TGIGrammar(Schema):
                 raise ValueError(f"value does not suit type {excerpt(self.type)!r}")
             if isinstance(self.value, str):
                 return regex_grammar(self.value)
+            check_schema_size(self.value)
             return schema_grammar(self.value, implies_objects=True)
         except ValueError as error:
             raise InvalidRequest(f"grammar: {excerpt(error)}", param="grammar") from error
@@ -69,7 +71,9 @@ class TGIParameters(Schema):
         0.0, ge=RANGES["frequency_penalty"][0], le=RANGES["frequency_penalty"][1]
     )
     seed: Annotated[int | None, BeforeValidator(drawn_seed)] = Field(None, ge=0, le=MAX_SEED)
-    stop: list[StopString] = Field(default_factory=list, max_length=MAX_STOP_STRINGS)
+    stop: Annotated[list[StopString], Field(fail_fast=True)] = Field(
+        default_factory=list, max_length=MAX_STOP_STRINGS
+    )
     return_full_text: bool = False
     details: bool = False
     decoder_input_details: bool = False

@@ -75,6 +75,7 @@ class Engine:
 
         The first pass over fresh weights pages them in and lets libraries choose their kernels.
         """
+        self.grammars.warm_up()
         length = min(8, self._runner.cache.max_tokens - 1)
         request = GenerationRequest(
             request_id="warm-up",
@@ -96,7 +97,8 @@ class Engine:
         constraint = None
         if request.grammar is not None:
             room = self._runner.cache.max_tokens - len(request.prompt_ids)
-            constraint = self.grammars.begin(request.grammar, min(request.max_new_tokens, room))
+            budget = min(request.max_new_tokens, room)
+            constraint = self.grammars.begin(request.grammar, budget, request.prepared)
         self._scheduler.add(Sequence(request, self._tokenizer, constraint))
 
     def finish(self, request_id: str, reason: FinishReason) -> list[Event]:

@@ -5,9 +5,12 @@ Every accepted request ends in exactly one ``Finished``.
 
 import dataclasses
 import enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lm.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from service.engine.structured import Prepared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,9 @@ class GenerationRequest:
     """The same for the prompt's tokens."""
     grammar: str | None = None
     """What the text has to match, see ``engine.structured``."""
+    prepared: "Prepared | None" = dataclasses.field(default=None, compare=False, repr=False)
+    """The grammar as it was read and checked, where that was in the engine's process: the one thing
+    here that is no plain data."""
     makes_text: bool = True
     """Whether events have the tokens' text; without stop strings, whoever asks may make it."""
     deadline: float | None = None

@@ -112,6 +112,7 @@ class Door:
         said = {
             "group": group,
             "client": replies[0].arrival.client,
+            "owner": replies[0].arrival.owner,
             "model": pending[0][0].checkpoint.fingerprint,
             "requests": heads,
         }
@@ -195,7 +196,7 @@ class Door:
     async def _take_card(self, kind: Kind, payload: bytes) -> None:
         head, body = frames.read(payload)
         if kind is Kind.TOKENIZER:  # large: in a thread, so that streams go on
-            made = await asyncio.to_thread(messages.decode_tokenizer, head, body)
+            made = await asyncio.to_thread(_tokenizer, head, body)
             self._tokenizers[head["fingerprint"]] = made
         elif kind is Kind.CURRENT:
             self.current = None if head["card"] is None else self._card(head["card"])
@@ -224,6 +225,13 @@ class Door:
         for _, decided in self._groups.values():
             _settle(decided, None)  # they were opened; now they fail as all others do
         self.is_lost.set()
+
+
+def _tokenizer(head: dict[str, Any], body: bytes) -> Tokenizer:
+    """A tokenizer that has ready what every request needs."""
+    tokenizer = messages.decode_tokenizer(head, body)
+    _ = tokenizer.token_bytes
+    return tokenizer
 
 
 def _settle(future: "asyncio.Future[Any]", result: object) -> None:

@@ -17,7 +17,7 @@ from service.processes.frames import ID_TYPE
 _REQUEST_FIELDS = tuple(
     field
     for field in dataclasses.fields(GenerationRequest)
-    if field.name not in {"prompt_ids", "sampling"}
+    if field.name not in {"prompt_ids", "sampling", "prepared"}
 )
 _SAMPLING_FIELDS = dataclasses.fields(SamplingParams)
 

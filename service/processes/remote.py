@@ -80,7 +80,7 @@ class RemoteFront(Front):
                 return current
         return await self.worker.find(name, deadline)
 
-    async def check_grammar(self, model: ModelCard, grammar: str) -> None:
+    async def check_grammar(self, model: ModelCard, grammar: str, owner: str) -> None:
         """The engine's process checks it as it accepts the request."""
 
     async def accepted(self, replies: Sequence[Reply]) -> None:

@@ -5,13 +5,14 @@ A model whose card an HTTP process holds stays in memory, as one does that a var
 
 import asyncio
 import collections
+import dataclasses
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from service.engine.served import ServedModel
-from service.errors import ServiceError
+from service.errors import InvalidRequest, ServiceError
 from service.processes import frames, messages
 from service.processes.channel import Channel
 from service.processes.frames import NUMBER, Kind, message
@@ -45,8 +46,8 @@ class Session:
         self._num_cards: collections.Counter[str] = collections.Counter()
         self._tokenizers: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._checking: dict[int, bool] = {}
-        """Requests whose grammar is being read, and whether they were aborted meanwhile."""
+        self._checking: dict[int, asyncio.Task[None]] = {}
+        """By each number of a group whose grammars are being read."""
         self._channel = Channel(sock, self._on_frame, self._on_end)
         self.send = self._channel.send
         self.announce(runtime.worker.current)
@@ -105,41 +106,47 @@ class Session:
             opened.append(
                 Opened(self, number, head["client"], request, model.checkpoint.fingerprint)
             )
-        grammars = {one.request.grammar for one in opened} - {None}
-        if grammars:
-            self._num_cards[head["model"]] += 1
-            self._checking.update((one.number, False) for one in opened)
-            self._begin(self._submit_checked(head["group"], model, opened))
-        else:
+        if opened[0].request.grammar is None:
             self._submit(head["group"], model, opened)
-
-    async def _submit_checked(self, group: int, model: ServedModel, opened: list[Opened]) -> None:
-        """Read the grammars first, in a thread: then the worker finds them ready.
-
-        The model is held meanwhile, even if the HTTP process lets go of its card, and whoever
-        leaves meanwhile is aborted right after.
-        """
-        try:
-            for grammar in {one.request.grammar for one in opened}:
-                if grammar is not None:
-                    await self._runtime.check_grammar(model, grammar)
-            if self.is_open:
-                self._submit(group, model, opened)
-        except ServiceError as error:
-            self._judge(group, error)
-        finally:
-            aborted = [number for one in opened if self._checking.pop(number := one.number)]
-            if self.is_open:
-                for number in aborted:
-                    self._abort(number)
-                self._release(model.checkpoint.fingerprint)
+            return
+        group = head["group"]
+        self._num_cards[head["model"]] += 1  # held even if the HTTP process lets go of its card
+        task = self._begin(self._submit_checked(group, model, opened, head["owner"]))
+        self._checking |= {one.number: task for one in opened}
+        task.add_done_callback(lambda done: self._on_checked(group, opened, done))
 
     def _abort(self, number: int) -> None:
-        """End a request, at the latest once its grammar has been read."""
-        if number in self._checking:
-            self._checking[number] = True
-        else:
+        """End a request, or what is done before it is one."""
+        checking = self._checking.get(number)
+        if checking is None:
             self._runtime.worker.abort(self._id_of(number))
+        else:  # the others of its group are aborted, too
+            checking.cancel()
+
+    async def _submit_checked(
+        self, group: int, model: ServedModel, opened: list[Opened], owner: str
+    ) -> None:
+        """Read the grammar first, the same for all of a group: the worker finds it ready."""
+        grammar = opened[0].request.grammar
+        assert grammar is not None, "there is one to read"
+        try:
+            prepared = await self._runtime.check_grammar(model, grammar, owner)
+        except ServiceError as error:
+            self._judge(group, error)
+            return
+        if self.is_open:
+            for one in opened:
+                one.request = dataclasses.replace(one.request, prepared=prepared)
+            self._submit(group, model, opened)
+
+    def _on_checked(self, group: int, opened: list[Opened], task: "asyncio.Task[None]") -> None:
+        """A group's grammar was read, or nobody wants it any more."""
+        for one in opened:
+            del self._checking[one.number]
+        if self.is_open:
+            self._release(opened[0].fingerprint)
+        if task.cancelled() and self.is_open:
+            self._judge(group, InvalidRequest("the client has left"))
 
     def _submit(self, group: int, model: ServedModel, opened: list[Opened]) -> None:
         try:
@@ -167,10 +174,11 @@ class Session:
         answer, content = await self._answer(head, body)
         self.send(message(Kind.ANSWER, {"call": head["call"], **answer}, content))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
+        return task
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
