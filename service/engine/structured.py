@@ -77,6 +77,7 @@ class Constraint:
     def restrict(self, logits: Tensor) -> None:
         """Put -inf, in place, where a token of logits [V] may not follow."""
         allowed = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
+        allowed = allowed[: len(logits)]  # a tokenizer may have ids that the model has not
         logits[: len(allowed)].masked_fill_(allowed.to(logits.device) == 0, -torch.inf)
         logits[len(allowed) :] = -torch.inf
 

@@ -12,9 +12,8 @@ import queue
 import threading
 from collections.abc import Callable
 
-import torch
-
 from service.engine.engine import Engine
+from service.engine.faults import failed, is_lasting, must_pass
 from service.engine.profile import WAITING, Laps
 from service.engine.request import (
     Event,
@@ -143,9 +142,12 @@ class Worker:
 
     def _step(self, engine: Engine) -> list[Event]:
         """Advance one engine; a failing step ends its requests, not the service."""
-        expired = self._forget_ended(engine.expire(self._clock()))
+        began_at = self._clock()
+        expired = self._forget_ended(engine.expire(began_at))
         try:
-            return [*expired, *self._forget_ended(engine.step())]
+            events = self._forget_ended(engine.step())
+            engine.observe(self._clock() - began_at)
+            return [*expired, *events]
         except Exception as error:  # whatever the model raises, clients get an answer
             logger.exception("a step failed")
             if is_lasting(error):
@@ -168,7 +170,12 @@ class Worker:
         return events
 
     def _submit(self, engine: Engine, request: GenerationRequest) -> list[Event]:
-        engine.submit(request)
+        try:
+            engine.submit(request)
+        except BaseException as error:
+            if must_pass(error):
+                raise
+            return [failed(request.request_id, error)]
         self._owners[request.request_id] = engine
         if engine not in self._engines:
             self._engines.append(engine)
@@ -192,11 +199,3 @@ def _total(engines: list[Engine]) -> StepStats:
     total = StepStats(**{name: sum(getattr(part, name) for part in parts) for name in names})
     capacities = {id(engine.cache): engine.cache.capacity for engine in engines}
     return dataclasses.replace(total, cache_capacity=sum(capacities.values()))
-
-
-def is_lasting(error: Exception) -> bool:
-    """Whether a device has failed for good, so that no later step can succeed.
-
-    CUDA keeps an error of a kernel until the process ends; running out of memory is none of them.
-    """
-    return isinstance(error, torch.AcceleratorError) or "Triton Error [CUDA]" in str(error)
