@@ -147,7 +147,7 @@ class Engine:
         events += lost
         self._laps.lap("scheduling")
         num_accepted = 0
-        for part, output in compute(self._runner.run, plan):
+        for part, output in compute(self._runner.run, plan) if plan.chunks else ():
             self._laps.computed(self._runner)
             if isinstance(output, StepOutput):
                 events += self._take_over(part, output)
@@ -198,11 +198,10 @@ class Engine:
         if not lost:
             return plan, []
         left = tuple(chunk for chunk in plan.chunks if chunk.slot not in lost)
-        unlucky = [s for s in plan.started if s.slot is not None and s.slot in lost]
-        events: list[Event] = [
-            self._answers.fail(s, lost[s.slot]) for s in unlucky if s.slot is not None
-        ]
-        return dataclasses.replace(plan, chunks=left), events
+        started = tuple(one for one in plan.started if one.slot not in lost)
+        unlucky = [(one, lost[one.slot]) for one in plan.started if one.slot in lost]
+        events: list[Event] = [self._answers.fail(*one) for one in unlucky]
+        return Plan(left, started), events
 
     def _take_over(self, plan: Plan, output: StepOutput) -> list[Event]:
         """Draw, and take over what each chunk gave."""

@@ -171,7 +171,8 @@ class OverlappedEngine(Engine):
             events += self._collect(previous)
             self._computed = previous.chunks
         if plan is not None and fault is not None:
-            events += self._fail_all(plan.chunks, fault)
+            events += self._fail_all([chunk.sequence for chunk in plan.chunks], fault)
+            events += self._fail_all(plan.started, fault)
         return events
 
     def _is_held(self, sequence: Sequence) -> bool:
@@ -205,7 +206,7 @@ class OverlappedEngine(Engine):
         except BaseException as error:
             if must_pass(error):
                 raise
-            return self._fail_all(previous.chunks, error)
+            return self._fail_all([chunk.sequence for chunk in previous.chunks], error)
         self._laps.lap("waiting for the device")
         events: list[Event] = []
         num_accepted = 0
@@ -246,9 +247,9 @@ class OverlappedEngine(Engine):
             events += self._answers.score_prompt(chunk, result.logits(number), 0)
         return events + self._take_over_draws(chunk, number, result)
 
-    def _fail_all(self, chunks: Items[Chunk], error: BaseException) -> list[Event]:
-        """End the sequences of some chunks, those that have not ended yet."""
-        left = [chunk.sequence for chunk in chunks if chunk.sequence.slot is not None]
+    def _fail_all(self, sequences: Items[Sequence], error: BaseException) -> list[Event]:
+        """End some sequences, those that have not ended yet."""
+        left = [sequence for sequence in sequences if sequence.slot is not None]
         return [self._answers.fail(sequence, error) for sequence in left]
 
     def _forget_guesses(self, chunk: Chunk) -> None:

@@ -14,6 +14,10 @@ SMALLEST_CHUNK = 8
 MEMORY = 0.8
 """Share of what was seen that is kept at each step: some five steps count."""
 
+MOST_SLOWER = 4.0
+"""Times its estimate that a token is believed to have taken: one step in which others had the
+cores is forgotten soon, and a machine that became slow is known after a few."""
+
 
 @dataclasses.dataclass
 class _Cost:
@@ -28,6 +32,8 @@ class _Cost:
 
     def add(self, seconds: float, tokens: int) -> None:
         """Large chunks say more about a token than small ones, and count for more."""
+        if self.tokens:
+            seconds = min(seconds, MOST_SLOWER * self.of_a_token * tokens or seconds)
         self.seconds = MEMORY * self.seconds + seconds
         self.tokens = MEMORY * self.tokens + tokens
 
