@@ -21,6 +21,9 @@ from service.residency import Residency
 
 UNFINISHED_LOOKS = 60
 """Looks after which a step without a manifest, in which nothing moves, is given up."""
+NAMED_FOR_S = 0.1
+"""Time after which no further model is loaded by name before the volume is looked at: a newer
+checkpoint waits for one such load at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +89,15 @@ class CheckpointWatcher:
         self._orders.wake()
         self._thread.join()
 
-    def load(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
-        """Load the first of these that is good, if it is not in memory, and keep it there."""
-        return self._orders.give(lambda: self._library.by_name(name, steps))
+    def load(
+        self, name: str, steps: Sequence[Step], party: str | None = None
+    ) -> "concurrent.futures.Future[ServedModel]":
+        """Load the first of these that is good, if it is not in memory, and keep it there.
+
+        Raises ``TooManyRequests`` or ``QueueFull`` where too many wait, see ``Orders``. Cancel the
+        future when nobody waits for it any more.
+        """
+        return self._orders.give(lambda: self._library.by_name(name, steps), party)
 
     def hold(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
         """Serve the first of these that is good until ``release``."""
@@ -138,7 +147,7 @@ class CheckpointWatcher:
             if not gives_way and self._residency.current is not None:
                 give_way(self._load_threads)  # the first load has nobody to give way to
                 gives_way = True
-            self._orders.carry_out()
+            self._orders.carry_out(NAMED_FOR_S)
             try:
                 self.look()
             except OSError as error:

@@ -37,7 +37,7 @@ async def admit(runtime: Front, ask: Ask, arrival: Arrival) -> Chorus:
     """
     runtime.admission.check(arrival.client)
     deadline = arrival.at + runtime.settings.request_timeout_s
-    model = await runtime.model_named(ask.model, deadline)
+    model = await runtime.model_named(ask.model, deadline, arrival.party)
     requests = [
         request
         for prompt in ask.prompts
@@ -89,10 +89,10 @@ def with_defaults(runtime: Front, model: ModelCard, ask: Ask) -> SamplingParams:
 
 def check_token_ids(model: ModelCard, param: str, token_ids: tuple[int, ...]) -> None:
     """Raise ``InvalidRequest`` for ids that the model does not know."""
-    vocab_size = model.tokenizer.vocab_size
-    if max(token_ids, default=0) >= vocab_size:
+    num_ids = model.tokenizer.num_ids
+    if max(token_ids, default=0) >= num_ids:
         raise InvalidRequest(
-            f"{param}: {max(token_ids)} is no token; ids are below {vocab_size}", param=param
+            f"{param}: {max(token_ids)} is no token; ids are below {num_ids}", param=param
         )
 
 
@@ -130,6 +130,7 @@ async def _requests(
             logprobs=ask.logprobs,
             prompt_logprobs=ask.prompt_logprobs,
             grammar=ask.grammar,
+            client=arrival.party,
             deadline=arrival.at + runtime.settings.request_timeout_s,
         )
         for index in range(ask.n)

@@ -100,7 +100,10 @@ async def answer(
 ) -> Response:
     """Admit, then answer whole or as a stream."""
     arrival: Arrival = request.state.arrival
-    chorus = await admit(runtime, ask, arrival)
+    try:
+        chorus = await until_gone(request, admit(runtime, ask, arrival))
+    except ClientGone:  # before its model was loaded, say, which then need not be
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     request.state.is_accepted = True
     voice = voice_of(chorus)
     headers = checkpoint_header(chorus.first.model.checkpoint)

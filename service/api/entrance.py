@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.arrival import Arrival
+from service.api.arrival import Arrival, address_of
 from service.api.errors import respond
 from service.errors import InvalidRequest
 
@@ -46,7 +46,9 @@ class ArrivalMiddleware:
         given = dict(scope["headers"]).get(REQUEST_ID_HEADER.encode())
         is_usable = given is None or REQUEST_ID.fullmatch(given.decode("latin-1"))
         request_id = given.decode() if given and is_usable else uuid.uuid4().hex
-        scope.setdefault("state", {})["arrival"] = Arrival(self._clock(), scope["path"], request_id)
+        scope.setdefault("state", {})["arrival"] = Arrival(
+            self._clock(), scope["path"], request_id, address=address_of(scope.get("client"))
+        )
         standing = [*STANDING_HEADERS, (REQUEST_ID_HEADER.encode(), request_id.encode())]
 
         async def stamped_send(message: Message) -> None:

@@ -129,6 +129,8 @@ class Switchboard:
         self._traces = traces
         self._replies: dict[str, Reply] = {}
         self._open_on: collections.Counter[str] = collections.Counter()
+        self._failed: set[str] = set()
+        """Requests whose reply has ended here, before the engine has said so."""
         self._numbers = itertools.count(1)
 
     @property
@@ -196,10 +198,32 @@ class Switchboard:
         )
         for event in turn.events:
             reply = self._replies.get(event.request_id)
+            if reply is None and event.request_id in self._failed:
+                if event.is_final:
+                    self._failed.discard(event.request_id)
+                continue
             assert reply is not None, "a request has events only until it ends"
-            self._observe(reply, event, turn, left)
-            if not isinstance(event, Started):
-                reply.deliver(event)
+            try:
+                self._observe(reply, event, turn, left)
+                if not isinstance(event, Started):
+                    reply.deliver(event)
+            except Exception:  # of one reply: those of the others are still to come
+                logger.exception("a reply failed alone")
+                self._fail(reply, event)
+
+    def _fail(self, reply: Reply, event: Event) -> None:
+        """End a reply whose event could not be handed out; the engine's own end is for nobody."""
+        name = event.request_id
+        if self._replies.pop(name, None) is not None:
+            self._open_on[reply.model.checkpoint.fingerprint] -= 1
+            client, num_tokens = reply.arrival.client, reply.request.num_tokens
+            self._admission.on_ended(client, num_tokens, 0.0 if reply.timeline.started else None)
+        if not event.is_final:
+            self._failed.add(name)
+            reply.close()
+        reply.is_finished = True
+        message = "what the engine said could not be handed out, see the log"
+        reply.deliver(Finished(name, FinishReason.ERROR, message=message))
 
     def _observe(
         self, reply: Reply, event: Event, turn: Turn, left: collections.Counter[str]

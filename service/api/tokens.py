@@ -2,16 +2,19 @@
 
 from typing import Any, Self
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException, Request
 from pydantic import Field, model_validator
 
-from service.api.admit import prompt_ids_of
+from service.api.admit import check_token_ids, prompt_ids_of
+from service.api.answering import CLIENT_CLOSED_REQUEST
+from service.api.arrival import Arrival
 from service.api.ask import Chat
 from service.api.dependencies import FrontDep
 from service.api.fields import Schema, Text, TokenId, refuse
 from service.api.openai_schemas import Message
 from service.api.schemas import ErrorBody
-from service.errors import InvalidRequest
+from service.api.stream import ClientGone, until_gone
+from service.engine.served import ModelCard
 from service.front import Front
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -57,9 +60,9 @@ class DetokenizeResponse(Schema):
 
 
 @router.post("/tokenize", responses=ERRORS)
-async def tokenize(body: TokenizeRequest, runtime: FrontDep) -> TokenizeResponse:
+async def tokenize(body: TokenizeRequest, runtime: FrontDep, request: Request) -> TokenizeResponse:
     """Cut a text or a chat into tokens, exactly as generating from it would."""
-    model = await runtime.model_named(body.model, _deadline(runtime))
+    model = await _model(runtime, body.model, request)
     prompt = (
         Chat(tuple(message.for_template() for message in body.messages))
         if body.messages is not None
@@ -72,14 +75,23 @@ async def tokenize(body: TokenizeRequest, runtime: FrontDep) -> TokenizeResponse
 
 
 @router.post("/detokenize", responses=ERRORS)
-async def detokenize(body: DetokenizeRequest, runtime: FrontDep) -> DetokenizeResponse:
+async def detokenize(
+    body: DetokenizeRequest, runtime: FrontDep, request: Request
+) -> DetokenizeResponse:
     """The text of token ids; bytes that are no characters become U+FFFD."""
-    model = await runtime.model_named(body.model, _deadline(runtime))
-    vocab_size = model.tokenizer.vocab_size
-    if max(body.tokens, default=0) >= vocab_size:
-        raise InvalidRequest(f"tokens: ids are below {vocab_size}", param="tokens")
+    model = await _model(runtime, body.model, request)
+    check_token_ids(model, "tokens", tuple(body.tokens))
     return DetokenizeResponse(prompt=model.tokenizer.decode(body.tokens))
 
 
-def _deadline(runtime: Front) -> float:
-    return runtime.clock() + runtime.settings.request_timeout_s
+async def _model(runtime: Front, name: str | None, request: Request) -> ModelCard:
+    """The model that a request names, for as long as its client waits."""
+    arrival: Arrival = request.state.arrival
+    deadline = runtime.clock() + runtime.settings.request_timeout_s
+    naming = runtime.model_named(name, deadline, arrival.party)
+    if name is None:
+        return await naming
+    try:
+        return await until_gone(request, naming)
+    except ClientGone as gone:
+        raise HTTPException(CLIENT_CLOSED_REQUEST) from gone

@@ -118,9 +118,10 @@ class Door:
         self._send(message(Kind.SUBMIT, said, b"".join(prompts)))
         await decided
 
-    async def find(self, name: str | None, deadline: float) -> ModelCard:
+    async def find(self, name: str | None, deadline: float, party: str | None) -> ModelCard:
         """The card of a model by name; raises the ``ServiceError`` that says why not."""
-        card: ModelCard = await self._ask(Kind.NAME, {"name": name, "deadline": deadline})
+        asked = {"name": name, "deadline": deadline, "party": party}
+        card: ModelCard = await self._ask(Kind.NAME, asked)
         return card
 
     async def call(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -149,7 +150,12 @@ class Door:
         number, answered = next(self._counter), asyncio.get_running_loop().create_future()
         self._calls[number] = answered
         self._send(message(kind, head | {"call": number}, body))
-        return await answered
+        try:
+            return await answered
+        except asyncio.CancelledError:
+            if self._calls.pop(number, None) is not None and self.is_open:
+                self._send(message(Kind.FORGET, {"call": number}))
+            raise
 
     def _send(self, frame: bytes) -> None:
         assert self._channel is not None, "connect first"
@@ -165,7 +171,7 @@ class Door:
                 self._on_verdict(messages.read(payload)[0])
             case Kind.ANSWER:
                 head, content = messages.read(payload)
-                _settle(self._calls.pop(head["call"]), (head, content))
+                _settle(self._calls.pop(head["call"], None), (head, content))
             case Kind.TOKENIZER | Kind.CURRENT | Kind.NAMED:
                 self._cards.put_nowait((kind, payload))
             case _:
@@ -199,9 +205,10 @@ class Door:
             self.current = None if head["card"] is None else self._card(head["card"])
             self.is_known.set()
         elif "error" in head:
-            _fail(self._calls.pop(head["call"]), messages.decode_error(head["error"]))
+            _fail(self._calls.pop(head["call"], None), messages.decode_error(head["error"]))
         else:
-            _settle(self._calls.pop(head["call"]), self._card(head["card"]))
+            card = self._card(head["card"])  # which is released where nobody waits for it
+            _settle(self._calls.pop(head["call"], None), card)
 
     def _card(self, head: dict[str, Any]) -> ModelCard:
         """A card, of whose end the engine is told."""
@@ -224,11 +231,11 @@ class Door:
         self.is_lost.set()
 
 
-def _settle(future: "asyncio.Future[Any]", result: object) -> None:
-    if not future.done():
+def _settle(future: "asyncio.Future[Any] | None", result: object) -> None:
+    if future is not None and not future.done():
         future.set_result(result)
 
 
-def _fail(future: "asyncio.Future[Any]", error: ServiceError) -> None:
-    if not future.done():
+def _fail(future: "asyncio.Future[Any] | None", error: ServiceError) -> None:
+    if future is not None and not future.done():
         future.set_exception(error)

@@ -45,6 +45,8 @@ class Session:
         self._num_cards: collections.Counter[str] = collections.Counter()
         self._tokenizers: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        """What an HTTP process waits for, by its number there."""
         self._channel = Channel(sock, self._on_frame, self._on_end)
         self.send = self._channel.send
         self.announce(runtime.worker.current)
@@ -86,9 +88,15 @@ class Session:
             case Kind.SUBMIT:
                 self._on_submit(*messages.read(payload))
             case Kind.NAME:
-                self._begin(self._find(messages.read(payload)[0]))
+                asked = messages.read(payload)[0]
+                self._begin(self._find(asked), asked["call"])
             case Kind.CALL:
-                self._begin(self._call(*messages.read(payload)))
+                asked, body = messages.read(payload)
+                self._begin(self._call(asked, body), asked["call"])
+            case Kind.FORGET:
+                task = self._calls.get(messages.read(payload)[0]["call"])
+                if task is not None:
+                    task.cancel()
             case _:
                 raise AssertionError(f"{kind.name} is for HTTP processes")
 
@@ -136,7 +144,9 @@ class Session:
     async def _find(self, asked: dict[str, Any]) -> None:
         said: dict[str, Any] = {"call": asked["call"]}
         try:
-            model = await self._runtime.model_named(asked["name"], asked["deadline"])
+            model = await self._runtime.model_named(
+                asked["name"], asked["deadline"], asked["party"]
+            )
             said["card"] = self._grant(model)
         except ServiceError as error:
             error.message = self._runtime.catalog.from_inside(error.message)
@@ -147,9 +157,12 @@ class Session:
         answer, content = await self._answer(head, body)
         self.send(message(Kind.ANSWER, {"call": head["call"], **answer}, content))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None], call: int | None = None) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
+        if call is not None:
+            self._calls[call] = task
+            task.add_done_callback(lambda _: self._calls.pop(call, None))
         task.add_done_callback(self._on_done)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:

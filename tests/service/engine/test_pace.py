@@ -58,7 +58,7 @@ def run(
         pace.observe(len(plan.chunks) - bool(num_tokens), *counts, seconds)
         if num_tokens:
             steps.append((num_tokens, seconds))
-        if number > 5 and not any(s.num_uncomputed > 1 for s in scheduler.running):
+        if sum(count for count, _ in steps) == prompt:
             break
     assert sum(count for count, _ in steps) == prompt
     return steps
