@@ -127,7 +127,7 @@ class Tokenizer:
                 )
         for one in needed:
             if one is not None and one >= num_ids:
-                raise ValueError(f"token {one} begins or ends texts, the model has {num_ids} ids")
+                raise ValueError(f"the tokenizer has end token {one}, the model {num_ids} ids")
         content = json.loads(self.backend.to_str())
         kept = [one for one in content["added_tokens"] if one["id"] < num_ids]
         names = {token.content for token in beyond.values()}
