@@ -9,11 +9,11 @@ import torch
 NICER_BY = 10
 """Of a core that both want, such a thread takes about a tenth.
 
-Less would be kinder to streams if it never had the interpreter's lock: with it a thread that gets no
-time holds up everybody. One that computes in Python beside a busy process on one core delayed
-another thread's wake-ups by 0.45 to 0.81 s (p99) at a nice value of 19 and by 0.18 s at 10, and got a
-tenth as much done; in Linux's idle class it came to a standstill (two cores of an AMD EPYC (Zen 4),
-2026-11-28, other work beside).
+Less would be kinder to streams if it never had the interpreter's lock: with it a thread that gets
+no time holds up everybody. One that computes in Python beside a busy process on one core delayed
+another thread's wake-ups by 0.45 to 0.81 s (p99) at a nice value of 19 and by 0.18 s at 10, and
+got a tenth as much done; in Linux's idle class it came to a standstill (two cores of an AMD EPYC
+(Zen 4), 2026-11-28, other work beside).
 """
 ENGINE_NICER_BY = 5
 LEAST_PRIORITY = 19

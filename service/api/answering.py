@@ -4,6 +4,7 @@ A ``Voice`` says what is heard in the words of one protocol; all else is the sam
 admission, headers that wait for the first event, clients that leave, keep-alives, the end.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Iterator
@@ -33,6 +34,9 @@ CHECKPOINT_HEADER = "x-nestling-checkpoint"
 
 MOST_JOINED = 64
 """Frames that leave in one piece."""
+
+INLINE_SCORES = 256
+"""A prompt's scores that are put into words at once: some milliseconds."""
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; nobody receives it."""
@@ -113,6 +117,10 @@ async def answer(
         try:
             if not stream:
                 said = await until_gone(request, whole_answers(chorus))
+                if any(map(is_long, [one.prompt for one in said])):
+                    return await asyncio.to_thread(
+                        lambda: JSONResponse(voice.whole(said), headers=headers)
+                    )
                 return JSONResponse(voice.whole(said), headers=headers)
             first = await until_gone(request, first_event(chorus, keep_alive_s))
         except ClientGone:
@@ -163,8 +171,12 @@ async def frames(
                 if isinstance(event, Finished):
                     raise_for_reason(event)
                     num_left -= 1
-                for json in voice.events(index, event):
-                    yield sse(json)
+                if is_long(event):
+                    for json in await asyncio.to_thread(list, voice.events(index, event)):
+                        yield sse(json)
+                else:
+                    for json in voice.events(index, event):
+                        yield sse(json)
             if not num_left:
                 break
             heard = await chorus.next_event(keep_alive_s)
@@ -189,6 +201,11 @@ async def joined(said: AsyncIterator[str], chorus: Chorus) -> AsyncIterator[str]
             ready.clear()
     if ready:
         yield "".join(ready)
+
+
+def is_long(event: object) -> bool:
+    """Whether words for an event take a time in which other streams would wait: use a thread."""
+    return isinstance(event, PromptScored) and len(event.scores) > INLINE_SCORES
 
 
 def raise_for_reason(event: Finished) -> None:
