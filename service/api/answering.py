@@ -7,7 +7,7 @@ admission, headers that wait for the first event, clients that leave, keep-alive
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Protocol
 
 from fastapi import Request, Response
@@ -171,12 +171,8 @@ async def frames(
                 if isinstance(event, Finished):
                     raise_for_reason(event)
                     num_left -= 1
-                if is_long(event):
-                    for json in await asyncio.to_thread(list, voice.events(index, event)):
-                        yield sse(json)
-                else:
-                    for json in voice.events(index, event):
-                        yield sse(json)
+                for json in await words_for(voice, index, event):
+                    yield sse(json)
             if not num_left:
                 break
             heard = await chorus.next_event(keep_alive_s)
@@ -206,6 +202,13 @@ async def joined(said: AsyncIterator[str], chorus: Chorus) -> AsyncIterator[str]
 def is_long(event: object) -> bool:
     """Whether words for an event take a time in which other streams would wait: use a thread."""
     return isinstance(event, PromptScored) and len(event.scores) > INLINE_SCORES
+
+
+async def words_for(voice: Voice, index: int, event: ReplyEvent) -> Iterable[str]:
+    """What a stream says at an event."""
+    if is_long(event):
+        return await asyncio.to_thread(list, voice.events(index, event))
+    return voice.events(index, event)
 
 
 def raise_for_reason(event: Finished) -> None:

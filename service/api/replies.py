@@ -209,16 +209,23 @@ class Switchboard:
                     reply.deliver(event)
             except Exception:  # of one reply: those of the others are still to come
                 logger.exception("a reply failed alone")
-                self._fail(reply, event)
+                self._fail(reply, has_ended=event.is_final)
 
-    def _fail(self, reply: Reply, event: Event) -> None:
-        """End a reply whose event could not be handed out; the engine's own end is for nobody."""
-        name = event.request_id
+    def fail(self, request_id: str) -> None:
+        """End a reply that cannot go on here; nothing if it has ended."""
+        reply = self._replies.get(request_id)
+        if reply is not None:
+            self._fail(reply, has_ended=False)
+
+    def _fail(self, reply: Reply, *, has_ended: bool) -> None:
+        """End a reply; what the engine still says of its request, if anything, is for nobody."""
+        name = reply.request.request_id
         if self._replies.pop(name, None) is not None:
             self._open_on[reply.model.checkpoint.fingerprint] -= 1
             client, num_tokens = reply.arrival.client, reply.request.num_tokens
-            self._admission.on_ended(client, num_tokens, 0.0 if reply.timeline.started else None)
-        if not event.is_final:
+            service_s = None if reply.timeline.started is None else 0.0
+            self._admission.on_ended(client, num_tokens, service_s)
+        if not has_ended:
             self._failed.add(name)
             reply.close()
         reply.is_finished = True

@@ -18,6 +18,7 @@ from typing import Any
 from lm.tokenizer import Tokenizer
 from service.api.limits import BROKEN
 from service.api.replies import Reply, Switchboard
+from service.engine.faults import must_pass
 from service.engine.request import GenerationRequest, StepStats
 from service.engine.served import ModelCard
 from service.engine.text import TextStream
@@ -56,6 +57,8 @@ class Door:
         self._numbers: dict[str, int] = {}
         self._pending: list[tuple[ModelCard, int, GenerationRequest]] = []
         self._groups: dict[int, tuple[Sequence[Reply], asyncio.Future[None]]] = {}
+        self._broken: set[int] = set()
+        """Requests whose text cannot be made, until the engine has ended them."""
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
         self._cards: asyncio.Queue[tuple[Kind, bytes]] = asyncio.Queue()
@@ -136,13 +139,31 @@ class Door:
     def token_text(self, number: int, token_id: int, text: str) -> str:
         """A token's text, made here or by the engine."""
         stream = self._asked[number].text
-        return text if stream is None else stream.push(token_id)[0]
+        if stream is None or number in self._broken:
+            return text
+        try:
+            return stream.push(token_id)[0]
+        except BaseException as error:  # a tokenizer's panic, say: it ends this request alone
+            if must_pass(error):
+                raise
+            logger.exception("a request's text could not be made")
+            self._broken.add(number)
+            return ""
 
     def end_text(self, number: int, text: str) -> str:
         """What was held back; the request has ended."""
         asked = self._asked.pop(number)
         del self._numbers[asked.request_id]
-        return text if asked.text is None else asked.text.finish()[0]
+        if asked.text is None or number in self._broken:
+            self._broken.discard(number)
+            return text
+        try:
+            return asked.text.finish()[0]
+        except BaseException as error:
+            if must_pass(error):
+                raise
+            logger.exception("a request's last text could not be made")
+            return ""
 
     async def _ask(self, kind: Kind, head: dict[str, Any], body: bytes = b"") -> Any:
         if not self.is_open:
@@ -167,6 +188,8 @@ class Door:
                 turn = read_turn(payload)
                 events = events_of(turn, self)
                 self._switchboard.on_turn(Turn(events, turn.began_at, turn.at, StepStats()))
+                for number in self._broken:
+                    self._switchboard.fail(self._asked[number].request_id)
             case Kind.VERDICT:
                 self._on_verdict(messages.read(payload)[0])
             case Kind.ANSWER:
