@@ -1,14 +1,20 @@
 """Who leaves while a model is loaded for them is told to the engine's process, which drops it."""
 
 import asyncio
+import dataclasses
 import socket
 from pathlib import Path
 
+from serving import generation_request, toy_served
+
+from service.api.arrival import Arrival
 from service.api.limits import Admission, Limits
 from service.api.replies import Switchboard
+from service.engine.request import Finished, FinishReason, TokenGenerated
 from service.metrics import FrontMetrics
 from service.processes.door import Door
 from service.processes.messages import Kind, Splitter, message, read
+from service.processes.turns import TurnWriter
 
 
 def test_a_name_that_nobody_waits_for_is_forgotten(tmp_path: Path) -> None:
@@ -50,3 +56,39 @@ def test_a_name_that_nobody_waits_for_is_forgotten(tmp_path: Path) -> None:
         listener.bind(str(path))
         listener.listen()
         asyncio.run(run())
+
+
+def test_a_text_that_cannot_be_made_ends_its_request_alone() -> None:
+    class Panic(BaseException):
+        """As pyo3's."""
+
+    class Stream:
+        def push(self, _: int) -> tuple[str, bool]:
+            raise Panic
+
+        def finish(self) -> tuple[str, bool]:
+            raise Panic
+
+    admission = Admission(Limits(num_slots=4, max_waiting_requests=0))
+    switchboard = Switchboard(FrontMetrics(), admission)
+    door = Door(switchboard)
+    model = toy_served()
+    replies = [
+        switchboard.open(door, model, generation_request(name), Arrival(0.0, "/", name))
+        for name in ("bad", "good")
+    ]
+    door._asked[0] = dataclasses.replace(door._asked[0], text=Stream())  # type: ignore[arg-type]
+    sent: list[bytes] = []
+    door._send = sent.append  # type: ignore[method-assign]
+    for event in (TokenGenerated("", 5, ""), Finished("", FinishReason.ABORT)):
+        writer = TurnWriter()
+        writer.add(0, event)
+        writer.add(1, TokenGenerated("", 6, ""))
+        door._on_frame(Kind.TURN, writer.payload(0.0, 0.1))
+    assert len(sent) == 1, "the engine is told once"
+    bad, good = replies
+    assert bad.is_finished
+    assert bad.has_event
+    assert not good.is_finished
+    assert good.num_tokens == 2
+    assert door._broken == set()
