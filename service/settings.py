@@ -102,7 +102,8 @@ class Settings(BaseSettings):
         gt=0,
         le=60_000,
         description="What a newcomer's prompt may add to a step that streams wait for, as it is "
-        "measured: a slow machine computes a prompt in smaller pieces.",
+        "measured, or as long as their own tokens take where that is longer: a slow machine "
+        "computes a prompt in smaller pieces.",
     )
     reuse_prefixes: bool = Field(
         default=True,

@@ -51,6 +51,14 @@ class Pace:
         self._costs: dict[bool, _Cost] = {}
         """Of prompts' tokens, by whether they are scored."""
 
+    def beside(self, num_decoding: int) -> float:
+        """Seconds that prompts may add to a step with so many decoding rows.
+
+        The bound, or as long as the rows themselves take where that is longer: with less, a slow
+        machine would decode for most of the time while newcomers wait.
+        """
+        return max(self.bound_s, self._decoding_s(num_decoding))
+
     def fitting(self, seconds: float, *, is_scored: bool) -> int:
         """Tokens of a prompt that can be computed in a time."""
         cost = self._of_a_token(is_scored=is_scored)

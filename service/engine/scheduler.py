@@ -172,7 +172,7 @@ class Scheduler:
         """
         budget = self._max_step_tokens - num_singles
         pace = self._pace if num_singles else None
-        left_s = math.inf if pace is None else pace.bound_s
+        left_s = math.inf if pace is None else pace.beside(num_singles)
         last = self._chunk_numbers
         chunks: list[Chunk] = []
         for sequence in sorted(prompts, key=lambda one: last[one.client]):

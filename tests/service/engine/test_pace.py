@@ -80,6 +80,13 @@ def test_a_chunk_beside_streams_takes_the_bound(token_ms: float, *, is_scored: b
         assert max(count for count, _ in steps) == 256 - 4
 
 
+def test_where_decoding_is_slow_prompts_get_as_long() -> None:
+    machine = Machine(0.3, 0.005)
+    steps = run(machine, streams=4, prompt=600)
+    assert all(seconds <= 0.61 for _, seconds in steps[1:])
+    assert max(count for count, _ in steps) > 50
+
+
 def test_nobody_is_spared_where_nobody_streams() -> None:
     assert [count for count, _ in run(Machine(0.02, 0.009), streams=0, prompt=600)] == [
         256,
