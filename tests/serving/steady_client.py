@@ -1,4 +1,4 @@
-"""``python steady_client.py PORT PROMPT TOKENS KEY``: streams without end, and health checks beside.
+"""``python steady_client.py PORT PROMPT TOKENS KEY``: endless streams, and health checks beside.
 
 Prints one JSON list a line: ``["token", at]``, ``["health", began, ended, status]`` or
 ``["error", at, text]``. Times are ``time.monotonic``, which all processes of a machine share. It is
