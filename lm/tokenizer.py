@@ -122,14 +122,18 @@ class Tokenizer:
         added = self.backend.get_added_tokens_decoder()
         beyond = {one: token for one, token in added.items() if one >= num_ids}
         needed = {self.bos_token_id, *self.eos_token_ids, *self.encode("")}
-        if self.vocab_size - len(beyond) > num_ids:
-            raise ValueError(f"the tokenizer has {self.vocab_size} ids, the model {num_ids}")
+        vocabulary = self.backend.get_vocab(with_added_tokens=True).values()
+        if any(one >= num_ids and one not in beyond for one in vocabulary):
+            raise ValueError(f"the tokenizer has ids up to {self.num_ids - 1}, the model {num_ids}")
         for token_id, token in beyond.items():
             if not token.special or token_id in needed:
                 raise ValueError(
-                    f"the tokenizer has {self.vocab_size} ids, the model {num_ids}: none for "
+                    f"the tokenizer has {self.num_ids} ids, the model {num_ids}: none for "
                     f"{token.content!r}"
                 )
+        for one in needed:
+            if one is not None and one >= num_ids:
+                raise ValueError(f"the tokenizer has end token {one}, the model {num_ids} ids")
         content = json.loads(self.backend.to_str())
         kept = [one for one in content["added_tokens"] if one["id"] < num_ids]
         names = {token.content for token in beyond.values()}
@@ -146,6 +150,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of token ids, added tokens included."""
         return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @functools.cached_property
+    def num_ids(self) -> int:
+        """One more than the highest token id: where ids have gaps, more than there are tokens."""
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @functools.cached_property
     def fingerprint(self) -> str:

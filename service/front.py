@@ -89,11 +89,15 @@ class Front(abc.ABC):
         """The model for new requests; raises ``NotReady`` with the reason if there is none."""
 
     @abc.abstractmethod
-    async def model_named(self, name: str | None, deadline: float) -> ModelCard:
+    async def model_named(
+        self, name: str | None, deadline: float, party: str | None = None
+    ) -> ModelCard:
         """The model that a request names, loaded if it has to be; ``None`` is the current one.
 
-        Raises ``UnknownModel`` naming what exists, ``NoRoom``, ``NotReady`` or, at the deadline,
-        ``DeadlineExceeded``.
+        ``party`` is who asks, whose loads are limited; ``None`` is whoever runs the service.
+        Raises ``UnknownModel`` naming what exists, ``NoRoom``, ``NotReady``, ``QueueFull``,
+        ``TooManyRequests`` or, at the deadline, ``DeadlineExceeded``. Cancelled, it drops a load
+        that has not begun.
         """
 
     @abc.abstractmethod

@@ -30,6 +30,7 @@ from service.engine.engine import Engine
 from service.engine.gpu.placing import FusedFault
 from service.engine.gpu.runner import GpuRunner
 from service.engine.gpu.verification import why_wrong
+from service.engine.native.runner import NativeRunner
 from service.engine.overlapped import OverlappedEngine
 from service.engine.profile import Laps
 from service.engine.runner import StepRunner
@@ -45,6 +46,8 @@ class LoaderOptions:
 
     backend: BackendOptions
     max_model_tokens: int | None
+    chunk_s: float | None = None
+    """Bound on what prompts add to a step that streams wait for."""
     reuse_prefixes: bool = True
     speculation: bool = True
     verify_hashes: bool
@@ -89,10 +92,12 @@ class Loader:
             choice = self._backend.choose(config)
             runner = self._runner(step, config, choice, max_tokens)
         memory.trim()
+        if isinstance(runner, NativeRunner):  # its probes leave the threads to who serves
+            runner.keep_aside()
         check_logits(runner, tokenizer)
         engine = self._engine(runner, tokenizer)
         engine.warm_up()
-        return ServedModel(
+        model = ServedModel(
             checkpoint=checkpoint_of(step),
             tokenizer=tokenizer,
             engine=engine,
@@ -109,6 +114,9 @@ class Loader:
             and is_degenerate(greedy_continuation(engine.alone(), tokenizer, max_tokens)),
             load_s=time.perf_counter() - started,
         )
+        if isinstance(runner, NativeRunner):
+            runner.serve()
+        return model
 
     def _fused_runner(
         self, step: Step, config: ModelConfig, choice: Choice, max_tokens: int
@@ -135,6 +143,7 @@ class Loader:
             reuse_prefixes=options.reuse_prefixes,
             speculation=options.speculation,
             laps=self._laps,
+            chunk_s=options.chunk_s,
         )
 
     def _runner(

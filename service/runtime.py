@@ -171,11 +171,12 @@ class Runtime(Front):
             raise NotReady(f"no model is served yet: {self.watcher.why_not_ready()}")
         return model
 
-    async def model_named(self, name: str | None, deadline: float) -> ServedModel:
+    async def model_named(
+        self, name: str | None, deadline: float, party: str | None = None
+    ) -> ServedModel:
         """The model that a request names, loaded if it has to be; ``None`` is the current one.
 
-        Raises ``UnknownModel`` naming what exists, ``NoRoom``, ``NotReady`` or, at the deadline,
-        ``DeadlineExceeded``.
+        See ``Front``.
         """
         current = self.worker.current
         run = self.watcher.run if current is None else current.checkpoint.run
@@ -189,7 +190,7 @@ class Runtime(Front):
         steps = await self.steps_named(name)
         try:
             async with asyncio.timeout(deadline - self.clock()):
-                return await asyncio.wrap_future(self.watcher.load(name, steps))
+                return await asyncio.wrap_future(self.watcher.load(name, steps, party))
         except TimeoutError as error:
             raise DeadlineExceeded(f"loading {name} takes longer than a request may") from error
 
@@ -284,6 +285,7 @@ def loader_options(settings: Settings) -> LoaderOptions:
             max_step_tokens=settings.max_step_tokens or max(usual_step, 2 * settings.slots),
         ),
         max_model_tokens=settings.max_model_tokens,
+        chunk_s=settings.prompt_chunk_ms / 1000,
         reuse_prefixes=settings.reuse_prefixes,
         speculation=usual_speculation if settings.speculation is None else settings.speculation,
         verify_hashes=settings.verify_hashes,

@@ -98,6 +98,14 @@ class Settings(BaseSettings):
         description="Tokens one step computes: what a newcomer's prompt may delay; by default 256 "
         "on a CPU and 2048 on a GPU.",
     )
+    prompt_chunk_ms: float = Field(
+        100.0,
+        gt=0,
+        le=60_000,
+        description="What a newcomer's prompt may add to a step that streams wait for, as it is "
+        "measured, or as long as their own tokens take where that is longer: a slow machine "
+        "computes a prompt in smaller pieces.",
+    )
     reuse_prefixes: bool = Field(
         default=True,
         description="Keep what finished requests computed, for prompts that begin alike.",

@@ -25,6 +25,9 @@ STOP_S = 10.0
 """How long a stop waits: loads take seconds, and whoever sent a SIGTERM waits for a minute."""
 UNFINISHED_LOOKS = 60
 """Looks after which a step without a manifest, in which nothing moves, is given up."""
+NAMED_FOR_S = 0.1
+"""Time after which no further model is loaded by name before the volume is looked at: a newer
+checkpoint waits for one such load at most."""
 
 WATCHER = "watcher"
 """Name of the thread, in logs and metrics."""
@@ -102,9 +105,15 @@ class CheckpointWatcher:
         """Whether the thread has not ended."""
         return self._thread.is_running
 
-    def load(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
-        """Load the first of these that is good, if it is not in memory, and keep it there."""
-        return self._orders.give(lambda: self._library.by_name(name, steps))
+    def load(
+        self, name: str, steps: Sequence[Step], party: str | None = None
+    ) -> "concurrent.futures.Future[ServedModel]":
+        """Load the first of these that is good, if it is not in memory, and keep it there.
+
+        Raises ``TooManyRequests`` or ``QueueFull`` where too many wait, see ``Orders``. Cancel the
+        future when nobody waits for it any more.
+        """
+        return self._orders.give(lambda: self._library.by_name(name, steps), party)
 
     def hold(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
         """Serve the first of these that is good until ``release``."""
@@ -155,7 +164,7 @@ class CheckpointWatcher:
                 give_way(self._load_threads)  # the first load has nobody to give way to
                 gives_way = True
             with self._roots.guard(WATCHER):
-                self._orders.carry_out()
+                self._orders.carry_out(NAMED_FOR_S)
             with self._roots.guard(WATCHER):
                 try:
                     self.look()

@@ -49,7 +49,8 @@ class Foreign:
         check_frequencies(weights, config)
         _check_tied_head(config, weights)
         _check_weights(config, kept)
-        if tokenizer.vocab_size > config.vocab_size:
+        ends = [*tokenizer.eos_token_ids, tokenizer.bos_token_id or 0]
+        if max(tokenizer.num_ids - 1, *ends) >= config.vocab_size:
             tokenizer = tokenizer.without_ids_from(config.vocab_size)
         return cls(config, kept, tokenizer)
 

@@ -39,7 +39,7 @@ async def admit(runtime: Front, ask: Ask, arrival: Arrival) -> Chorus:
     deadline = arrival.at + runtime.settings.request_timeout_s
     try:
         async with asyncio.timeout(deadline - runtime.clock()):
-            model = await runtime.model_named(ask.model, deadline)
+            model = await runtime.model_named(ask.model, deadline, arrival.party)
             requests = await _requests(runtime, model, ask, arrival)
     except TimeoutError as error:
         raise DeadlineExceeded("reading it took longer than a request may") from error
@@ -91,7 +91,7 @@ async def _requests(
     most_new = [_max_new_tokens(model, ask, len(prompt_ids)) for prompt_ids in prompts]
     prepared = None
     if ask.grammar is not None:
-        prepared = await runtime.check_grammar(model, ask.grammar, arrival.owner)
+        prepared = await runtime.check_grammar(model, ask.grammar, arrival.party)
     sampling = with_defaults(runtime, model, ask)
     return [
         request
@@ -150,6 +150,7 @@ def _answers(
             prompt_logprobs=ask.prompt_logprobs,
             grammar=ask.grammar,
             prepared=prepared,
+            client=arrival.party,
             deadline=arrival.at + runtime.settings.request_timeout_s,
         )
         for index in range(ask.n)

@@ -4,10 +4,11 @@ A ``Voice`` says what is heard in the words of one protocol; all else is the sam
 admission, headers that wait for the first event, clients that leave, keep-alives, the end.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Protocol
 
 from fastapi import Request, Response
@@ -36,6 +37,9 @@ CHECKPOINT_HEADER = "x-nestling-checkpoint"
 
 MOST_JOINED = 64
 """Frames that leave in one piece."""
+
+INLINE_SCORES = 256
+"""A prompt's scores that are put into words at once: some milliseconds."""
 
 
 @dataclasses.dataclass
@@ -111,6 +115,10 @@ async def answer(
         listening.enter_context(chorus)
         if not stream:
             said = await until_gone(request, whole_answers(chorus))
+            if any(map(is_long, [one.prompt for one in said])):
+                return await asyncio.to_thread(
+                    lambda: JSONResponse(voice.whole(said), headers=headers)
+                )
             return JSONResponse(voice.whole(said), headers=headers)
         first = await until_gone(request, first_event(chorus, keep_alive_s))
         rest = listening.pop_all()  # from here on the stream closes the replies
@@ -124,7 +132,7 @@ async def _admitted(request: Request, runtime: Front, asks: Callable[[], Ask]) -
     """Replies to what a body asks for; a large one's schema and messages are read in a lane."""
     arrival: Arrival = request.state.arrival
     if is_large(request):
-        return await admit(runtime, await runtime.short_lane.do(arrival.owner, asks), arrival)
+        return await admit(runtime, await runtime.short_lane.do(arrival.party, asks), arrival)
     return await admit(runtime, asks(), arrival)
 
 
@@ -167,7 +175,7 @@ async def frames(
                 if isinstance(event, Finished):
                     raise_for_reason(event)
                     num_left -= 1
-                for json in voice.events(index, event):
+                for json in await words_for(voice, index, event):
                     yield sse(json)
             if not num_left:
                 break
@@ -193,6 +201,18 @@ async def joined(said: AsyncIterator[str], chorus: Chorus) -> AsyncIterator[str]
             ready.clear()
     if ready:
         yield "".join(ready)
+
+
+def is_long(event: object) -> bool:
+    """Whether words for an event take a time in which other streams would wait: use a thread."""
+    return isinstance(event, PromptScored) and len(event.scores) > INLINE_SCORES
+
+
+async def words_for(voice: Voice, index: int, event: ReplyEvent) -> Iterable[str]:
+    """What a stream says at an event."""
+    if is_long(event):
+        return await asyncio.to_thread(list, voice.events(index, event))
+    return voice.events(index, event)
 
 
 def raise_for_reason(event: Finished) -> None:

@@ -97,7 +97,7 @@ async def _taken(request: Request, validate: Validate) -> Request:
         await front.turnstile.enter()
         return TakenRequest(request, content, said())
     request.state.is_large = True
-    checking = front.short_lane.do(arrival.owner, lambda: _checked(validate, said()))
+    checking = front.short_lane.do(arrival.party, lambda: _checked(validate, said()))
     checked = await until_gone(request, checking)
     await front.turnstile.enter()
     return TakenRequest(request, content, checked)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.arrival import Arrival
+from service.api.arrival import Arrival, address_of
 from service.api.errors import respond
 from service.errors import InvalidRequest
 from service.excerpts import excerpt
@@ -51,9 +51,11 @@ class ArrivalMiddleware:
         given = headers.get(REQUEST_ID_HEADER.encode())
         is_usable = given is None or REQUEST_ID.fullmatch(given.decode("latin-1"))
         request_id = given.decode() if given and is_usable else uuid.uuid4().hex
-        address = (scope.get("client") or ("",))[0]
         scope.setdefault("state", {})["arrival"] = Arrival(
-            self._clock(), excerpt(scope["path"]), request_id, address=address
+            self._clock(),
+            excerpt(scope["path"]),
+            request_id,
+            address=address_of(scope.get("client")),
         )
         standing = [*STANDING_HEADERS, (REQUEST_ID_HEADER.encode(), request_id.encode())]
 

@@ -42,7 +42,7 @@ async def prompts_ids(
             return [_ids(model, prompt) for prompt in prompts]
         lane = front.short_lane if size <= SHORT_CHARACTERS else front.long_lane
         return await lane.do(
-            arrival.owner, lambda: [_ids(model, prompt, aside=True) for prompt in prompts]
+            arrival.party, lambda: [_ids(model, prompt, aside=True) for prompt in prompts]
         )
     except LibraryPanic as error:
         param = "messages" if isinstance(prompts[0], Chat) else "prompt"
@@ -51,10 +51,10 @@ async def prompts_ids(
 
 def check_token_ids(model: ModelCard, param: str, token_ids: Sequence[int]) -> None:
     """Raise ``InvalidRequest`` for ids that the model does not know."""
-    vocab_size = model.tokenizer.vocab_size
-    if max(token_ids, default=0) >= vocab_size:
+    num_ids = model.tokenizer.num_ids
+    if max(token_ids, default=0) >= num_ids:
         raise InvalidRequest(
-            f"{param}: {max(token_ids)} is no token; ids are below {vocab_size}", param=param
+            f"{param}: {max(token_ids)} is no token; ids are below {num_ids}", param=param
         )
 
 

@@ -79,7 +79,7 @@ async def detokenize(body: DetokenizeRequest, request: Request, runtime: FrontDe
 
 
 async def _tokenized(body: TokenizeRequest, arrival: Arrival, runtime: Front) -> Response:
-    model = await runtime.model_named(body.model, _deadline(runtime))
+    model = await runtime.model_named(body.model, _deadline(runtime), arrival.party)
     prompt = (
         Chat(tuple(message.for_template() for message in body.messages))
         if body.messages is not None
@@ -96,7 +96,7 @@ async def _tokenized(body: TokenizeRequest, arrival: Arrival, runtime: Front) ->
 
 
 async def _detokenized(body: DetokenizeRequest, arrival: Arrival, runtime: Front) -> Response:
-    model = await runtime.model_named(body.model, _deadline(runtime))
+    model = await runtime.model_named(body.model, _deadline(runtime), arrival.party)
 
     def said() -> Response:
         check_token_ids(model, "tokens", body.tokens)
@@ -112,7 +112,7 @@ async def _worked(
     runtime: Front, arrival: Arrival, said: Callable[[], Response], *, size: int
 ) -> Response:
     """An answer made here, or in a lane where it is of many tokens."""
-    return said() if size <= INLINE_TOKENS else await runtime.short_lane.do(arrival.owner, said)
+    return said() if size <= INLINE_TOKENS else await runtime.short_lane.do(arrival.party, said)
 
 
 def _deadline(runtime: Front) -> float:

@@ -129,6 +129,7 @@ class Constraint:
             self._has_panicked = True  # whatever is drawn now, ``accept`` ends the answer
             return
         allowed = torch.frombuffer(bytearray(bias), dtype=torch.uint8)
+        allowed = allowed[: len(logits)]  # a tokenizer may have ids that the model has not
         logits[: len(allowed)].masked_fill_(allowed.to(logits.device) == 0, -torch.inf)
         logits[len(allowed) :] = -torch.inf
 

@@ -11,16 +11,16 @@ import logging
 import queue
 from collections.abc import Callable
 
-import torch
-
 from lm.threads import Roots
 from service.engine.engine import Engine
+from service.engine.faults import failed, is_lasting
 from service.engine.profile import WAITING, Laps
 from service.engine.request import (
     Event,
     Finished,
     FinishReason,
     GenerationRequest,
+    RequestRefused,
     StepStats,
 )
 from service.engine.served import ServedModel
@@ -157,9 +157,12 @@ class Worker:
 
     def _step(self, engine: Engine) -> list[Event]:
         """Advance one engine; a failing step ends its requests, not the service."""
-        expired = self._forget_ended(engine.expire(self._clock()))
+        began_at = self._clock()
+        expired = self._forget_ended(engine.expire(began_at))
         try:
-            return [*expired, *self._forget_ended(engine.step())]
+            events = self._forget_ended(engine.step())
+            engine.observe(self._clock() - began_at)
+            return [*expired, *events]
         except BaseException as error:  # whatever the model raises, clients get an answer
             logger.exception("a step failed")
             self._roots.failed(ENGINE, error)
@@ -185,11 +188,13 @@ class Worker:
     def _submit(self, engine: Engine, request: GenerationRequest) -> list[Event]:
         try:
             engine.submit(request)
-        except BaseException as error:  # noqa: BLE001  the request's, and nobody else's
-            self._roots.failed(ENGINE, error)
-            name, message = request.request_id, _for_clients(error)
-            ended = engine.finish(name, FinishReason.ERROR)
-            return ended or [Finished(name, FinishReason.ERROR, message=message)]
+        except BaseException as error:
+            if is_lasting(error):
+                raise
+            if not isinstance(error, RequestRefused):
+                self._roots.failed(ENGINE, error)
+            engine.finish(request.request_id, FinishReason.ERROR)
+            return [failed(request.request_id, error)]
         self._owners[request.request_id] = engine
         if engine not in self._engines:
             self._engines.append(engine)
@@ -220,11 +225,3 @@ def _total(engines: list[Engine]) -> StepStats:
 def _for_clients(error: BaseException) -> str:
     """What a client is told of an error of ours: its kind alone."""
     return f"{type(error).__name__}, see the log"
-
-
-def is_lasting(error: BaseException) -> bool:
-    """Whether a device has failed for good, so that no later step can succeed.
-
-    CUDA keeps an error of a kernel until the process ends; running out of memory is none of them.
-    """
-    return isinstance(error, torch.AcceleratorError) or "Triton Error [CUDA]" in str(error)

@@ -43,6 +43,8 @@ class Kind(enum.IntEnum):
     """HTTP: a whole HTTP request that the engine's process answers."""
     ANSWER = 11
     """Engine: its answer."""
+    FORGET = 12
+    """HTTP: nobody waits for this card or answer any more."""
 
 
 def frame(kind: Kind, payload: bytes) -> bytes:

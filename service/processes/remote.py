@@ -70,7 +70,9 @@ class RemoteFront(Front):
             raise NotReady("no model is served yet")
         return self.worker.current
 
-    async def model_named(self, name: str | None, deadline: float) -> ModelCard:
+    async def model_named(
+        self, name: str | None, deadline: float, party: str | None = None
+    ) -> ModelCard:
         """The model that a request names: the current one at once, others from the engine."""
         current = self.worker.current
         if current is not None:
@@ -78,7 +80,7 @@ class RemoteFront(Front):
             followed = (None, naming.LATEST, run, f"{run}@{naming.LATEST}", current.checkpoint.name)
             if name in followed:
                 return current
-        return await self.worker.find(name, deadline)
+        return await self.worker.find(name, deadline, party)
 
     async def check_grammar(self, model: ModelCard, grammar: str, owner: str) -> None:
         """The engine's process checks it as it accepts the request."""

@@ -48,6 +48,9 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._checking: dict[int, asyncio.Task[None]] = {}
         """By each number of a group whose grammars are being read."""
+
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        """What an HTTP process waits for, by its number there."""
         self._channel = Channel(sock, self._on_frame, self._on_end)
         self.send = self._channel.send
         self.announce(runtime.worker.current)
@@ -89,9 +92,15 @@ class Session:
             case Kind.SUBMIT:
                 self._on_submit(*frames.read(payload))
             case Kind.NAME:
-                self._begin(self._find(frames.read(payload)[0]))
+                asked = frames.read(payload)[0]
+                self._begin(self._find(asked), asked["call"])
             case Kind.CALL:
-                self._begin(self._call(*frames.read(payload)))
+                asked, body = frames.read(payload)
+                self._begin(self._call(asked, body), asked["call"])
+            case Kind.FORGET:
+                task = self._calls.get(frames.read(payload)[0]["call"])
+                if task is not None:
+                    task.cancel()
             case _:
                 raise AssertionError(f"{kind.name} is for HTTP processes")
 
@@ -163,7 +172,9 @@ class Session:
     async def _find(self, asked: dict[str, Any]) -> None:
         said: dict[str, Any] = {"call": asked["call"]}
         try:
-            model = await self._runtime.model_named(asked["name"], asked["deadline"])
+            model = await self._runtime.model_named(
+                asked["name"], asked["deadline"], asked["party"]
+            )
             said["card"] = self._grant(model)
         except ServiceError as error:
             error.message = self._runtime.catalog.from_inside(error.message)
@@ -174,9 +185,14 @@ class Session:
         answer, content = await self._answer(head, body)
         self.send(message(Kind.ANSWER, {"call": head["call"], **answer}, content))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def _begin(
+        self, work: Coroutine[Any, Any, None], call: int | None = None
+    ) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
+        if call is not None:
+            self._calls[call] = task
+            task.add_done_callback(lambda _: self._calls.pop(call, None))
         task.add_done_callback(self._on_done)
         return task
 

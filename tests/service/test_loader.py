@@ -16,6 +16,7 @@ from lm.tokenizer import Tokenizer
 from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, open_plain
 from service.backend import BackendOptions, Choice
 from service.engine.gpu.placing import FusedFault
+from service.engine.native.runner import NativeRunner
 from service.engine.request import TokenGenerated
 from service.engine.served import ServedModel
 from service.gate import CheckpointRefused
@@ -322,3 +323,23 @@ def test_an_unlisted_file_poisons_no_tokenizer_in_memory(tmp_path: Path) -> None
     (first.path / "chat_template.jinja").write_text("{{ 1/0 }}")
     assert loader.load(first).tokenizer.chat_template is None
     assert loader.load(publish_toy(tmp_path, "toy", 2)).tokenizer.chat_template is None
+
+
+def test_a_candidate_is_probed_aside_and_then_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threads are those of the model that serves, until the candidate may."""
+    turns: list[str] = []
+    for name in ("keep_aside", "serve", "score"):
+        real = getattr(NativeRunner, name)
+
+        def noted(self: NativeRunner, *arguments: Any, of: str = name, real: Any = real) -> Any:
+            turns.append(of)
+            return real(self, *arguments)
+
+        monkeypatch.setattr(NativeRunner, name, noted)
+    config, loader = served_by("int8")
+    loader.load(publish_toy(tmp_path, "toy", 1, config=config))
+    assert turns[0] == "keep_aside"
+    assert turns[-1] == "serve"
+    assert "score" in turns

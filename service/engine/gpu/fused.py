@@ -122,7 +122,8 @@ class FusedSampler:
         if request.sampling.adjusts_logits or request.min_new_tokens:
             banned_ids = sequence.end_ids if request.min_new_tokens else ()
             self._adjustments.begin(
-                slot, request.sampling, request.prompt_ids, banned_ids=banned_ids
+                *(slot, request.sampling, request.prompt_ids, sequence.output_ids),
+                banned_ids=banned_ids,
             )
 
     def compute(
