@@ -2,6 +2,8 @@
 
 MAX_EXCERPT = 80
 """Characters of one text: 200 hold the two that an answer may have, and a field's name again."""
+MAX_REASON = 180
+"""Characters of a library's reason, which repeats parts of the text."""
 MAX_MESSAGE = 1000
 """Characters of a whole message, whose other parts are ours or the volume's."""
 

@@ -237,17 +237,16 @@ class FrontMetrics:
             "Lines of the log that nobody read in time, and that are lost.",
             registry=self._registry,
         )
-
-    def on_log_dropped(self, num_lines: int) -> None:
-        """Lines of the log are lost."""
-        self._log_dropped.inc(num_lines)
-
         self._thread_failures = Counter(
             f"{PREFIX}_thread_failures",
             "What threads and lasting tasks caught at their roots; the log has the tracebacks.",
             ("thread",),
             registry=self._registry,
         )
+
+    def on_log_dropped(self, num_lines: int) -> None:
+        """Lines of the log are lost."""
+        self._log_dropped.inc(num_lines)
 
     def on_thread_failure(self, name: str) -> None:
         """A thread or a lasting task failed, or ended unasked."""

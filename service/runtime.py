@@ -29,7 +29,7 @@ from service.engine.served import ModelCard, ServedModel
 from service.engine.structured import NOT_SUPPORTED, Prepared
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady
-from service.excerpts import excerpt
+from service.excerpts import MAX_REASON, excerpt
 from service.front import Front
 from service.gate import Gate
 from service.heartbeat import beat
@@ -92,7 +92,23 @@ class Runtime(Front):
             is_on_volume=self.catalog.holds,
             clock=self.clock,
         )
-        library = Library(
+        self.watcher = CheckpointWatcher(
+            self.catalog,
+            settings.run,
+            library=self._make_library(open_file),
+            residency=self.residency,
+            listeners=Listeners(on_served=self._on_served, on_looked=self._on_looked),
+            poll_interval_s=settings.poll_interval_s,
+            load_threads=settings.load_threads,
+            roots=self.roots,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+
+    def _make_library(self, open_file: OpenFile) -> Library:
+        """What gets models by step, for ``watcher``."""
+        settings = self.settings
+        return Library(
             Loader(loader_options(settings), open_file, self.profile).load,
             gate=Gate(
                 max_bpb_regression=settings.max_bpb_regression,
@@ -103,18 +119,6 @@ class Runtime(Front):
             refusals=Refusals(self.metrics.checkpoints.on_refused),
             on_loaded=self.metrics.checkpoints.on_loaded,
         )
-        self.watcher = CheckpointWatcher(
-            self.catalog,
-            settings.run,
-            library=library,
-            residency=self.residency,
-            listeners=Listeners(on_served=self._on_served, on_looked=self._on_looked),
-            poll_interval_s=settings.poll_interval_s,
-            load_threads=settings.load_threads,
-            roots=self.roots,
-        )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._heartbeat: asyncio.Task[None] | None = None
 
     def load(self) -> None:
         """Start the thread that loads, before there is anybody to answer; ``start`` does it, too.
@@ -208,7 +212,8 @@ class Runtime(Front):
         except ValueError as error:
             unknown = str(error).startswith(NOT_SUPPORTED) or "not supported" in str(error)
             verdict = "is not supported here" if unknown else "makes no sense"
-            raise InvalidRequest(f"the structure asked for {verdict}: {excerpt(error)}") from error
+            reason = excerpt(error, MAX_REASON)
+            raise InvalidRequest(f"the structure asked for {verdict}: {reason}") from error
 
     async def accepted(self, replies: Sequence[Reply]) -> None:
         """What could be opened, is accepted."""

@@ -7,7 +7,7 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MAX_CORE_LINES = 5300
+MAX_CORE_LINES = 6300
 MAX_FUNCTION_LINES = 60
 
 EXTRAS = {

@@ -135,7 +135,13 @@ EXAMPLES: Mapping[str, Example] = {
     "/v1/models": Example(answer={"object": "list", "data": [MODEL]}),
     "/v1/models/{name}": Example(answer=MODEL),
     "/checkpoints": Example(
-        answer={"run": "tiny", "pinned": None, "problem": None, "checkpoints": [STEP]}
+        answer={
+            "run": "tiny",
+            "pinned": None,
+            "problem": None,
+            "left_out": {},
+            "checkpoints": [STEP],
+        }
     ),
     "/checkpoints/reload": Example(
         body={"model": "tiny", "pin": True},

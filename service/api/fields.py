@@ -24,7 +24,7 @@ from lm.sampling import MAX_BIAS, RANGES, SamplingParams
 from service.api.bounds import TokenId, at_most, check_schema_size, few_fields
 from service.engine.structured import regex_grammar, schema_grammar
 from service.errors import InvalidRequest
-from service.excerpts import excerpt
+from service.excerpts import MAX_REASON, excerpt
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
@@ -251,13 +251,15 @@ class SamplingFields(Schema):
             grammar = None if self.response_format is None else self.response_format.grammar()
         except ValueError as error:
             raise InvalidRequest(
-                f"response_format: {excerpt(error)}", param="response_format"
+                f"response_format: {excerpt(error, MAX_REASON)}", param="response_format"
             ) from error
         if self.regex is not None:
             try:
                 grammar = regex_grammar(self.regex)
             except ValueError as error:
-                raise InvalidRequest(f"regex: {excerpt(error)}", param="regex") from error
+                raise InvalidRequest(
+                    f"regex: {excerpt(error, MAX_REASON)}", param="regex"
+                ) from error
         return {
             "model": self.model,
             "n": self.n,

@@ -9,6 +9,7 @@ from typing import Any, Self
 import uvicorn
 
 from service.app import create_app
+from service.listening import listen
 from service.runtime import Runtime
 from service.server import server_config
 from service.settings import Settings
@@ -41,14 +42,16 @@ class LiveService:
         app = create_app(settings)
         self.runtime: Runtime = app.state.runtime
         self._server = uvicorn.Server(server_config(app, settings))
-        self._thread = threading.Thread(target=self._server.run, name="uvicorn")
-        self.port = 0
+        self._sockets = listen(settings.host, settings.port)
+        self._thread = threading.Thread(
+            target=self._server.run, args=(self._sockets,), name="uvicorn"
+        )
+        self.port: int = self._sockets[0].getsockname()[1]
         self.client = http_client()
 
     def __enter__(self) -> Self:
         self._thread.start()
         wait_until(lambda: self._server.started, "the server starts")
-        self.port = self._server.servers[0].sockets[0].getsockname()[1]
         self.client = http_client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
         return self
 

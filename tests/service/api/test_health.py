@@ -23,7 +23,13 @@ def test_an_empty_volume_is_alive_and_not_ready_with_the_reason(tmp_path: Path) 
         assert "no run with a complete checkpoint in volume yet" in ready.json()["reason"]
         assert service.client.get("/version").json()["checkpoint"] is None
         listed = service.client.get("/checkpoints").json()
-        assert listed == {"run": None, "pinned": None, "problem": None, "checkpoints": []}
+        assert listed == {
+            "run": None,
+            "pinned": None,
+            "problem": None,
+            "left_out": {},
+            "checkpoints": [],
+        }
         publish_toy(tmp_path / "volume", "toy", 1)
         service.wait_ready()
         assert service.client.get("/readyz").json()["checkpoint"] == "toy@1"

@@ -13,7 +13,7 @@ from service.api.replies import Switchboard
 from service.engine.request import Finished, FinishReason, TokenGenerated
 from service.metrics import FrontMetrics
 from service.processes.door import Door
-from service.processes.messages import Kind, Splitter, message, read
+from service.processes.frames import Kind, Splitter, message, read
 from service.processes.turns import TurnWriter
 
 

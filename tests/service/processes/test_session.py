@@ -34,12 +34,12 @@ class Runtime:
     def __init__(self) -> None:
         self.model = toy_served()
         self.worker = Worker(self.model)
-        self.read: list[str] = []
+        self.read: list[tuple[str, str]] = []
         self.may_end = asyncio.Event()
         self.error: InvalidRequest | None = None
 
-    async def check_grammar(self, model: ServedModel, grammar: str) -> None:
-        self.read.append(grammar)
+    async def check_grammar(self, model: ServedModel, grammar: str, owner: str) -> None:
+        self.read.append((grammar, owner))
         await self.may_end.wait()
         if self.error is not None:
             raise self.error
@@ -88,7 +88,13 @@ class Talk:
             head, prompt = messages.encode_request(request)
             heads.append(head | {"number": number})
             prompts.append(prompt)
-        said = {"group": 1, "client": "c", "model": self.fingerprint, "requests": heads}
+        said = {
+            "group": 1,
+            "client": "c",
+            "owner": "c",
+            "model": self.fingerprint,
+            "requests": heads,
+        }
         return message(Kind.SUBMIT, said, b"".join(prompts))
 
     def verdicts(self) -> list[Any]:
@@ -108,18 +114,18 @@ def released(fingerprint: str) -> bytes:
     return message(Kind.RELEASE, {"model": fingerprint})
 
 
-def test_an_abort_while_a_grammar_is_read_ends_the_request_right_after() -> None:
+def test_an_abort_while_a_grammar_is_read_drops_its_group() -> None:
     async def talk() -> None:
         one = Talk()
         await one.say(one.submitting(5, 6))
-        assert one.hub.submitted == []
+        assert one.runtime.read == [("start: /a/", "c")]
         await one.say(frame(Kind.ABORT, NUMBER.pack(5)))
-        assert one.runtime.worker.aborted == []
         one.runtime.may_end.set()
         await one.say(frame(Kind.ABORT, NUMBER.pack(7)))  # of another, which is not read
-        assert one.hub.submitted == ["0.5", "0.6"]
-        assert one.runtime.worker.aborted in (["0.5", "0.7"], ["0.7", "0.5"])
-        assert one.verdicts() == [None]
+        assert one.hub.submitted == []
+        assert one.runtime.worker.aborted == ["0.7"]
+        assert [error is None for error in one.verdicts()] == [False]
+        assert one.session.num_held(one.fingerprint) == 1
         one.end()
 
     asyncio.run(talk())
@@ -146,13 +152,13 @@ def test_after_the_verdict_nothing_is_kept(is_refused: bool) -> None:
         one = Talk()
         if is_refused:
             one.runtime.error = InvalidRequest("it makes no sense")
-        await one.say(one.submitting(1), frame(Kind.ABORT, NUMBER.pack(1)))
+        await one.say(one.submitting(1))
         one.runtime.may_end.set()
         await one.say(frame(Kind.ABORT, NUMBER.pack(1)))
         assert one.session.num_held(one.fingerprint) == 1
         assert one.hub.submitted == ([] if is_refused else ["0.1"])
         assert [error is None for error in one.verdicts()] == [not is_refused]
-        assert len(one.runtime.worker.aborted) == 2
+        assert one.runtime.worker.aborted == ["0.1"]
         one.end()
 
     asyncio.run(talk())
