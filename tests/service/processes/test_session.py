@@ -154,6 +154,7 @@ def test_after_the_verdict_nothing_is_kept(is_refused: bool) -> None:
             one.runtime.error = InvalidRequest("it makes no sense")
         await one.say(one.submitting(1))
         one.runtime.may_end.set()
+        await one.say()
         await one.say(frame(Kind.ABORT, NUMBER.pack(1)))
         assert one.session.num_held(one.fingerprint) == 1
         assert one.hub.submitted == ([] if is_refused else ["0.1"])
