@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.engine.conditions import without_conditions
+from service.engine.schemas.circles import BY_NAME, DEFINITION, PARTS, without_circles
 
 KNOWN_FORMATS = frozenset(
     {
@@ -17,17 +18,6 @@ KNOWN_FORMATS = frozenset(
         *("ipv4", "ipv6", "uuid", "uri"),
     }
 )
-_SCHEMAS_BY_NAME = (
-    *("properties", "patternProperties", "$defs", "definitions"),
-    *("dependentSchemas", "dependencies"),
-)
-_SCHEMAS = (
-    *("allOf", "anyOf", "oneOf", "prefixItems"),
-    *("items", "additionalProperties", "contains", "not", "if", "then", "else"),
-    "propertyNames",
-)
-"""Keys of one schema or of a list of them."""
-_DEFINITION = re.compile(r"#|#/(\$defs|definitions)/[^/]*")
 _ESCAPE_OR_CLASS = re.compile(r"\\.|\[\^?\]?|\]", re.DOTALL)
 
 
@@ -36,9 +26,10 @@ def rewritten(schema: object, *, implies_objects: bool = False) -> Any:
 
     ``implies_objects``: ``properties`` without a type mean an object, as in TGI.
     """
-    return _rewritten(
+    made = _rewritten(
         schema, implies_objects=implies_objects, writes_out=not _points_inside(schema)
     )
+    return without_circles(made) if isinstance(made, Mapping) else made
 
 
 def _rewritten(schema: object, *, implies_objects: bool, writes_out: bool) -> Any:
@@ -55,10 +46,10 @@ def _rewritten(schema: object, *, implies_objects: bool, writes_out: bool) -> An
         made["type"] = "object"
     if made.get("uniqueItems") is True and _never_holds_two(made):
         del made["uniqueItems"]
-    for key in _SCHEMAS:
+    for key in PARTS:
         if key in made:
             made[key] = part(made[key])
-    for key in _SCHEMAS_BY_NAME:
+    for key in BY_NAME:
         if isinstance(made.get(key), Mapping):
             made[key] = {name: part(one) for name, one in made[key].items()}
     return without_conditions(made, writes_out=writes_out)
@@ -71,7 +62,7 @@ def _points_inside(schema: object) -> bool:
     if not isinstance(schema, Mapping):
         return False
     target = schema.get("$ref")
-    if isinstance(target, str) and not _DEFINITION.fullmatch(target):
+    if isinstance(target, str) and not DEFINITION.fullmatch(target):
         return True
     return any(map(_points_inside, schema.values()))
 
