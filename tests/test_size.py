@@ -21,7 +21,7 @@ EXTRAS = {
     "lm": {"chat", "foreign", "tokenizer_files", "sentencepiece_file"},
     "service/engine": {
         *("gpu", "graphs", "native", "profile", "speculation", "structured", "rewriting"),
-        "closing",
+        *("closing", "schemas"),
         *("sampling", "device_sampling"),
     },
 }

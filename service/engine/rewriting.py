@@ -11,6 +11,7 @@ from typing import Any
 
 from service.engine.conditions import without_conditions
 from service.engine.schemas.circles import BY_NAME, DEFINITION, PARTS, without_circles
+from service.engine.schemas.unique import UNIQUE, bounded
 
 KNOWN_FORMATS = frozenset(
     {
@@ -29,7 +30,7 @@ def rewritten(schema: object, *, implies_objects: bool = False) -> Any:
     made = _rewritten(
         schema, implies_objects=implies_objects, writes_out=not _points_inside(schema)
     )
-    return without_circles(made) if isinstance(made, Mapping) else made
+    return bounded(without_circles(made)) if isinstance(made, Mapping) else made
 
 
 def _rewritten(schema: object, *, implies_objects: bool, writes_out: bool) -> Any:
@@ -39,13 +40,7 @@ def _rewritten(schema: object, *, implies_objects: bool, writes_out: bool) -> An
         return [part(one) for one in schema]
     if not isinstance(schema, Mapping):
         return schema
-    made = dict(schema)
-    if isinstance(made.get("format"), str) and made["format"] not in KNOWN_FORMATS:
-        del made["format"]
-    if implies_objects and "properties" in made and "type" not in made:
-        made["type"] = "object"
-    if made.get("uniqueItems") is True and _never_holds_two(made):
-        del made["uniqueItems"]
+    made = _known(schema, implies_objects=implies_objects)
     for key in PARTS:
         if key in made:
             made[key] = part(made[key])
@@ -53,6 +48,21 @@ def _rewritten(schema: object, *, implies_objects: bool, writes_out: bool) -> An
         if isinstance(made.get(key), Mapping):
             made[key] = {name: part(one) for name, one in made[key].items()}
     return without_conditions(made, writes_out=writes_out)
+
+
+def _known(schema: Mapping[str, Any], *, implies_objects: bool) -> dict[str, Any]:
+    """A schema with such keys as the library knows for one, but its conditions."""
+    made = dict(schema)
+    if isinstance(made.get("format"), str) and made["format"] not in KNOWN_FORMATS:
+        del made["format"]
+    if implies_objects and "properties" in made and "type" not in made:
+        made["type"] = "object"
+    differs = made.get("uniqueItems")
+    if isinstance(differs, bool):
+        del made["uniqueItems"]
+    if differs is True and not _never_holds_two(made):
+        made[UNIQUE] = True
+    return made
 
 
 def _points_inside(schema: object) -> bool:
@@ -82,7 +92,7 @@ def with_ascii_digits(pattern: str) -> str:
         nonlocal in_class
         text = found[0]
         if text[0] != "\\":
-            in_class = text[0] == "["
+            in_class = text[0] == "[" and not (in_class and text[-1] == "]")
         elif text == r"\d":
             return "0-9" if in_class else "[0-9]"
         elif text == r"\D" and not in_class:

@@ -6,7 +6,7 @@ an answer the library says which tokens may come next; all others get no probabi
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from service.engine.closing.promise import Promise, first_closing
 from service.engine.closing.search import Closing
 from service.engine.closing.spellings import Spellings
 from service.engine.rewriting import rewritten, with_ascii_digits
+from service.engine.schemas.differing import differing, has_unique_items
 
 if TYPE_CHECKING:  # imported where it is used: most engines never meet a grammar
     from llguidance import LLMatcher, LLTokenizer
@@ -104,6 +105,9 @@ class Constraint:
 
         Each one that is not gets -inf in place; see ``engine.closing``.
         """
+        takes = getattr(self._matcher, "takes", None)
+        if takes is not None:
+            draw = functools.partial(_draw_taken, takes, draw)
         token_id = draw(logits)
         if self._promise is None:
             return token_id
@@ -171,8 +175,11 @@ class Grammars:
             step_lexer_fuel=MAX_STEP_FUEL, max_lexer_states=MAX_STATES, verbose_errors=False
         )
         matcher = LLMatcher(self._trie, grammar, log_level=0, limits=limits)
-        if not matcher.is_error():
-            matcher.compute_logit_bias()
+        if matcher.is_error():
+            return matcher
+        matcher.compute_logit_bias()
+        if has_unique_items(grammar):  # it has all the methods that are used
+            return cast("LLMatcher", differing(matcher, grammar, self._spellings))
         return matcher
 
     @functools.cached_property
@@ -185,6 +192,17 @@ class Grammars:
 
         ends = list(self._tokenizer.eos_token_ids)
         return LLTokenizer(self._tokenizer.backend.to_str(), eos_token=ends or None)
+
+
+def _draw_taken(takes: Callable[[int], bool], draw: Callable[[Tensor], int], logits: Tensor) -> int:
+    """Draw from logits [V] a token that ``takes`` lets through; each other gets -inf in place."""
+    token_id = draw(logits)
+    while not takes(token_id):
+        logits[token_id] = -torch.inf
+        if bool(torch.isneginf(logits).all()):
+            break
+        token_id = draw(logits)
+    return token_id
 
 
 def _in_a_line(problem: str) -> str:
