@@ -32,8 +32,8 @@ from service.engine.text import TextStream
 from service.engine.worker import Turn, Worker
 from service.metrics import FrontMetrics, Metrics
 from service.processes.door import Door
+from service.processes.frames import HEADER, Kind
 from service.processes.hub import Hub, Opened
-from service.processes.messages import HEADER, Kind
 from service.processes.supervisor import COUNT_IN
 
 ROUNDS = 200

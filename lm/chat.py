@@ -1,8 +1,9 @@
 """From messages to the text of a prompt: by the tokenizer's chat template, else by a plain one.
 
 A template is a program of the model's authors; it runs in Jinja's immutable sandbox with the
-helpers that transformers gives it. Special tokens that a message spells out are recognised as
-such, as everywhere in this field: who must not be believed should not be quoted bare.
+helpers that transformers gives it, within the bounds of ``lm.template``. Special tokens that a
+message spells out are recognised as such, as everywhere in this field: who must not be believed
+should not be quoted bare.
 """
 
 import datetime as dt
@@ -16,8 +17,9 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 import jinja2.runtime
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from lm.template import BoundedEnvironment, Budget, TemplateExceeds, render
+from lm.template.budget import weigh
 from lm.tokenizer import Tokenizer
 from lm.tokenizer_files import OTHER_SPECIALS
 
@@ -30,9 +32,11 @@ PLAIN_TEMPLATE = (
 """For base models: a play's lines, which a model that only ever read texts can go on with."""
 
 
+MAX_SAID = 200
+"""Characters of a template's own words that an error repeats."""
 _OF_A_TEMPLATE = (
     *(jinja2.TemplateError, TypeError, ValueError, LookupError),
-    *(AttributeError, ArithmeticError, RecursionError),
+    *(AttributeError, ArithmeticError, RecursionError, SyntaxError, MemoryError),
 )
 """What a template's own expressions can raise."""
 
@@ -47,19 +51,26 @@ def chat_prompt(
 
     A part of a message that is ``None`` is left out, as transformers does: most templates know
     what is not there, and write ``None`` or fail at what is.
-    Raises ``ValueError`` with the template's own words if the messages do not suit it.
+    Raises ``ValueError`` with the template's own words if the messages do not suit it, and
+    ``TemplateExceeds``, which is one, if it wants more than a template may.
     """
+    variables = {
+        "messages": [{k: v for k, v in one.items() if v is not None} for one in messages],
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+        **_special_tokens(tokenizer),
+    }
     try:
         template = _compiled(tokenizer.chat_template or PLAIN_TEMPLATE)
-        return template.render(
-            messages=[{k: v for k, v in one.items() if v is not None} for one in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **_special_tokens(tokenizer),
-        )
+        if isinstance(template, ValueError):
+            raise type(template)(*template.args)
+        return render(template, variables, Budget(weigh(variables)))
+    except TemplateExceeds as error:
+        raise TemplateExceeds(f"the chat template is refused: {error}") from error
     except _OF_A_TEMPLATE as error:
-        raise ValueError(f"the chat template refuses these messages: {error}") from error
+        said = str(error)[:MAX_SAID]
+        raise ValueError(f"the chat template refuses these messages: {said}") from error
 
 
 class GenerationBlocks(jinja2.ext.Extension):
@@ -99,8 +110,9 @@ def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(template: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
+def _compiled(template: str) -> jinja2.Template | ValueError:
+    """The template, or why there is none: that takes time, too, and is found once."""
+    environment = BoundedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[GenerationBlocks, "jinja2.ext.loopcontrols"],
@@ -109,7 +121,12 @@ def _compiled(template: str) -> jinja2.Template:
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = _strftime_now
     environment.globals["dict"] = _Dict()
-    return environment.from_string(template)
+    try:
+        return environment.from_string(template)
+    except TemplateExceeds as error:
+        return TemplateExceeds(str(error))
+    except _OF_A_TEMPLATE as error:
+        return ValueError(str(error))
 
 
 def _to_json(

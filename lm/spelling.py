@@ -53,7 +53,7 @@ class Spelling:
         for step in self.steps:
             match step["type"]:
                 case "ByteLevel":
-                    return _from_alphabet(token)
+                    return alphabet_bytes(token)
                 case "ByteFallback":
                     if spelled := _BYTE.fullmatch(token):
                         byte = int(spelled[1], 16)
@@ -104,7 +104,8 @@ def _is_plain(step: Mapping[str, Any], *, fused: bool) -> bool:
     return not fused
 
 
-def _from_alphabet(token: str) -> bytes:
+def alphabet_bytes(token: str) -> bytes:
+    """Bytes that a token spells in the alphabet of bytes; text outside of it is UTF-8."""
     alphabet = byte_alphabet()
     if all(character in alphabet for character in token):
         return bytes(alphabet[character] for character in token)

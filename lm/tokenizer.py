@@ -16,7 +16,10 @@ from tokenizers import Tokenizer as Backend
 
 from lm import sentencepiece_file
 from lm import tokenizer_files as files
+from lm.panics import LibraryPanic, without_panics
+from lm.side_files import SideFiles
 from lm.spelling import Spelling
+from lm.token_bytes import TokenBytes
 from lm.tokenizer_files import TOKENIZER_CONFIG_FILE
 
 __all__ = ["TOKENIZER_CONFIG_FILE", "TOKENIZER_FILE", "Tokenizer"]
@@ -47,34 +50,37 @@ class Tokenizer:
         """What else ``tokenizer_config.json`` says: padding, unknown token, longest text."""
         self.generation = dict(generation)
         """What else ``generation_config.json`` says: how its makers sample from the model."""
+        self.companions: dict[str, object] = {}
+        """What others made of it at some cost, for whoever has the same tokenizer."""
         self._bytes_of: dict[int, bytes] = {}
         """Of the tokens that were asked for so far."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a directory with ``tokenizer.json``, or such a file alone.
+        """Read a directory with ``tokenizer.json``, or such a file alone, as ``read`` does."""
+        if path.is_dir():
+            return cls.read(SideFiles.of_directory(path))
+        return cls.read(SideFiles.of_directory(path.parent), path.name)
 
-        What the files beside it say counts too, see ``lm.tokenizer_files``. Raises ``ValueError``
-        naming the file that is missing or is not what it should be.
+    @classmethod
+    def read(cls, given: SideFiles, name: str = TOKENIZER_FILE) -> Self:
+        """Read a file of this name; what the files beside it say counts too.
+
+        See ``lm.tokenizer_files``. Raises ``ValueError`` naming the file that is missing or is
+        not what it should be.
         """
-        file = path / TOKENIZER_FILE if path.is_dir() else path
-        named: dict[str, Any] = {}
-        if not file.is_file() and file.with_name(sentencepiece_file.FILE).is_file():
-            model = file.with_name(sentencepiece_file.FILE)
-            backend, named = sentencepiece_file.read_sentencepiece(model)
-        else:
-            backend = _read_backend(file)
+        backend, named = _read_backend(given, name)
         backend.no_truncation()  # a saved limit would cut every longer text without a word
         backend.no_padding()
-        config = named | files.read_config(file.parent)
-        generation = files.read_object(file.parent / files.GENERATION_CONFIG_FILE)
-        files.add_missing(backend, file.parent, config)
+        config = named | files.read_config(given)
+        generation = given.json_object(files.GENERATION_CONFIG_FILE)
+        files.add_missing(backend, given, config)
         own = files.token_id(backend, config.get("eos_token"))
         return cls(
             backend,
             bos_token_id=files.token_id(backend, config.get("bos_token")),
-            eos_token_ids=files.end_ids(own, file.parent, generation),
-            chat_template=files.chat_template(file.parent, config),
+            eos_token_ids=files.end_ids(own, given, generation),
+            chat_template=files.chat_template(given, config),
             kept=files.kept_facts(config),
             generation={k: v for k, v in generation.items() if k not in _TOKENS_OF_GENERATION},
         )
@@ -116,14 +122,18 @@ class Tokenizer:
         added = self.backend.get_added_tokens_decoder()
         beyond = {one: token for one, token in added.items() if one >= num_ids}
         needed = {self.bos_token_id, *self.eos_token_ids, *self.encode("")}
-        if self.vocab_size - len(beyond) > num_ids:
-            raise ValueError(f"the tokenizer has {self.vocab_size} ids, the model {num_ids}")
+        vocabulary = self.backend.get_vocab(with_added_tokens=True).values()
+        if any(one >= num_ids and one not in beyond for one in vocabulary):
+            raise ValueError(f"the tokenizer has ids up to {self.num_ids - 1}, the model {num_ids}")
         for token_id, token in beyond.items():
             if not token.special or token_id in needed:
                 raise ValueError(
-                    f"the tokenizer has {self.vocab_size} ids, the model {num_ids}: none for "
+                    f"the tokenizer has {self.num_ids} ids, the model {num_ids}: none for "
                     f"{token.content!r}"
                 )
+        for one in needed:
+            if one is not None and one >= num_ids:
+                raise ValueError(f"the tokenizer has end token {one}, the model {num_ids} ids")
         content = json.loads(self.backend.to_str())
         kept = [one for one in content["added_tokens"] if one["id"] < num_ids]
         names = {token.content for token in beyond.values()}
@@ -140,6 +150,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of token ids, added tokens included."""
         return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @functools.cached_property
+    def num_ids(self) -> int:
+        """One more than the highest token id: where ids have gaps, more than there are tokens."""
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -176,23 +191,56 @@ class Tokenizer:
             return b""
         return self.spelling.bytes_of(token, is_first=is_first)
 
+    @functools.cached_property
+    def token_bytes(self) -> TokenBytes:
+        """How much text its tokens can stand for."""
+        with without_panics("the tokenizer"):
+            return TokenBytes.of(self.backend)
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text; special tokens written out in it are recognised.
 
         ``add_special_tokens`` lets the tokenizer put its own around it, as it does to a text.
+        Raises ``LibraryPanic`` where the library gives up.
         """
-        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        with without_panics("the tokenizer"):
+            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def encode_aside(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """``encode`` in a thread beside others: the library lets the interpreter's lock go.
+
+        It does so for batches alone.
+        """
+        with without_panics("the tokenizer"):
+            (encoded,) = self.backend.encode_batch_fast(
+                [text], add_special_tokens=add_special_tokens
+            )
+            return encoded.ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids without special tokens; broken UTF-8 becomes U+FFFD."""
-        return self.backend.decode(list(token_ids), skip_special_tokens=True)
+        with without_panics("the tokenizer"):
+            return self.backend.decode(list(token_ids), skip_special_tokens=True)
+
+    def decode_aside(self, token_ids: Sequence[int]) -> str:
+        """``decode`` in a thread beside others, as ``encode_aside``."""
+        with without_panics("the tokenizer"):
+            (text,) = self.backend.decode_batch([list(token_ids)], skip_special_tokens=True)
+            return text
 
 
-def _read_backend(file: Path) -> Backend:
-    if not file.is_file():
+def _read_backend(given: SideFiles, name: str) -> tuple[Backend, dict[str, Any]]:
+    """The vocabulary, and the special tokens that it names itself."""
+    content, file = given.read(name), given.where / name
+    if content is None and given.read(sentencepiece_file.FILE) is not None:
+        return sentencepiece_file.read_sentencepiece(given.where / sentencepiece_file.FILE)
+    if content is None:
         raise ValueError(f"no tokenizer at {file}")
     try:
-        return Backend.from_file(str(file))
+        with without_panics("the tokenizer"):
+            return Backend.from_buffer(content), {}
+    except LibraryPanic as error:
+        raise LibraryPanic(f"{file}: {error}") from error
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{file} is not a tokenizer: {error}") from error
 

@@ -6,13 +6,14 @@ tokens are the union of what the tokenizer, ``generation_config.json`` and ``con
 Every error names its file.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
+
+from lm.side_files import SideFiles
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 GENERATION_CONFIG_FILE = "generation_config.json"
@@ -28,35 +29,17 @@ _KEPT = (
 _TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Content of a JSON object, empty where there is no file.
-
-    Raises ``ValueError`` naming the file if it cannot be read or is something else.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return content
-
-
-def read_config(directory: Path) -> dict[str, Any]:
+def read_config(files: SideFiles) -> dict[str, Any]:
     """``tokenizer_config.json`` with what the older files beside it add to it."""
-    config = _checked(directory / TOKENIZER_CONFIG_FILE)
+    config = _checked(files, TOKENIZER_CONFIG_FILE)
     if "added_tokens_decoder" in config:
         return config
-    return config | _checked(directory / "special_tokens_map.json")
+    return config | _checked(files, "special_tokens_map.json")
 
 
-def _checked(file: Path) -> dict[str, Any]:
+def _checked(files: SideFiles, name: str) -> dict[str, Any]:
     """Content of a file whose special tokens are tokens."""
-    config = read_object(file)
+    config, file = files.json_object(name), files.where / name
     for key in _EXTRA:
         if not isinstance(config.get(key), list | Mapping | None):
             raise ValueError(f"{file}: {key} is no list of tokens")
@@ -65,13 +48,13 @@ def _checked(file: Path) -> dict[str, Any]:
     return config
 
 
-def add_missing(backend: Backend, directory: Path, config: Mapping[str, Any]) -> None:
+def add_missing(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -> None:
     """Add the tokens that only the side files have.
 
     Raises ``ValueError`` naming a token whose id would be another than the files say.
     """
     known = {str(token): repr(token) for token in backend.get_added_tokens_decoder().values()}
-    wanted = list(_added(directory, config))
+    wanted = list(_added(files, config))
     named = {_content(config.get(key)) for key in _SPECIALS}
     fresh: list[AddedToken] = []
     for _, token in wanted:
@@ -80,7 +63,7 @@ def add_missing(backend: Backend, directory: Path, config: Mapping[str, Any]) ->
             fresh.append(token)
     listed = known.keys() | {token.content for token in fresh}
     for value in _special_values(config):
-        token = _token(value, directory / TOKENIZER_CONFIG_FILE, special=True)
+        token = _token(value, files.where / TOKENIZER_CONFIG_FILE, special=True)
         if token.content not in listed:
             listed |= {token.content}
             fresh.append(token)
@@ -89,7 +72,7 @@ def add_missing(backend: Backend, directory: Path, config: Mapping[str, Any]) ->
     for token_id, token in wanted:
         if (actual := backend.token_to_id(token.content)) != token_id:
             raise ValueError(
-                f"{directory}: its files give token {token.content!r} the id {token_id}, "
+                f"{files.where}: its files give token {token.content!r} the id {token_id}, "
                 f"after the vocabulary it would be {actual}"
             )
 
@@ -112,31 +95,28 @@ def token_id(backend: Backend, value: object) -> int | None:
     return None if content is None else backend.token_to_id(content)
 
 
-def end_ids(own: int | None, directory: Path, generation: Mapping[str, Any]) -> list[int]:
+def end_ids(own: int | None, files: SideFiles, generation: Mapping[str, Any]) -> list[int]:
     """Ids that end a text, the tokenizer's own first, each once."""
     ids = [] if own is None else [own]
-    config = read_object(directory / "config.json")
+    config = files.json_object("config.json")
     for file, content in ((GENERATION_CONFIG_FILE, generation), ("config.json", config)):
         value = content.get("eos_token_id")
         listed = [] if value is None else value if isinstance(value, list) else [value]
         for one in listed:
             if type(one) is not int or one < 0:
-                raise ValueError(f"{directory / file}: eos_token_id {value!r} is no token id")
+                raise ValueError(f"{files.where / file}: eos_token_id {value!r} is no token id")
         ids += listed
     return list(dict.fromkeys(ids))
 
 
-def chat_template(directory: Path, config: Mapping[str, Any]) -> str | None:
+def chat_template(files: SideFiles, config: Mapping[str, Any]) -> str | None:
     """Template from its own file, as transformers 5 writes it, or from the config.
 
     Of several by name it is the one called ``default``.
     """
-    file = directory / "chat_template.jinja"
-    if file.is_file():
-        try:
-            return file.read_text("utf-8")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{file}: {error}") from error
+    own = files.text("chat_template.jinja")
+    if own is not None:
+        return own
     template = config.get("chat_template")
     if isinstance(template, list):
         named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
@@ -144,11 +124,11 @@ def chat_template(directory: Path, config: Mapping[str, Any]) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _added(directory: Path, config: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
+def _added(files: SideFiles, config: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
     """Tokens that the side files give an id, by id."""
-    decoder, file = config.get("added_tokens_decoder"), directory / TOKENIZER_CONFIG_FILE
+    decoder, file = config.get("added_tokens_decoder"), files.where / TOKENIZER_CONFIG_FILE
     if decoder is None:
-        file = directory / "added_tokens.json"
+        file = files.where / "added_tokens.json"
         special = {_content(value) for value in _special_values(config)}
         pairs = [
             (
@@ -159,7 +139,7 @@ def _added(directory: Path, config: Mapping[str, Any]) -> Iterator[tuple[int, Ad
                     "normalized": content not in special,
                 },
             )
-            for content, token_id in read_object(file).items()
+            for content, token_id in files.json_object("added_tokens.json").items()
         ]
     elif isinstance(decoder, Mapping):
         pairs = list(decoder.items())

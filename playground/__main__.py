@@ -1,10 +1,13 @@
 """``python -m playground``: serves the page over a running service."""
 
 import argparse
+import html
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from playground import password
 
 KEY_VARIABLE = "NESTLING_PLAYGROUND_API_KEY"
 PLACES_EVERY_S = 1.0
@@ -17,7 +20,8 @@ examples:
   python -m playground --service http://service:8000 --host 0.0.0.0 --port 7860
 
 A service with keys is asked with the one in --api-key-file, else in the environment variable
-{KEY_VARIABLE}.
+{KEY_VARIABLE}. Whoever uses the page spends that key:
+on more than 127.0.0.1, give the page a password.
 """
 
 
@@ -40,6 +44,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="with a key of the service; of several, as its api_keys has them, the first is taken",
+    )
+    parser.add_argument(
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help="with PASSWORD or USER:PASSWORD, which the page then asks for; else the one in "
+        f"{password.VARIABLE}, if any (user without one: {password.USER})",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
@@ -64,6 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"playground: --api-key-file {error}\n")
         return 2
+    try:
+        wanted = password.read_password(call.password_file)
+    except ValueError as error:
+        sys.stderr.write(f"playground: --password-file {error}\n")
+        return 2
+    strangers = password.warning(
+        call.host, has_key=api_key is not None, has_password=wanted is not None
+    )
+    if strangers is not None:
+        sys.stderr.write(f"{strangers}\n")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from playground.actions import Actions
     from playground.client import Service
@@ -80,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         css=CSS,
         show_error=True,
         footer_links=[],
+        auth=None if wanted is None else password.check_of(wanted),
+        auth_message=None if wanted is None else f"The user is {html.escape(wanted[0])}.",
     )
     return 0
 

@@ -6,6 +6,7 @@ here alone: they run outside the terminal's process group.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ CLEAR_LINE = "\r\033[2K"
 READY_POLL_S = 0.25
 LAST_LINES_S = 3.0
 """For threads that print, at the end: a pipe stays open while a child's own children hold it."""
+PR_SET_PDEATHSIG = 1
 
 
 class Child:
@@ -39,12 +41,16 @@ class Child:
             stdout=subprocess.PIPE if relayed else None,
             stderr=subprocess.STDOUT if relayed else None,
             text=True,
+            preexec_fn=end_with_parent(),  # noqa: PLW1509  no thread runs yet
         )
-        self.relay: threading.Thread | None = None
+        self.relaying: threading.Thread | None = None
+
+    def relay(self) -> None:
+        """Print its lines under its name; called when no child is to be forked any more."""
         if self.process.stdout is not None:
             lines = self.process.stdout
-            self.relay = threading.Thread(target=_relay, args=(name, lines), daemon=True)
-            self.relay.start()
+            self.relaying = threading.Thread(target=_relay, args=(self.name, lines), daemon=True)
+            self.relaying.start()
 
     def stop(self) -> None:
         """Ask it to save or drain, and to end."""
@@ -76,6 +82,8 @@ def main() -> int:
     say(f"service on port {options.port}, trainer with recipe {options.recipe}; Ctrl-C stops both")
     children.append(Child("service", serve, relayed=True))
     children.append(Child("trainer", train, relayed=False))
+    for child in children:
+        child.relay()
     if stopping.is_set():  # asked to stop while the children were being started
         on_signal(0, None)
     announcer = threading.Thread(target=announce, args=(options.port, stopping), daemon=True)
@@ -83,11 +91,28 @@ def main() -> int:
     status = supervise(children, stopping)
     stopping.set()
     # A thread that prints while Python closes its files ends the job with an error.
-    for thread in [announcer, *(child.relay for child in children)]:
+    for thread in [announcer, *(child.relaying for child in children)]:
         if thread is not None:
             thread.join(LAST_LINES_S)
     say("stopped")
     return status
+
+
+def end_with_parent() -> Callable[[], None] | None:
+    """What a child does first: have itself sent SIGTERM when this process is gone, even killed.
+
+    Linux alone has that (prctl(2)); elsewhere ``None``.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def begin() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return begin
 
 
 def supervise(children: list[Child], stopping: threading.Event) -> int:

@@ -1,28 +1,43 @@
 """``python -m service``: reads settings, serves, exits 0 after a signal; or helps.
 
 Signals are listened to before anything heavy is imported, so that Ctrl-C ends even the first
-seconds quietly.
+seconds quietly; the port is bound before anything is loaded.
 """
 
+import contextlib
 import gc
-import signal
+import logging
+import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lm import surroundings
+from service import memory, signals
+from service.listening import CannotListen, listen
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+
+def program(arguments: Sequence[str] | None = None) -> int:
+    """``main`` in a process of its own, whatever it was started with."""
+    signals.listen_before_all()
+    surroundings.prepare()
+    memory.have_few_arenas()
+    return main(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service or a command beside it; 0 at its end, 2 for what makes no sense."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in numbers}
+    """Run the service or a command beside it; 0 at its end, 1 without its port, 2 for no sense."""
     try:
-        return _run(arguments)
-    except ValueError as error:
+        with signals.ending_quietly():
+            return _run(arguments)
+    except (ValueError, CannotListen) as error:
         sys.stderr.write(f"service: {error}\n")
-        return 2
+        return 1 if isinstance(error, CannotListen) else 2
     finally:
         gc.enable()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -58,10 +73,18 @@ def _run(arguments: Sequence[str] | None) -> int:
 
         return supervise(settings, num_workers)
 
-    from service.foreign import with_volume
-    from service.runtime import Runtime
+    return _serve(settings)
 
-    with with_volume(settings) as served:
+
+def _serve(settings: "Settings") -> int:
+    """Engine and HTTP in this process."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(one) for one in listen(settings.host, settings.port)]
+
+        from service.foreign import with_volume
+        from service.runtime import Runtime
+
+        served = held.enter_context(with_volume(settings))
         runtime = Runtime(served)
         runtime.load()
         try:
@@ -71,11 +94,14 @@ def _run(arguments: Sequence[str] | None) -> int:
             app = app_over(runtime)
             gc.freeze()  # nor will later collections look at what is there now
             gc.enable()
-            serve(app, served)
+            serve(app, served, sockets)
         finally:
             runtime.watcher.stop()  # for who did not come as far as a lifespan
+        if runtime.watcher.is_running:  # a volume hangs, and with it whoever waits for the thread
+            logging.shutdown()
+            os._exit(0)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

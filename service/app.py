@@ -28,6 +28,7 @@ from service.api.faults import FaultMiddleware
 from service.api.guard import HEALTH, METRICS, KeyMiddleware, say_keys_in_schema
 from service.api.page import complete_page
 from service.front import Front
+from service.log_pipe import report_drops
 from service.runtime import Runtime
 from service.settings import Settings
 from service.traces import QUIET_ROUTES
@@ -58,12 +59,14 @@ def app_over(runtime: Front) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        report_drops(runtime.metrics.on_log_dropped)
         await runtime.start()
         yield
         await runtime.stop()
 
     app = FastAPIOffline(  # serves the page's assets itself: /docs works without a network
         redoc_url=None,
+        redirect_slashes=False,  # the answer would repeat a path of any length
         title="nestling",
         summary="A small language model, served while it learns.",
         version=installed_version(),

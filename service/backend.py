@@ -28,6 +28,7 @@ from service.engine.native.library import FORMATS, Library
 from service.engine.native.packing import Packer, why_unsupported
 from service.engine.native.runner import NativeRunner
 from service.engine.runner import Runner, StepRunner
+from service.engine.served import FUSED
 from service.gate import CheckpointRefused
 from service.gpu_choices import choices_on_disk
 from service.kernels import NoKernels, open_library
@@ -76,7 +77,7 @@ class Choice:
     def name(self) -> str:
         """For people: ``native avx512``, ``fused`` or ``torch``."""
         if self.is_fused:
-            return "fused"
+            return FUSED
         return "torch" if self.library is None else f"native {self.library.isa}"
 
     @property

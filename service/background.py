@@ -1,14 +1,20 @@
 """Manners of a thread that works beside one that answers clients."""
 
-import contextlib
 import os
 import sys
 import threading
 
 import torch
 
-NICER_BY = 19
-"""Of a core that both want, such a thread takes about a seventieth."""
+NICER_BY = 10
+"""Of a core that both want, such a thread takes about a tenth.
+
+Less would be kinder to streams if it never had the interpreter's lock: with it a thread that gets
+no time holds up everybody. One that computes in Python beside a busy process on one core delayed
+another thread's wake-ups by 0.45 to 0.81 s (p99) at a nice value of 19 and by 0.18 s at 10, and
+got a tenth as much done; in Linux's idle class it came to a standstill (two cores of an AMD EPYC
+(Zen 4), 2026-11-28, other work beside).
+"""
 ENGINE_NICER_BY = 5
 LEAST_PRIORITY = 19
 
@@ -18,8 +24,7 @@ def give_way(threads: int) -> None:
 
     Both are properties of the thread alone: on Linux each has its own nice value, and PyTorch's
     ``set_num_threads`` binds the thread that calls it and those that start later, so that it is
-    set back for the latter, from a thread of its own. Where Linux has its idle policy the thread
-    also runs only while nobody else wants its core (``bench.swap``).
+    set back for the latter, from a thread of its own.
     """
     for_others = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -27,10 +32,6 @@ def give_way(threads: int) -> None:
     restore.start()
     restore.join()
     lower_priority(NICER_BY)
-    if hasattr(os, "SCHED_IDLE"):
-        with contextlib.suppress(OSError):  # a sandbox may not allow it
-            thread = threading.get_native_id()
-            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
 def let_loop_first() -> None:

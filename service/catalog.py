@@ -1,47 +1,21 @@
-"""What the volume holds, as one look at it: runs, their steps, and what is not whole.
+"""What the volume holds: runs, their steps, and where one cannot be read.
 
-Looks are frequent, so a manifest is parsed again only when its file has changed. Sizes of other
-files are compared when the manifest is, and again, byte for byte, when a step is loaded.
+Asked by the watcher's thread and by those of routes at once: what is known of a run is replaced
+whole, never changed.
 """
 
-import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from lm.volume import (
-    MANIFEST_FILE,
-    OpenFile,
-    Step,
-    StepVanished,
-    VolumeError,
-    list_runs,
-    newest_step,
-    open_plain,
-    step_name,
-)
-from lm.volume.manifest import step_number
-from lm.volume.read import read_step, step_paths
+from lm.run_names import shown
+from lm.volume import OpenFile, Step, VolumeError, list_runs, newest_step, open_plain, step_name
+from lm.volume.read import list_no_runs
 from service.engine.served import Checkpoint
+from service.survey import Look, Survey, look, names_in, see, stamp_of
 
-Stamp = tuple[int, int, int]
-"""Inode, size and modification time of a file: what changes when it is written."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Survey:
-    """One look at one run."""
-
-    steps: tuple[Step, ...] = ()
-    """Complete ones, ascending."""
-    broken: Mapping[int, VolumeError] = dataclasses.field(default_factory=dict)
-    """Steps with a manifest that are not whole, and why."""
-    unfinished: Mapping[int, Path] = dataclasses.field(default_factory=dict)
-    """Steps without a manifest: still being copied, on a store without rename."""
-
-    @property
-    def numbers(self) -> set[int]:
-        """Every step that has a directory."""
-        return {step.number for step in self.steps} | self.broken.keys() | self.unfinished.keys()
+MAX_LEFT_OUT = 100
+"""Runs that are listed with the reason why they are none."""
 
 
 class Catalog:
@@ -49,78 +23,89 @@ class Catalog:
 
     def __init__(self, volume: Path, open_file: OpenFile = open_plain) -> None:
         self.volume = volume
+        self._root = volume.resolve()  # once: errors name it, also while the volume hangs
         self._open_file = open_file
-        self._known: dict[Path, tuple[Stamp, Step]] = {}
+        self._looks: dict[str, Look] = {}
+        """The last look at each run."""
 
     def from_inside(self, message: str) -> str:
         """A message with its paths as seen from the volume: where that lies is not for clients."""
-        for root in sorted({str(self.volume), str(self.volume.resolve())}, key=len, reverse=True):
+        for root in sorted({str(self.volume), str(self._root)}, key=len, reverse=True):
             message = message.replace(f"{root}/", "").replace(root, self.volume.name)
         return message
 
     def runs(self) -> list[str]:
         """Names of the runs, sorted; a link that leads out of the volume is none."""
         root = self.volume.resolve()
-        runs = list_runs(self.volume)
-        return [run for run in runs if (self.volume / run).resolve().is_relative_to(root)]
+        return [run for run in list_runs(self.volume) if self._is_inside(run, root)]
+
+    def surveys(self) -> Iterator[tuple[str, Survey]]:
+        """A look at each run that can be listed; ``left_out`` has the others."""
+        for run in self.runs():
+            try:
+                survey = self.survey(run)
+            except OSError:
+                continue
+            yield run, survey
+
+    def left_out(self) -> dict[str, str]:
+        """Directories that are not read as runs, and why; as many as ``MAX_LEFT_OUT``."""
+        root, reasons = self.volume.resolve(), list_no_runs(self.volume)
+        for run in list_runs(self.volume):
+            if not self._is_inside(run, root):
+                reasons[run] = "it leads out of the volume"
+            elif (problem := self.problem(run)) is not None:
+                reasons[run] = problem
+        named = {shown(name): self.from_inside(why) for name, why in sorted(reasons.items())}
+        return dict(list(named.items())[:MAX_LEFT_OUT])
 
     def newest_run(self) -> str | None:
-        """The run whose newest step was written last."""
-        newest = [step for run in self.runs() if (step := newest_step(self.volume / run))]
+        """The run whose newest step was written last; one that cannot be read is passed over."""
+        newest = [step for run in self.runs() if (step := self._newest_step(run)) is not None]
         last = max(newest, key=lambda step: step.manifest.created_timestamp, default=None)
         return None if last is None else last.manifest.run
 
     def survey(self, run: str) -> Survey:
         """Look at a run; raises ``OSError`` if its directory cannot be listed."""
-        steps: list[Step] = []
-        broken: dict[int, VolumeError] = {}
-        unfinished: dict[int, Path] = {}
-        for path in step_paths(self.volume / run):
-            number = step_number(path.name)
-            assert number is not None, "step_paths names steps alone"
-            try:
-                steps.append(self._step(path))
-            except StepVanished:
-                continue
-            except VolumeError as error:
-                if _stamp(path / MANIFEST_FILE) is None and not path.is_symlink():
-                    unfinished[number] = path
-                else:
-                    broken[number] = error
-        here, found = self.volume / run, {step.path for step in steps}
-        self._known = {
-            path: known
-            for path, known in self._known.items()
-            if path.parent != here or path in found
-        }
-        return Survey(steps=tuple(steps), broken=broken, unfinished=unfinished)
+        now = look(self.volume / run, self._looks.get(run, Look()), self._open_file)
+        if now.names:
+            self._looks[run] = now
+        else:
+            self._looks.pop(run, None)
+        return now.survey
 
     def problem(self, run: str | None) -> str | None:
         """Why a run cannot be looked at just now, if so."""
         try:
-            _names(self.volume if run is None else self.volume / run)
+            with os.scandir(self.volume if run is None else self.volume / run) as entries:
+                next(entries, None)
         except OSError as error:
             return f"{run or self.volume.name}: {error.strerror or error}"
         return None
 
     def holds(self, checkpoint: Checkpoint) -> bool:
         """Whether these very weights can be loaded again."""
+        path = self.volume / checkpoint.run / step_name(checkpoint.step)
+        known = self._looks.get(checkpoint.run, Look()).seen.get(checkpoint.step)
         try:
-            step = self._step(self.volume / checkpoint.run / step_name(checkpoint.step))
-        except (VolumeError, OSError):
+            seen = see(path, known, self._open_file)
+        except OSError:
             return False
-        return step.manifest.fingerprint == checkpoint.fingerprint
+        if seen is None or not isinstance(seen.what, Step):
+            return False
+        return seen.what.manifest.fingerprint == checkpoint.fingerprint
 
-    def _step(self, path: Path) -> Step:
-        """The step in a directory, parsed anew only if its manifest's file has changed."""
-        stamp = _stamp(path / MANIFEST_FILE)
-        known = self._known.get(path)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        step = read_step(path, open_file=self._open_file)
-        if stamp is not None:
-            self._known[path] = (stamp, step)
-        return step
+    def _is_inside(self, run: str, root: Path) -> bool:
+        try:
+            return (self.volume / run).resolve().is_relative_to(root)
+        except (OSError, RuntimeError):  # a circle of links
+            return False
+
+    def _newest_step(self, run: str) -> Step | None:
+        try:
+            return newest_step(self.volume / run)
+        except (OSError, VolumeError):
+            return None
 
 
 def checkpoint_of(step: Step) -> Checkpoint:
@@ -143,25 +128,13 @@ def identity(step: Step) -> tuple[object, ...]:
 def contents(path: Path) -> tuple[object, ...]:
     """The same for a directory that is no complete step."""
     try:
-        names = _names(path)
+        names = sorted(names_in(path))
     except OSError:
         return ()
     return tuple((name, _size_and_time(path / name)) for name in names)
 
 
-def _names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
-
-
 def _size_and_time(path: Path) -> tuple[int, int] | None:
     """No inode: a volume that is mounted again has others for the same files."""
-    stamp = _stamp(path)
+    stamp = stamp_of(path)
     return None if stamp is None else stamp[1:]
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        status = path.lstat()
-    except (OSError, ValueError):  # a name with a zero byte is no path
-        return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns)

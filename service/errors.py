@@ -4,6 +4,9 @@ ServiceError
 ├── InvalidRequest       the request makes no sense; ``param`` names the field
 ├── ContextExceeded      prompt and output do not fit the model
 ├── UnknownModel         no such checkpoint, or one that must not be served
+├── MalformedHttp        what came is no HTTP
+├── HeadTooLarge         what is not a request's body is too long
+├── UrlTooLong           a request's target is too long
 ├── Unauthorized         the key is missing or wrong
 ├── Forbidden            nobody may do this: no key is set for it
 ├── QueueFull            too much waits; try again after ``retry_after_s``
@@ -17,6 +20,8 @@ ServiceError
 └── GenerationFailed     the model's step failed
 """
 
+from service.excerpts import excerpt
+
 
 class ServiceError(Exception):
     """A request that is not answered with text; the message is for the client."""
@@ -27,7 +32,7 @@ class ServiceError(Exception):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.param = param
+        self.param = None if param is None else excerpt(param)
 
 
 class InvalidRequest(ServiceError):
@@ -47,6 +52,22 @@ class UnknownModel(InvalidRequest):
     """No such checkpoint, or one that must not be served."""
 
     code = "model_not_found"
+
+
+class MalformedHttp(InvalidRequest):
+    """What came is no HTTP."""
+
+
+class HeadTooLarge(InvalidRequest):
+    """What is not a request's body is too long."""
+
+    code = "head_too_large"
+
+
+class UrlTooLong(InvalidRequest):
+    """A request's target is too long."""
+
+    code = "url_too_long"
 
 
 class Unauthorized(ServiceError):

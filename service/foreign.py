@@ -6,12 +6,12 @@ volume is a temporary directory with a copy of the weights, gone when the servic
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from lm.foreign import fetch, hub, read_directory
-from lm.volume import Progress, RunLock, Step, StepDetails, model_files, publish
+from lm.volume import Progress, RunLock, Step, StepDetails, as_run_name, model_files, publish
+from service.scratch import scratch_directory
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -29,10 +29,10 @@ def with_volume(settings: Settings) -> Iterator[Settings]:
         return
     if beside := settings.model_fields_set & {"volume", "run"}:
         raise ValueError(f"model is served instead of a volume: leave out {', '.join(beside)}")
-    with tempfile.TemporaryDirectory(prefix="nestling-") as directory:
-        step = publish_model(settings.model, Path(directory))
+    with scratch_directory("model") as directory:
+        step = publish_model(settings.model, directory)
         logger.info("%s is %s", settings.model, step.name)
-        yield settings.model_copy(update={"volume": Path(directory), "run": step.manifest.run})
+        yield settings.model_copy(update={"volume": directory, "run": step.manifest.run})
 
 
 def publish_model(source: str, volume: Path) -> Step:
@@ -43,7 +43,7 @@ def publish_model(source: str, volume: Path) -> Step:
         raise ValueError(f"model {source}: neither a directory nor {hub.PREFIX}OWNER/NAME")
     foreign = read_directory(directory)
     name = source.removeprefix(hub.PREFIX).rpartition("/")[2] if is_remote else ""
-    run_dir = volume / (name or directory.resolve().name)
+    run_dir = volume / as_run_name(name or directory.resolve().name)
     details = StepDetails(
         model_config=foreign.config,
         tokenizer_fingerprint=foreign.tokenizer.fingerprint,

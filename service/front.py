@@ -6,18 +6,26 @@ engine's process.
 
 import abc
 import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from service.api.limits import Admission
+from lm.threads import Roots
+from service.api.limits import BROKEN, Admission
 from service.api.replies import Reply, Submits, Switchboard
 from service.catalog import Catalog
 from service.engine.profile import Profile
 from service.engine.served import ModelCard
+from service.engine.structured import Prepared
+from service.lane import Lane
 from service.metrics import FrontMetrics
 from service.settings import Settings
 from service.traces import Traces
+from service.turnstile import Turnstile
+
+LONG_WORK_NICER_BY = 10
+"""Of a core that it and a step want, such work takes about a tenth."""
 
 
 class Front(abc.ABC):
@@ -25,6 +33,8 @@ class Front(abc.ABC):
 
     settings: Settings
     metrics: FrontMetrics
+    roots: Roots
+    """Of its threads and lasting tasks."""
     admission: Admission
     traces: Traces | None
     switchboard: Switchboard
@@ -34,6 +44,21 @@ class Front(abc.ABC):
     joins_frames = False
     """Whether events of a stream that are there at once leave in one piece."""
 
+    @functools.cached_property
+    def turnstile(self) -> Turnstile:
+        """Requests pass it one by one before they are read."""
+        return Turnstile()
+
+    @functools.cached_property
+    def short_lane(self) -> Lane:
+        """Where clients' work is done that would hold the event loop up."""
+        return Lane("short work")
+
+    @functools.cached_property
+    def long_lane(self) -> Lane:
+        """The same for work of up to seconds, so that short work need not wait for it."""
+        return Lane("long work", nicer_by=LONG_WORK_NICER_BY)
+
     @staticmethod
     def clock() -> float:
         """The one monotonic clock of deadlines and latencies, in seconds.
@@ -41,6 +66,15 @@ class Front(abc.ABC):
         The system's own on Linux, so that its readings hold in every process.
         """
         return time.perf_counter()
+
+    @property
+    def why_broken(self) -> str | None:
+        """Why only a restart helps, if so."""
+        if self.admission.is_broken:
+            return BROKEN
+        if gone := self.roots.gone:
+            return f"the thread {gone[0]} has ended by a bug; the service has to be restarted"
+        return None
 
     @abc.abstractmethod
     async def start(self) -> None:
@@ -55,16 +89,23 @@ class Front(abc.ABC):
         """The model for new requests; raises ``NotReady`` with the reason if there is none."""
 
     @abc.abstractmethod
-    async def model_named(self, name: str | None, deadline: float) -> ModelCard:
+    async def model_named(
+        self, name: str | None, deadline: float, party: str | None = None
+    ) -> ModelCard:
         """The model that a request names, loaded if it has to be; ``None`` is the current one.
 
-        Raises ``UnknownModel`` naming what exists, ``NoRoom``, ``NotReady`` or, at the deadline,
-        ``DeadlineExceeded``.
+        ``party`` is who asks, whose loads are limited; ``None`` is whoever runs the service.
+        Raises ``UnknownModel`` naming what exists, ``NoRoom``, ``NotReady``, ``QueueFull``,
+        ``TooManyRequests`` or, at the deadline, ``DeadlineExceeded``. Cancelled, it drops a load
+        that has not begun.
         """
 
     @abc.abstractmethod
-    async def check_grammar(self, model: ModelCard, grammar: str) -> None:
-        """Raise ``InvalidRequest`` for a structure that makes no sense."""
+    async def check_grammar(self, model: ModelCard, grammar: str, owner: str) -> Prepared | None:
+        """Raise ``InvalidRequest`` for a structure that makes no sense, or takes too long.
+
+        Where the engine is, give what it begins with. ``owner`` is whose turn this takes.
+        """
 
     @abc.abstractmethod
     async def accepted(self, replies: Sequence[Reply]) -> None:

@@ -73,10 +73,16 @@ def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, fingerprint: str)
     """Refuse a tokenizer that the model was not trained with."""
     if tokenizer.fingerprint != fingerprint:
         raise CheckpointRefused("tokenizer", "tokenizer.json is not the one of the manifest")
-    if tokenizer.vocab_size > config.vocab_size:
+    if tokenizer.num_ids > config.vocab_size:
         raise CheckpointRefused(
             "tokenizer",
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}",
+            f"the tokenizer has {tokenizer.num_ids} ids, the model {config.vocab_size}",
+        )
+    ends = [one for one in (*tokenizer.eos_token_ids, tokenizer.bos_token_id) if one is not None]
+    if max(ends, default=0) >= config.vocab_size or min(ends, default=0) < 0:
+        raise CheckpointRefused(
+            "tokenizer",
+            f"texts begin or end with token {max(ends)}, the model has {config.vocab_size}",
         )
 
 

@@ -1,27 +1,29 @@
 """How a run went so far: what its trainer wrote beside the steps, and when steps took over here.
 
-The trainer's journals are only looked at: a line that is cut short or of a kind that is not known
-is left out. What took over is remembered by this process alone.
+The trainer's journals are only looked at: a line that is cut short, or that is not what a trainer
+writes, is left out. What was read of a journal is kept, thinned to what a picture needs, and only
+what was appended since is read. What took over is remembered by this process alone.
 """
 
 import collections
 import dataclasses
-import json
-import os
+import errno
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
+from lm.plain_file import NotPlain
 from service.engine.served import ServedModel
+from service.journal import Curve, Evaluation, Sample, Tail, Training
 
-T = TypeVar("T")
 METRICS_FILE, SAMPLES_FILE = "metrics.jsonl", "samples.jsonl"
-MAX_BYTES = 16 << 20
-"""Of a journal, from its end."""
 MAX_POINTS = 500
 MAX_SAMPLES = 200
 MAX_SWAPS = 1000
+MAX_RUNS = 16
+"""Whose journals' contents are kept, those asked for last."""
+_NO_JOURNAL = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV}
+"""Error numbers of what is no journal: nothing, a link, a socket, a device."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,46 +60,75 @@ class Swaps:
 class History:
     """Points by step, ascending, thinned to what a picture needs."""
 
-    training: list[tuple[int, float | None]]
-    """Step and loss, nats a token."""
-    evaluations: list[tuple[int, float | None, float | None]]
-    """Step, held-out loss and bits per byte."""
-    samples: list[tuple[int, str, str]]
-    """Step, prompt and what the model made of it; the newest ones."""
+    training: list[Training]
+    evaluations: list[Evaluation]
+    samples: list[Sample]
+    """The newest ones."""
 
 
-def read_history(run_dir: Path) -> History:
-    """Read a run's journals; empty where there are none."""
-    training, evaluations = [], []
-    for line in _lines(run_dir / METRICS_FILE):
-        if line.get("kind") == "train":
-            training.append((line["step"], line["loss"]))
-        elif line.get("kind") == "evaluation":
-            evaluations.append((line["step"], line["validation_loss"], line["bits_per_byte"]))
-    samples = [(one["step"], one["prompt"], one["text"]) for one in _lines(run_dir / SAMPLES_FILE)]
-    return History(_thinned(training), _thinned(evaluations), samples[-MAX_SAMPLES:])
+class _Run:
+    """What was read of one run's journals."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.lock = threading.Lock()
+        self._metrics = Tail(run_dir / METRICS_FILE)
+        self._samples = Tail(run_dir / SAMPLES_FILE)
+        self._forget_metrics()
+        self._newest: collections.deque[Sample] = collections.deque(maxlen=MAX_SAMPLES)
+
+    def read(self) -> History:
+        """Read what was appended; raises ``OSError`` if that fails just now."""
+        _follow(self._metrics, self._forget_metrics, self._hear_metrics)
+        _follow(self._samples, self._newest.clear, self._hear_sample)
+        return History(self._training.points, self._evaluations.points, list(self._newest))
+
+    def _forget_metrics(self) -> None:
+        self._training: Curve[Training] = Curve(MAX_POINTS)
+        self._evaluations: Curve[Evaluation] = Curve(MAX_POINTS)
+
+    def _hear_metrics(self, line: dict[str, object]) -> None:
+        if line.get("kind") == "train" and (point := Training.of(line)) is not None:
+            self._training.append(point)
+        elif line.get("kind") == "evaluation" and (measured := Evaluation.of(line)) is not None:
+            self._evaluations.append(measured)
+
+    def _hear_sample(self, line: dict[str, object]) -> None:
+        if (sample := Sample.of(line)) is not None:
+            self._newest.append(sample)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines of the end of a journal that have a step."""
+class Histories:
+    """Histories of the runs of a volume; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._runs: collections.OrderedDict[Path, _Run] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, run_dir: Path) -> History:
+        """A run's history; empty where there are no journals.
+
+        Raises ``OSError`` if one cannot be read just now.
+        """
+        with self._lock:
+            run = self._runs.setdefault(run_dir, _Run(run_dir))
+            self._runs.move_to_end(run_dir)
+            while len(self._runs) > MAX_RUNS:
+                self._runs.popitem(last=False)
+        with run.lock:
+            return run.read()
+
+
+def _follow(
+    tail: Tail, forget: Callable[[], object], hear: Callable[[dict[str, object]], object]
+) -> None:
+    """Take in what a journal has more than before; what is no journal is an empty one."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return
-    with os.fdopen(descriptor, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        file.seek(max(0, size - MAX_BYTES))
-        content = file.read(MAX_BYTES)
-    for text in content.split(b"\n"):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            yield line
-
-
-def _thinned(points: Sequence[T]) -> list[T]:
-    """Evenly chosen ones, the last always among them."""
-    stride = -(-len(points) // MAX_POINTS) or 1
-    return list(points[::-1][::stride][::-1])
+        is_new, lines = tail.read()
+    except OSError as error:
+        if not isinstance(error, NotPlain) and error.errno not in _NO_JOURNAL:
+            raise
+        is_new, lines = True, []
+    if is_new:
+        forget()
+    for line in lines:
+        hear(line)

@@ -12,6 +12,7 @@ from lm.volume import Step, StepVanished, VolumeError
 from service.catalog import identity
 from service.engine.served import ServedModel
 from service.errors import NoRoom, UnknownModel
+from service.excerpts import excerpt
 from service.gate import POLICY_REASONS, CheckpointRefused, Gate
 from service.loader import weights_bytes
 from service.refusals import Refusals
@@ -59,7 +60,7 @@ class Library:
                 return model
         refusal = self.refusals.table.get(_key(steps[0]))
         reason = "it was just pruned" if refusal is None else f"it was refused: {refusal.message}"
-        raise UnknownModel(f"model {name!r} cannot be served: {reason}", param="model")
+        raise UnknownModel(f"model {excerpt(name)!r} cannot be served: {reason}", param="model")
 
     def _get(self, step: Step, *, is_named: bool) -> ServedModel | None:
         marks = identity(step)
@@ -77,7 +78,7 @@ class Library:
         except (VolumeError, CheckpointRefused) as error:
             self.refusals.add(_key(step), error.reason, str(error), marks)
             return None
-        except Exception as error:
+        except BaseException as error:  # a Rust panic is no Exception
             logger.exception("loading %s failed", step.name)
             message = f"{type(error).__name__}; the service's log says more"
             self.refusals.add(_key(step), "load_failed", message, marks)

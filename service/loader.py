@@ -4,20 +4,24 @@ Everything that can be wrong with a step is found here, before a request could s
 """
 
 import dataclasses
+import hashlib
 import time
 
 from lm.config import ModelConfig
+from lm.side_files import SideFiles
 from lm.tokenizer import Tokenizer
+from lm.trial import Refused
 from lm.volume import (
     OpenFile,
     Step,
     StepDamaged,
     VolumeError,
     load_model_config,
+    load_side_files,
+    load_tokenizer,
     open_plain,
-    read_file,
 )
-from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
+from lm.volume.content import WEIGHTS_FILE
 from lm.volume.manifest import TRAINING_STATE_PREFIX
 from service import memory
 from service.backend import Backend, BackendOptions, Choice
@@ -26,6 +30,7 @@ from service.engine.engine import Engine
 from service.engine.gpu.placing import FusedFault
 from service.engine.gpu.runner import GpuRunner
 from service.engine.gpu.verification import why_wrong
+from service.engine.native.runner import NativeRunner
 from service.engine.overlapped import OverlappedEngine
 from service.engine.profile import Laps
 from service.engine.runner import StepRunner
@@ -41,6 +46,8 @@ class LoaderOptions:
 
     backend: BackendOptions
     max_model_tokens: int | None
+    chunk_s: float | None = None
+    """Bound on what prompts add to a step that streams wait for."""
     reuse_prefixes: bool = True
     speculation: bool = True
     verify_hashes: bool
@@ -64,17 +71,18 @@ class Loader:
         self._laps = laps
         self._backend = Backend(options.backend)
         self._tokenizers: dict[tuple[str, ...], Tokenizer] = {}
-        """The last one, by the hashes of its files."""
+        """The last one, by the hashes of the bytes that it was made of."""
 
     def load(self, step: Step) -> ServedModel:
         """Load a step; raises ``VolumeError`` or ``CheckpointRefused`` with the reason."""
         started = time.perf_counter()
         options = self._options
-        self._check_small_files(step)
-        config = load_model_config(step)
-        tokenizer = self._tokenizer(step)
+        files = load_side_files(step, check_hash=options.verify_hashes, open_file=self._open_file)
+        config = load_model_config(step, files)
+        tokenizer = self._tokenizer(step, files)
         choice = self._backend.choose(config)
         check_tokenizer(config, tokenizer, step.manifest.details.tokenizer_fingerprint)
+        _ = tokenizer.token_bytes  # half a second for whoever needs it first, of all who are served
         max_tokens = min(
             options.max_model_tokens or config.max_position_embeddings,
             config.max_position_embeddings,
@@ -84,10 +92,12 @@ class Loader:
             choice = self._backend.choose(config)
             runner = self._runner(step, config, choice, max_tokens)
         memory.trim()
+        if isinstance(runner, NativeRunner):  # its probes leave the threads to who serves
+            runner.keep_aside()
         check_logits(runner, tokenizer)
         engine = self._engine(runner, tokenizer)
         engine.warm_up()
-        return ServedModel(
+        model = ServedModel(
             checkpoint=checkpoint_of(step),
             tokenizer=tokenizer,
             engine=engine,
@@ -104,6 +114,9 @@ class Loader:
             and is_degenerate(greedy_continuation(engine.alone(), tokenizer, max_tokens)),
             load_s=time.perf_counter() - started,
         )
+        if isinstance(runner, NativeRunner):
+            runner.serve()
+        return model
 
     def _fused_runner(
         self, step: Step, config: ModelConfig, choice: Choice, max_tokens: int
@@ -130,6 +143,7 @@ class Loader:
             reuse_prefixes=options.reuse_prefixes,
             speculation=options.speculation,
             laps=self._laps,
+            chunk_s=options.chunk_s,
         )
 
     def _runner(
@@ -149,45 +163,29 @@ class Loader:
         except ValueError as error:
             raise StepDamaged(f"{step.path}: {error}") from error
 
-    def _check_small_files(self, step: Step) -> None:
-        """Compare everything that is read by path, so everything but the weights."""
-        for name in step.manifest.files:
-            if name != WEIGHTS_FILE and not name.startswith(TRAINING_STATE_PREFIX):
-                read_file(
-                    step,
-                    name,
-                    check_hash=self._options.verify_hashes,
-                    open_file=self._open_file,
-                )
-
-    def _tokenizer(self, step: Step) -> Tokenizer:
+    def _tokenizer(self, step: Step, files: SideFiles) -> Tokenizer:
         """The step's, or the last one where every byte is the same.
 
         The library reads one in a single call that stalls every stream for a tenth of a second.
         """
-        if not self._options.verify_hashes:
-            return load_tokenizer(step)
-        others = {WEIGHTS_FILE, CONFIG_FILE}
-        files = {name: file.sha256 for name, file in step.manifest.files.items()}
         key = tuple(
-            f"{name} {sha256}"
-            for name, sha256 in sorted(files.items())
-            if name not in others and not name.startswith(TRAINING_STATE_PREFIX)
+            f"{name} {hashlib.sha256(files.read(name) or b'').hexdigest()}"
+            for name in sorted(step.manifest.files)
+            if name != WEIGHTS_FILE and not name.startswith(TRAINING_STATE_PREFIX)
         )
         if key not in self._tokenizers:
-            self._tokenizers = {key: load_tokenizer(step)}
+            self._tokenizers = {key: _load_tokenizer(step, files)}
         return self._tokenizers[key]
+
+
+def _load_tokenizer(step: Step, files: SideFiles) -> Tokenizer:
+    try:
+        return load_tokenizer(step, files)
+    except Refused as error:
+        raise CheckpointRefused(error.part, str(error)) from error
 
 
 def weights_bytes(step: Step) -> int:
     """Size of the weights' file; 0 where the manifest has none, which loading will say."""
     entry = step.manifest.files.get(WEIGHTS_FILE)
     return 0 if entry is None else entry.size
-
-
-def load_tokenizer(step: Step) -> Tokenizer:
-    """The step's tokenizer; raises ``StepDamaged`` if there is none that can be read."""
-    try:
-        return Tokenizer.load(step.path)
-    except (ValueError, OSError) as error:
-        raise StepDamaged(f"{step.path}: {error}") from error

@@ -13,12 +13,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
 from service.engine.request import FinishReason, StepStats
-from service.engine.served import ServedModel
+from service.engine.served import FUSED, ServedModel
 from service.timeline import Timeline
 
 PREFIX = "nestling"
-FUSED = "fused"
-"""Name of the backend that is a GPU's fused kernels."""
 
 LATENCY_BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
@@ -234,6 +232,26 @@ class FrontMetrics:
             buckets=LAG_BUCKETS,
             registry=self._registry,
         )
+        self._log_dropped = Counter(
+            f"{PREFIX}_log_lines_dropped",
+            "Lines of the log that nobody read in time, and that are lost.",
+            registry=self._registry,
+        )
+
+    def on_log_dropped(self, num_lines: int) -> None:
+        """Lines of the log are lost."""
+        self._log_dropped.inc(num_lines)
+
+        self._thread_failures = Counter(
+            f"{PREFIX}_thread_failures",
+            "What threads and lasting tasks caught at their roots; the log has the tracebacks.",
+            ("thread",),
+            registry=self._registry,
+        )
+
+    def on_thread_failure(self, name: str) -> None:
+        """A thread or a lasting task failed, or ended unasked."""
+        self._thread_failures.labels(thread=name).inc()
 
     def on_step(self, stats: StepStats) -> None:
         """The worker finished a turn; whoever is beside the engine measures it."""

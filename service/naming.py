@@ -10,6 +10,7 @@ from lm.volume import Step
 from lm.volume.read import by_loss
 from service.catalog import Catalog
 from service.errors import UnknownModel
+from service.excerpts import excerpt
 
 LATEST = "latest"
 BEST = "best"
@@ -41,8 +42,8 @@ def names(
 ) -> dict[str, Step]:
     """Every name that means a good step now, with that step."""
     named: dict[str, Step] = {}
-    for run in catalog.runs():
-        steps = [step for step in catalog.survey(run).steps if is_good(step)]
+    for run, survey in catalog.surveys():
+        steps = [step for step in survey.steps if is_good(step)]
         if not steps:
             continue
         meant = {LATEST: steps[-1]} | dict(zip([BEST], by_loss(steps), strict=False))
@@ -66,9 +67,9 @@ def _split(catalog: Catalog, name: str, followed: str | None) -> tuple[str | Non
 
 def _unknown(catalog: Catalog, name: str, run: str | None, steps: Sequence[Step]) -> str:
     if run is None:
-        return f"no model {name!r}; there are {_few(catalog.runs()) or 'none yet'}"
+        return f"no model {excerpt(name)!r}; there are {_few(catalog.runs()) or 'none yet'}"
     return (
-        f"no model {name!r}: the volume does not hold it, or no longer; of run {run} "
+        f"no model {excerpt(name)!r}: the volume does not hold it, or no longer; of run {run} "
         f"there are {_few([step.name for step in reversed(steps)]) or 'none yet'}"
     )
 

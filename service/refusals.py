@@ -40,6 +40,8 @@ class Refusals:
         """Remember why a step is not served; the same again is neither said nor counted."""
         known = self.table.get(key)
         refusal = Refusal(reason, message, identity, RETRY_AFTER_LOOKS.get(reason))
+        if refusal == known:  # as most are, at each look
+            return
         self.table = {**self.table, key: refusal}
         if known is None or (known.reason, known.identity) != (reason, identity):
             self._on_refused(reason)

@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lm.cores import usable_cores
 from lm.device import pick_device
+from lm.threads import Roots
 from lm.volume import OpenFile, Step, open_plain
 from service import naming, traces
 from service.api.limits import Admission, Limits
@@ -24,20 +26,27 @@ from service.background import let_loop_first
 from service.catalog import Catalog
 from service.engine.profile import Profile
 from service.engine.served import ModelCard, ServedModel
-from service.engine.structured import NOT_SUPPORTED
+from service.engine.structured import NOT_SUPPORTED, Prepared
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady
+from service.excerpts import excerpt
 from service.front import Front
 from service.gate import Gate
 from service.heartbeat import beat
-from service.history import Swaps
+from service.history import Histories, Swaps
 from service.library import Library
 from service.loader import Loader, LoaderOptions
 from service.metrics import Metrics
+from service.reading import VolumeReads
 from service.refusals import Refusals
 from service.residency import Residency, ResidencyOptions
 from service.settings import Settings
 from service.watcher import CheckpointWatcher, Listeners
+
+SHORT_GRAMMAR_CHARACTERS = 1 << 12
+"""What a structure may have to be read in some milliseconds."""
+GRAMMAR_TIMEOUT_S = 30.0
+"""Its turn included; what ``bounds`` lets in takes up to 1.5 s of a shared core."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +57,9 @@ class Runtime(Front):
     def __init__(self, settings: Settings, open_file: OpenFile = open_plain) -> None:
         self.settings = settings
         self.swaps = Swaps(time.time)
+        self.histories = Histories()
         self.metrics: Metrics = self._make_metrics()
+        self.roots = Roots(self.metrics.on_thread_failure)
         self.admission = Admission(
             Limits(
                 num_slots=settings.slots,
@@ -63,9 +74,15 @@ class Runtime(Front):
         self.profile = None if settings.profile is None else Profile(self.clock)
         self._hand_out = self._watched(self.switchboard.on_turn)
         self.worker: Worker = Worker(
-            self._on_turn, self.clock, self._begin_engine, self._on_death, self.profile
+            self._on_turn,
+            self.clock,
+            self._begin_engine,
+            self._on_death,
+            self.profile,
+            self.roots,
         )
         self.catalog = Catalog(settings.volume, open_file)
+        self.reads = VolumeReads(settings.volume_timeout_s)
         self.residency = Residency(
             ResidencyOptions(
                 max_models=settings.max_resident_models, drain_s=settings.swap_drain_s
@@ -94,6 +111,7 @@ class Runtime(Front):
             listeners=Listeners(on_served=self._on_served, on_looked=self._on_looked),
             poll_interval_s=settings.poll_interval_s,
             load_threads=settings.load_threads,
+            roots=self.roots,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._heartbeat: asyncio.Task[None] | None = None
@@ -103,8 +121,9 @@ class Runtime(Front):
 
         Native code does most of its work, so that importing the web framework costs no time.
         """
-        if self.settings.threads is not None:
-            torch.set_num_threads(self.settings.threads)
+        threads = self.settings.threads or usable_cores()
+        if self.settings.threads is not None or threads < torch.get_num_threads():
+            torch.set_num_threads(threads)  # PyTorch does not know a control group's quota
         sys.setswitchinterval(self.settings.switch_interval_s)
         self.watcher.start()
 
@@ -113,7 +132,9 @@ class Runtime(Front):
         if not self.watcher.is_started:
             self.load()
         self._loop = asyncio.get_running_loop()
-        self._heartbeat = self._loop.create_task(beat(self.metrics.loop_lag.observe, self.clock))
+        self._heartbeat = self.roots.task(
+            "heartbeat", lambda: beat(self.metrics.loop_lag.observe, self.clock)
+        )
         self.worker.start()
 
     def num_open_on(self, model: ModelCard) -> int:
@@ -124,6 +145,7 @@ class Runtime(Front):
         """Stop the threads; requests that still run are aborted."""
         if self._heartbeat is not None:
             self._heartbeat.cancel()
+        self.reads.stop()
         await asyncio.to_thread(self.watcher.stop)
         await asyncio.to_thread(self.worker.stop)
         self.write_profile()
@@ -149,11 +171,12 @@ class Runtime(Front):
             raise NotReady(f"no model is served yet: {self.watcher.why_not_ready()}")
         return model
 
-    async def model_named(self, name: str | None, deadline: float) -> ServedModel:
+    async def model_named(
+        self, name: str | None, deadline: float, party: str | None = None
+    ) -> ServedModel:
         """The model that a request names, loaded if it has to be; ``None`` is the current one.
 
-        Raises ``UnknownModel`` naming what exists, ``NoRoom``, ``NotReady`` or, at the deadline,
-        ``DeadlineExceeded``.
+        See ``Front``.
         """
         current = self.worker.current
         run = self.watcher.run if current is None else current.checkpoint.run
@@ -162,34 +185,39 @@ class Runtime(Front):
         resident = self.residency.find(lambda checkpoint: checkpoint.name == name)
         if resident is not None:
             return resident
-        if name in naming.PLACEHOLDERS and name not in await asyncio.to_thread(self.catalog.runs):
+        if name in naming.PLACEHOLDERS and name not in await self.reads.read(self.catalog.runs):
             return self.model()
         steps = await self.steps_named(name)
         try:
             async with asyncio.timeout(deadline - self.clock()):
-                return await asyncio.wrap_future(self.watcher.load(name, steps))
+                return await asyncio.wrap_future(self.watcher.load(name, steps, party))
         except TimeoutError as error:
             raise DeadlineExceeded(f"loading {name} takes longer than a request may") from error
 
-    async def check_grammar(self, model: ModelCard, grammar: str) -> None:
-        """Raise ``InvalidRequest`` for what makes no sense; in a thread: it may take a while."""
+    async def check_grammar(self, model: ModelCard, grammar: str, owner: str) -> Prepared:
+        """Raise ``InvalidRequest`` for what makes no sense, or takes too long; in a lane."""
         assert isinstance(model, ServedModel), "here is an engine"
+        lane = self.short_lane if len(grammar) <= SHORT_GRAMMAR_CHARACTERS else self.long_lane
         try:
-            await asyncio.to_thread(model.engine.grammars.check, grammar)
+            async with asyncio.timeout(GRAMMAR_TIMEOUT_S):
+                return await lane.do(owner, lambda: model.engine.grammars.check(grammar))
+        except TimeoutError as error:
+            raise InvalidRequest(
+                f"the structure asked for was not read within {GRAMMAR_TIMEOUT_S:g} s"
+            ) from error
         except ValueError as error:
             unknown = str(error).startswith(NOT_SUPPORTED) or "not supported" in str(error)
             verdict = "is not supported here" if unknown else "makes no sense"
-            raise InvalidRequest(f"the structure asked for {verdict}: {error}") from error
+            raise InvalidRequest(f"the structure asked for {verdict}: {excerpt(error)}") from error
 
     async def accepted(self, replies: Sequence[Reply]) -> None:
         """What could be opened, is accepted."""
 
     async def steps_named(self, name: str) -> list[Step]:
         """Steps of the volume that a name can mean; see ``naming.candidates``."""
-        try:
-            return await asyncio.to_thread(naming.candidates, self.catalog, name, self.watcher.run)
-        except OSError as error:
-            raise NotReady(f"cannot read the volume: {error}") from error
+        return await self.reads.read(
+            lambda: naming.candidates(self.catalog, name, self.watcher.run)
+        )
 
     def _watched(self, hand_out: Callable[[Turn], None]) -> Callable[[Turn], None]:
         return hand_out if self.profile is None else self.profile.watched(hand_out)
@@ -213,12 +241,24 @@ class Runtime(Front):
 
     def _on_turn(self, turn: Turn) -> None:
         """Hand a turn from the worker's thread to the event loop."""
-        self._tell_loop(lambda: self._hand_out(turn))
+        self._tell_loop(lambda: self._deliver(turn))
+
+    def _deliver(self, turn: Turn) -> None:
+        """Hand a turn out, in the event loop; what got lost on the way is nobody's to know."""
+        try:
+            self._hand_out(turn)
+        except BaseException as error:  # noqa: BLE001  the loop would log it, and streams hang
+            self.roots.failed("events", error)
+            self._on_death()
 
     def _on_death(self) -> None:
         """Let nobody wait for an engine that has ended, and whoever watches the service know."""
         self.admission.is_broken = True
-        self._tell_loop(lambda: self.switchboard.fail_all(self.clock()))
+        self._tell_loop(self._fail_all)
+
+    def _fail_all(self) -> None:
+        with self.roots.guard("events"):
+            self.switchboard.fail_all(self.clock())
 
     def _tell_loop(self, what: Callable[[], None]) -> None:
         """Have something done in the event loop; from the worker's thread."""
@@ -245,6 +285,7 @@ def loader_options(settings: Settings) -> LoaderOptions:
             max_step_tokens=settings.max_step_tokens or max(usual_step, 2 * settings.slots),
         ),
         max_model_tokens=settings.max_model_tokens,
+        chunk_s=settings.prompt_chunk_ms / 1000,
         reuse_prefixes=settings.reuse_prefixes,
         speculation=usual_speculation if settings.speculation is None else settings.speculation,
         verify_hashes=settings.verify_hashes,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from lm.run_names import MAX_BYTES, shown, why_no_run
 from service.keys import Keyring
 from service.kubernetes import is_service_address
 from service.logs import LogFormat
@@ -97,6 +98,14 @@ class Settings(BaseSettings):
         description="Tokens one step computes: what a newcomer's prompt may delay; by default 256 "
         "on a CPU and 2048 on a GPU.",
     )
+    prompt_chunk_ms: float = Field(
+        100.0,
+        gt=0,
+        le=60_000,
+        description="What a newcomer's prompt may add to a step that streams wait for, as it is "
+        "measured, or as long as their own tokens take where that is longer: a slow machine "
+        "computes a prompt in smaller pieces.",
+    )
     reuse_prefixes: bool = Field(
         default=True,
         description="Keep what finished requests computed, for prompts that begin alike.",
@@ -145,6 +154,11 @@ class Settings(BaseSettings):
     )
     drain_timeout_s: float = Field(
         30.0, ge=0, description="After SIGTERM, how long running requests may go on."
+    )
+    volume_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        description="How long a request may wait for the volume, for lists and named checkpoints.",
     )
     keep_alive_s: float = Field(
         15.0, gt=0, description="A stream that is silent for so long sends an SSE comment."
@@ -233,6 +247,15 @@ class Settings(BaseSettings):
         if isinstance(value, str) and is_service_address(value):
             return cls.model_fields["port"].default
         return value
+
+    @field_validator("run")
+    @classmethod
+    def _refuse_what_no_run_is_called(cls, run: str | None) -> str | None:
+        if not run:  # as an empty variable says
+            return None
+        if (why := why_no_run(run)) is not None:
+            raise ValueError(f"'{shown(run[:MAX_BYTES])}' is no run of a volume: {why}")
+        return run
 
     @field_validator("cors_origins")
     @classmethod

@@ -6,21 +6,31 @@ that run, one at a time, by a thread that gives way to them (see ``background``)
 
 import concurrent.futures
 import dataclasses
+import itertools
 import logging
-import threading
 from collections.abc import Callable, Sequence
 
+from lm.threads import Roots
 from lm.volume import Step
 from service.background import give_way
-from service.catalog import Catalog, Survey, contents
+from service.catalog import Catalog, contents
 from service.engine.served import Checkpoint, ServedModel
-from service.errors import Draining
+from service.errors import Draining, NotReady
 from service.library import Library
 from service.orders import Orders
 from service.residency import Residency
+from service.survey import NEWEST, Survey
 
+STOP_S = 10.0
+"""How long a stop waits: loads take seconds, and whoever sent a SIGTERM waits for a minute."""
 UNFINISHED_LOOKS = 60
 """Looks after which a step without a manifest, in which nothing moves, is given up."""
+NAMED_FOR_S = 0.1
+"""Time after which no further model is loaded by name before the volume is looked at: a newer
+checkpoint waits for one such load at most."""
+
+WATCHER = "watcher"
+"""Name of the thread, in logs and metrics."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +58,7 @@ class CheckpointWatcher:
         listeners: Listeners,
         poll_interval_s: float,
         load_threads: int = 1,
+        roots: Roots | None = None,
     ) -> None:
         self._catalog = catalog
         self.run = run
@@ -60,10 +71,11 @@ class CheckpointWatcher:
         self._load_threads = load_threads
         self._orders = Orders()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._roots = roots or Roots()
+        self._thread = self._roots.thread(WATCHER, self._watch, again=True, on_gone=self._on_gone)
         self._followed: Checkpoint | None = None
         """What was last put into service because it was the newest."""
-        self._seen: set[str] = set()
+        self._seen: frozenset[str] = frozenset()
         """Fingerprints on the volume when the followed step was last seen there."""
         self._unfinished: dict[int, tuple[tuple[object, ...], int]] = {}
         self.is_holding = False
@@ -78,17 +90,30 @@ class CheckpointWatcher:
     @property
     def is_started(self) -> bool:
         """Whether ``start`` was called."""
-        return self._thread.ident is not None
+        return self._thread.is_started
 
     def stop(self) -> None:
-        """Stop looking; waits for a load that is under way."""
-        self._is_stopping = True
+        """Stop looking; waits for a load that is under way, but not for a volume that hangs."""
+        was_stopping, self._is_stopping = self._is_stopping, True
+        self._thread.leave()
         self._orders.wake()
-        self._thread.join()
+        if not was_stopping:
+            self._thread.join(STOP_S)
 
-    def load(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
-        """Load the first of these that is good, if it is not in memory, and keep it there."""
-        return self._orders.give(lambda: self._library.by_name(name, steps))
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread has not ended."""
+        return self._thread.is_running
+
+    def load(
+        self, name: str, steps: Sequence[Step], party: str | None = None
+    ) -> "concurrent.futures.Future[ServedModel]":
+        """Load the first of these that is good, if it is not in memory, and keep it there.
+
+        Raises ``TooManyRequests`` or ``QueueFull`` where too many wait, see ``Orders``. Cancel the
+        future when nobody waits for it any more.
+        """
+        return self._orders.give(lambda: self._library.by_name(name, steps), party)
 
     def hold(self, name: str, steps: Sequence[Step]) -> "concurrent.futures.Future[ServedModel]":
         """Serve the first of these that is good until ``release``."""
@@ -124,11 +149,11 @@ class CheckpointWatcher:
         self._residency.forget(lambda checkpoint: _is_another(checkpoint, survey))
         if self.is_holding:
             return
-        for step in self._newer(survey.steps):
+        for step in self._newer(survey):
             model = self._library.successor(step)
             if model is not None:
                 self._followed = model.checkpoint
-                self._seen = _fingerprints(survey.steps)
+                self._seen = survey.fingerprints
                 self._serve(model)
                 return
 
@@ -138,15 +163,19 @@ class CheckpointWatcher:
             if not gives_way and self._residency.current is not None:
                 give_way(self._load_threads)  # the first load has nobody to give way to
                 gives_way = True
-            self._orders.carry_out()
-            try:
-                self.look()
-            except OSError as error:
-                self._report(f"cannot read the volume: {error}")
-            except Exception:
-                logger.exception("looking at the volume failed; trying again")
+            with self._roots.guard(WATCHER):
+                self._orders.carry_out(NAMED_FOR_S)
+            with self._roots.guard(WATCHER):
+                try:
+                    self.look()
+                except OSError as error:
+                    self._report(f"cannot read the volume: {error}")
             self._orders.wait(self._poll_interval_s)
         self._orders.refuse(Draining("the service is shutting down"))
+
+    def _on_gone(self) -> None:
+        """Nobody loads any more: whoever waits for it is told."""
+        self._orders.refuse(NotReady("the thread that loads has ended by a bug"))
 
     def _report(self, problem: str | None) -> None:
         """Say once that the volume cannot be read, and once that it can again."""
@@ -162,7 +191,7 @@ class CheckpointWatcher:
             if number > last:
                 self.refusals.add((run, number), error.reason, str(error), (str(error),))
         before, self._unfinished = self._unfinished, {}
-        for number, path in survey.unfinished.items():
+        for number, path in list(survey.unfinished.items())[-NEWEST:]:
             inside = contents(path)
             known, looks = before.get(number, (None, 0))
             looks = looks + 1 if known == inside else 0
@@ -171,23 +200,23 @@ class CheckpointWatcher:
                 message = f"{path}: no manifest, and nothing moves in it"
                 self.refusals.add((run, number), "incomplete", message, inside)
 
-    def _newer(self, steps: Sequence[Step]) -> list[Step]:
+    def _newer(self, survey: Survey) -> list[Step]:
         """Steps that should take over from the followed one, the best first.
 
         Numbers decide, not clocks, which may jump. Only when the followed step is gone from the
         volume can a lower number be newer, if it was not there before: the run was begun again.
         """
-        followed = self._followed
-        fingerprints = _fingerprints(steps)
-        is_gone = followed is not None and followed.fingerprint not in fingerprints
-        if not is_gone:
-            self._seen = fingerprints
+        followed, newest_first = self._followed, reversed(survey.steps)
+        if followed is None:
+            self._seen = survey.fingerprints
+            return list(newest_first)
+        if followed.fingerprint in survey.fingerprints:
+            self._seen = survey.fingerprints
+            return list(itertools.takewhile(lambda step: step.number > followed.step, newest_first))
         return [
             step
-            for step in reversed(steps)
-            if followed is None
-            or step.number > followed.step
-            or (is_gone and step.manifest.fingerprint not in self._seen)
+            for step in newest_first
+            if step.number > followed.step or step.manifest.fingerprint not in self._seen
         ]
 
     def _hold(self, name: str, steps: Sequence[Step]) -> ServedModel:
@@ -216,15 +245,11 @@ class CheckpointWatcher:
         )
 
 
-def _fingerprints(steps: Sequence[Step]) -> set[str]:
-    return {step.manifest.fingerprint for step in steps}
-
-
 def _is_another(checkpoint: Checkpoint, survey: Survey) -> bool:
     """Whether a run was begun again and the checkpoint's step is now another one."""
-    return any(
-        step.manifest.run == checkpoint.run
-        and step.number == checkpoint.step
+    step = survey.by_number.get(checkpoint.step)
+    return (
+        step is not None
+        and step.manifest.run == checkpoint.run
         and step.manifest.fingerprint != checkpoint.fingerprint
-        for step in survey.steps
     )

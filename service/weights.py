@@ -28,6 +28,8 @@ DTYPES = {
 }
 """By their names in the file; the format is at github.com/huggingface/safetensors."""
 _LENGTH_BYTES = 8
+MOST_HEADER_BYTES = 16 << 20
+"""Of the JSON in front of the tensors: some hundred bytes each, parsed in one call."""
 
 
 class Piece(NamedTuple):
@@ -86,7 +88,7 @@ def read_weights(
 
     length = int.from_bytes(fill(memoryview(bytearray(_LENGTH_BYTES))), "little")
     position = _LENGTH_BYTES + length
-    if position > size:
+    if position > size or length > MOST_HEADER_BYTES:
         raise ValueError(f"malformed safetensors: a header of {length} bytes")
     header = bytes(fill(memoryview(bytearray(length))))
     buffer = bytearray(min(size, PIECE_BYTES))  # one for all: fresh memory is slow to touch

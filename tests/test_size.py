@@ -18,7 +18,7 @@ EXTRAS = {
         *("importing", "exporting", "speed", "smoke"),
         *("describe", "fit", "options", "peak", "__main__"),
     },
-    "lm": {"chat", "foreign", "tokenizer_files", "sentencepiece_file"},
+    "lm": {"chat", "foreign", "tokenizer_files", "sentencepiece_file", "template", "trial"},
     "service/engine": {
         *("gpu", "graphs", "native", "profile", "speculation", "structured", "rewriting"),
         *("closing", "schemas"),
@@ -26,8 +26,8 @@ EXTRAS = {
     },
 }
 """Beside the core, by package: what people watch, texts and their tokenizers, imports and exports,
-scaling down, faster forms of what is plain elsewhere (the batched samplers are two
-of ``lm.sampling``), adapters of libraries, command lines."""
+bounds on the programs of others, scaling down, faster forms of what is plain elsewhere (the
+batched samplers are two of ``lm.sampling``), adapters of libraries, command lines."""
 
 SILENT = {
     tokenize.COMMENT,

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lm import surroundings
+from lm.threads import Roots
 from trainer import options
 from trainer.interrupt import Interrupt
 
@@ -51,16 +53,19 @@ def _train(call: options.TrainOptions) -> int:
         import torch
         from rich.console import Console
 
+        from lm.cores import usable_cores
+        from lm.volume import run_directory
         from trainer import run
         from trainer.amendment import Amendment
         from trainer.steps import Diverged
 
-        if call.threads is not None:
-            torch.set_num_threads(call.threads)
+        threads = call.threads or usable_cores()
+        if call.threads is not None or threads < torch.get_num_threads():
+            torch.set_num_threads(threads)  # PyTorch does not know a control group's quota
         recipe = _recipe(call.recipe, call.overrides, corpus=call.corpus, smoke=call.smoke)
-        run_dir = call.volume / (call.run or recipe.name)
+        run_dir = run_directory(call.volume, recipe.name if call.run is None else call.run)
         try:
-            with _watching(call, run_dir) as listeners:
+            with _watching(call, run_dir, interrupt.roots) as listeners:
                 run.train(
                     recipe,
                     run_dir,
@@ -82,7 +87,9 @@ def _train(call: options.TrainOptions) -> int:
 
 
 @contextlib.contextmanager
-def _watching(call: options.TrainOptions, run_dir: Path) -> "Iterator[tuple[Listener, ...]]":
+def _watching(
+    call: options.TrainOptions, run_dir: Path, roots: Roots
+) -> "Iterator[tuple[Listener, ...]]":
     """What a caller asked for beside log and journal."""
     listeners: list[Listener] = []
     with contextlib.ExitStack() as stack:
@@ -90,7 +97,9 @@ def _watching(call: options.TrainOptions, run_dir: Path) -> "Iterator[tuple[List
             from trainer import metrics
 
             exported = metrics.Metrics()
-            stack.enter_context(metrics.serve(exported, call.metrics_host, call.metrics_port))
+            stack.enter_context(
+                metrics.serve(exported, call.metrics_host, call.metrics_port, roots)
+            )
             listeners.append(exported)
         if call.tensorboard:
             from trainer.tensorboard import TensorBoard
@@ -184,4 +193,5 @@ def _fail(error: Exception, *, status: int) -> int:
 
 
 if __name__ == "__main__":
+    surroundings.prepare()
     sys.exit(main())

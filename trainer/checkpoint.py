@@ -16,8 +16,9 @@ from pathlib import Path
 import safetensors
 
 from lm.config import ModelConfig
+from lm.threads import Roots
 from lm.tokenizer import Tokenizer
-from lm.volume import Retention, best_step, model_files, prune, publish
+from lm.volume import Retention, VolumeError, model_files, prune, publish
 from trainer.snapshot import Snapshot
 from trainer.state import state_files
 
@@ -45,6 +46,7 @@ class Checkpointer:
         model_config: ModelConfig,
         tokenizer: Tokenizer,
         on_written: Callable[[Written], None],
+        roots: Roots | None = None,
     ) -> None:
         self._run_dir = run_dir
         self._model_config = model_config
@@ -52,6 +54,7 @@ class Checkpointer:
         self._retention = retention
         self._keep_best = keep_best
         self._on_written = on_written
+        self._roots = roots or Roots()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[Written] | None = None
         self._lock = threading.RLock()
@@ -87,18 +90,23 @@ class Checkpointer:
         """Wait for the write under way; raises ``OSError`` if it failed."""
         written = self.collect()
         if written is not None and written.error is not None:
-            raise OSError(f"step {written.step} could not be saved: {written.error}")
+            reason = str(written.error) or type(written.error).__name__
+            raise OSError(f"step {written.step} could not be saved: {reason}")
 
     def _write(self, snapshot: Snapshot) -> Written:
         started = time.perf_counter()
-        snapshot.wait()
-        writers = model_files(snapshot.weights, self._model_config, self._tokenizer)
-        writers |= state_files(snapshot.state, snapshot.moments)
         error: Exception | None = None
         try:
+            snapshot.wait()
+            writers = model_files(snapshot.weights, self._model_config, self._tokenizer)
+            writers |= state_files(snapshot.state, snapshot.moments)
             publish(self._run_dir, snapshot.step, writers, snapshot.details)
-            best = best_step(self._run_dir) if self._keep_best else None
-            prune(self._run_dir, self._retention, best=best.number if best else None)
-        except (OSError, safetensors.SafetensorError) as failure:
+            prune(self._run_dir, self._retention, keep_best=self._keep_best)
+        except (OSError, MemoryError, VolumeError, safetensors.SafetensorError) as failure:
             error = failure
+        except BaseException as failure:  # a mistake of ours, which ends the run with a traceback
+            self._roots.failed("checkpoint", failure)
+            if isinstance(failure, Exception):
+                raise
+            raise RuntimeError(f"{type(failure).__name__} in the writing thread") from failure
         return Written(snapshot.step, time.perf_counter() - started, error)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lm.foreign import hub
 from lm.tokenizer import Tokenizer
-from lm.volume import Step
+from lm.volume import Step, load_tokenizer
 from trainer.batches import Batches
 from trainer.config import Recipe
 from trainer.corpus import Split, open_corpus
@@ -130,7 +130,7 @@ def _open_tokenizer(
         if step.number == 0 and recipe.tokenizer.source != WEIGHTS:
             note(f"tokenizer: that of {step.name}, not the recipe's {recipe.tokenizer.source!r}")
         kept = set(step.manifest.details.flags) & {TOKENIZER_REPLACED}
-        return Tokenizer.load(step.path), tuple(kept)
+        return load_tokenizer(step), tuple(kept)
     replaced: list[str] = []
     texts = (text for split in splits.values() for text in split.train)
     tokenizer = resolve_tokenizer(recipe.tokenizer, texts, on_fallback=replaced.append)

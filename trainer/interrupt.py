@@ -1,4 +1,8 @@
-"""SIGINT and SIGTERM: save the last completed optimizer step, then leave with status 0.
+"""SIGINT, SIGTERM and the like: save the last completed step, then leave with status 0.
+
+So do SIGHUP (not under ``nohup``), SIGPWR, SIGXCPU, SIGUSR1 and SIGUSR2: batch systems announce the
+end of a job's time by one of them. Timers' and real-time signals are not for the trainer, and do
+nothing.
 
 The loop polls ``requested`` between micro-batches, evaluation batches and sampled tokens, claims
 the saving for itself and stops. But Python runs signal handlers between two bytecodes of the main
@@ -15,8 +19,12 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from lm.threads import Roots
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGPWR", "SIGXCPU", "SIGUSR1", "SIGUSR2")
+MEANINGLESS = ("SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGSTKFLT")
 PATIENCE_S = 3.0
 
 
@@ -24,8 +32,14 @@ class Interrupt:
     """Whether the process was asked to stop, and who saves then."""
 
     def __init__(
-        self, *, patience_s: float = PATIENCE_S, leave: Callable[[int], object] = os._exit
+        self,
+        *,
+        patience_s: float = PATIENCE_S,
+        leave: Callable[[int], object] = os._exit,
+        roots: Roots | None = None,
     ) -> None:
+        """``roots`` are those of all of the program's threads."""
+        self.roots = roots or Roots()
         self.patience_s = patience_s
         self.rescue: Callable[[], None] | None = None
         """Saves the last completed step from any thread; ``None`` while there is nothing yet."""
@@ -52,9 +66,12 @@ class Interrupt:
         """Handle the signals while the context lasts; for the main thread alone."""
         receiver, sender = socket.socketpair()
         os.set_blocking(sender.fileno(), False)
-        watcher = threading.Thread(target=self._watch, args=(receiver,), daemon=True)
+        watcher = self.roots.thread("signals", lambda: self._watch(receiver), again=True)
         # Without a Python handler the C handler would not write to the descriptor.
-        handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        handlers: dict[int, Any] = {
+            number: signal.signal(number, lambda *_: None) for number in _asking()
+        }
+        handlers |= {number: signal.signal(number, signal.SIG_IGN) for number in _meaningless()}
         descriptor = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         watcher.start()
         try:
@@ -64,6 +81,7 @@ class Interrupt:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             self.claim()
+            watcher.leave()
             sender.close()
             watcher.join()
             receiver.close()
@@ -76,6 +94,7 @@ class Interrupt:
                     self._leave(128 + number)
                 else:
                     self._requested.set()
+                    # It ends the process, whatever it comes to.
                     threading.Thread(target=self._save_if_nobody_does, daemon=True).start()
 
     def _save_if_nobody_does(self) -> None:
@@ -92,3 +111,17 @@ class Interrupt:
             if status:
                 logging.getLogger("trainer").exception("the last step could not be saved")
             self._leave(status)
+
+
+def _asking() -> list[signal.Signals]:
+    """Signals that ask the trainer to leave, but for those that it was begun to ignore."""
+    there = (getattr(signal, name) for name in NAMES if hasattr(signal, name))
+    always = (signal.SIGINT, signal.SIGTERM)
+    return [n for n in there if n in always or signal.getsignal(n) is not signal.SIG_IGN]
+
+
+def _meaningless() -> list[int]:
+    """Signals that would end it by default, and that nobody else has taken."""
+    named = [getattr(signal, name) for name in MEANINGLESS if hasattr(signal, name)]
+    first, last = getattr(signal, "SIGRTMIN", 0), getattr(signal, "SIGRTMAX", -1)
+    return [n for n in (*named, *range(first, last + 1)) if signal.getsignal(n) is signal.SIG_DFL]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lm.plain_file import open_followed, plain
 from trainer.events import Evaluated, Event, Published, Sampled, Snapshotted, Trained
 from trainer.progress import LOGGER
 
@@ -44,8 +45,13 @@ class Journal:
 
     def rewind(self, *, trained: int, evaluated: int, sampled: int) -> None:
         """Drop what the run has not done yet: lines past these steps, by kind."""
-        last = {KINDS[Evaluated]: evaluated}
-        _keep(self._metrics, lambda line: line["step"] <= last.get(line["kind"], trained))
+        of_evaluation = KINDS[Evaluated]
+        _keep(
+            self._metrics,
+            lambda line: (
+                line["step"] <= (evaluated if line.get("kind") == of_evaluation else trained)
+            ),
+        )
         _keep(self._samples, lambda line: line["step"] <= sampled)
 
     def hear(self, event: Event) -> None:
@@ -68,23 +74,33 @@ class Journal:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal; what a kill cut short or a disk damaged is left out."""
+    """All whole lines of a journal that have a step; what a kill or a disk cut short is left out.
+
+    Empty where there is no journal. Raises ``OSError`` if there is one that cannot be read.
+    """
+    parsed = (_parsed(text) for text in _content(path).split(b"\n"))
+    return [line for line in parsed if line is not None]
+
+
+def _content(path: Path) -> bytes:
     if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_bytes().split(b"\n"):
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
+        return b""
+    with open_followed(path) as file:
+        return file.read()
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """A line of a journal; ``None`` if it is none: a file may end inside a character."""
+    try:
+        line = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and type(line.get("step")) is int else None
 
 
 def _append_whole(path: Path, text: bytes) -> None:
     """Append all of a text or, if it does not fit, raise ``OSError`` and append nothing."""
-    with path.open("ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=plain) as file:
         end = file.tell()
         if file.write(text) < len(text):
             file.truncate(end)
@@ -102,9 +118,11 @@ def _text(line: Line) -> str:
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     """Rewrite a journal with the wanted lines, by one rename, if it has others."""
-    kept = "".join(_text(line) for line in read_lines(path) if wanted(line))
-    if not path.exists() or path.read_bytes() == kept.encode():
+    content = _content(path)
+    lines = ((text, _parsed(text)) for text in content.split(b"\n"))
+    kept = b"".join(text + b"\n" for text, line in lines if line is not None and wanted(line))
+    if content == kept:
         return
     replacement = path.with_name(f".{path.name}-{os.getpid()}")
-    replacement.write_text(kept, "utf-8")
+    replacement.write_bytes(kept)
     replacement.replace(path)

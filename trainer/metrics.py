@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from lm.threads import Roots
 from trainer.events import Began, Evaluated, Event, Published, Skipped, Snapshotted, Trained
 from trainer.memory import resident_bytes
 
@@ -57,6 +58,12 @@ class Metrics:
         self._gauges["resident_memory_bytes"].set_function(resident_bytes)
         self._tokens = counter("tokens", "Tokens trained on by this process.")
         self._skipped = counter("steps_skipped", "Steps whose loss or gradient was not finite.")
+        self._thread_failures = Counter(
+            f"{PREFIX}_thread_failures",
+            "What threads caught at their roots; the log has the tracebacks.",
+            ("thread",),
+            registry=self.registry,
+        )
         self._failures = counter("checkpoint_failures", "Checkpoints that could not be written.")
         self._stall = seconds(
             "checkpoint_stall", "Training stood still for a checkpoint.", STALL_BUCKETS
@@ -93,6 +100,10 @@ class Metrics:
             case Published():
                 self._failures.inc()
 
+    def on_thread_failure(self, name: str) -> None:
+        """A thread failed, or ended unasked."""
+        self._thread_failures.labels(thread=name).inc()
+
     def _began(self, event: Began) -> None:
         counters = event.counters
         self._tokens_seen = counters.tokens_seen
@@ -128,15 +139,21 @@ class Metrics:
 
 
 @contextlib.contextmanager
-def serve(metrics: Metrics, host: str, port: int) -> Iterator[None]:
+def serve(metrics: Metrics, host: str, port: int, roots: Roots) -> Iterator[None]:
     """Answer scrapes from a thread while the context lasts; raises ``ValueError`` if it cannot."""
     try:
         server, thread = start_http_server(port, host, metrics.registry)
     except OSError as error:
         raise ValueError(f"metrics on {host}:{port}: {error.strerror}") from error
+    server.shutdown()  # of a thread that nothing guards
+    thread.join()
+    guarded = roots.thread("metrics", server.serve_forever, matters=False, again=True)
+    roots.on_failure = metrics.on_thread_failure
+    guarded.start()
     try:
         yield
     finally:
+        guarded.leave()
         server.shutdown()
-        thread.join()
+        guarded.join()
         server.server_close()

@@ -13,7 +13,7 @@ def plot(run_dir: Path, output: Path) -> None:
 
     Raises ``ValueError`` if the run has no metrics or matplotlib is not installed.
     """
-    lines = read_lines(run_dir / METRICS_FILE)
+    lines = [line for line in read_lines(run_dir / METRICS_FILE) if _is_drawn(line)]
     if not lines:
         raise ValueError(f"{run_dir / METRICS_FILE} holds no metrics; is {run_dir} a run?")
     try:
@@ -21,8 +21,8 @@ def plot(run_dir: Path, output: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ValueError("plotting needs matplotlib: pip install 'nestling[plot]'") from error
-    train = [line for line in lines if line["kind"] == "train"]
-    evaluations = comparable([line for line in lines if line["kind"] == "evaluation"])
+    train = [line for line in lines if line.get("kind") == "train"]
+    evaluations = comparable([line for line in lines if line.get("kind") == "evaluation"])
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     (loss, bits, gap), (rate, speed, memory) = figure.subplots(2, 3, sharex=True)
@@ -53,6 +53,13 @@ def plot(run_dir: Path, output: Path) -> None:
     figure.savefig(output, dpi=110)
 
 
+def _is_drawn(line: dict[str, Any]) -> bool:
+    """Whether a line has a place on the time axis, or needs none."""
+    return line.get("kind") not in ("train", "evaluation") or (
+        type(line.get("train_seconds")) in (int, float)
+    )
+
+
 def comparable(evaluations: Lines) -> Lines:
     """Evaluations of the same text: without the one of all of it that follows at the last step."""
     return list({line["step"]: line for line in reversed(evaluations)}.values())[::-1]
@@ -65,7 +72,7 @@ def _draw(
     points = [
         (line["train_seconds"] / 60, line[key] / unit)
         for line in lines
-        if line.get(key) is not None
+        if type(line.get(key)) in (int, float)
     ]
     axis.plot([x for x, _ in points], [y for _, y in points], label=label, **style)
     axis.set_title(title, fontsize=10)

@@ -6,7 +6,9 @@ logged step) are kept off a terminal that has one.
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +21,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from lm.plain_file import plain
 
 LOG_FILE = "training.log"
 LOGGER = "trainer"
@@ -91,6 +95,10 @@ def _handler(handler: logging.Handler) -> Iterator[None]:
 
 class _LogFile(logging.FileHandler):
     """Goes without the lines that find no room on a full disk; the terminal shows them."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = plain(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        return TextIOWrapper(os.fdopen(descriptor, "ab"), self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Do without ``logging``'s traceback: the run goes on."""

@@ -140,7 +140,9 @@ class Report:
 
     def written(self, written: Written) -> None:
         """A snapshot became a step, or could not."""
-        error = None if written.error is None else str(written.error)
+        error = (
+            None if written.error is None else str(written.error) or type(written.error).__name__
+        )
         self._tell(Published(step=written.step, write_s=round(written.seconds, 4), error=error))
 
     def _tell(self, event: Event) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from lm.decoder import Decoder
 from lm.device import pick_device
+from lm.threads import Roots
 from lm.tokenizer import Tokenizer
 from lm.volume import Retention, RunLock, StepDamaged, newest_sound_step, sweep
 from trainer.amendment import Amendment, differences
@@ -155,7 +156,7 @@ def _assemble(
         subject=subject,
         batch_loss=compiled_batch_loss() if is_compiled else batch_loss,
         data=data,
-        checkpointer=_checkpointer(run_dir, recipe, data.tokenizer, report),
+        checkpointer=_checkpointer(run_dir, recipe, data.tokenizer, report, interrupt.roots),
         report=report,
         interrupt=interrupt,
         reads_back=reads_back,
@@ -176,7 +177,7 @@ def _compare_data(start: Start, data: Data, report: Report) -> None:
 
 
 def _checkpointer(
-    run_dir: Path, recipe: Recipe, tokenizer: Tokenizer, report: Report
+    run_dir: Path, recipe: Recipe, tokenizer: Tokenizer, report: Report, roots: Roots
 ) -> Checkpointer:
     retention = recipe.retention
     return Checkpointer(
@@ -190,6 +191,7 @@ def _checkpointer(
         model_config=recipe.model,
         tokenizer=tokenizer,
         on_written=report.written,
+        roots=roots,
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lm.foreign import hub
 from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
+from lm.trial import load_tried
 from trainer.config import TokenizerConfig
 from trainer.tokenizer_training import train_tokenizer
 
@@ -39,7 +40,7 @@ def resolve_tokenizer(
     if config.source == WEIGHTS:
         if weights_dir is None:
             raise ValueError("tokenizer.source: 'weights' needs imported weights to start from")
-        return Tokenizer.load(weights_dir)
+        return load_tried(weights_dir)
     try:
         return named_tokenizer(config.source)
     except ValueError as error:
@@ -52,5 +53,5 @@ def resolve_tokenizer(
 def named_tokenizer(source: str) -> Tokenizer:
     """The tokenizer of ``hub:OWNER/NAME`` or at a path; raises ``ValueError`` if there is none."""
     if source.startswith(hub.PREFIX):
-        return Tokenizer.load(hub.download(source, _HUB_FILES))
-    return Tokenizer.load(Path(source).expanduser())
+        return load_tried(hub.download(source, _HUB_FILES))
+    return load_tried(Path(source).expanduser())

@@ -79,17 +79,17 @@ def encode_split(
 
 def bytes_of_tokens(tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
     """Bytes of text that each token id stands for, [vocab_size]; special tokens none."""
-    lengths = (len(tokenizer.bytes_of(token_id)) for token_id in range(tokenizer.vocab_size))
-    return np.fromiter(lengths, dtype=np.int64, count=tokenizer.vocab_size)
+    lengths = (len(tokenizer.bytes_of(token_id)) for token_id in range(tokenizer.num_ids))
+    return np.fromiter(lengths, dtype=np.int64, count=tokenizer.num_ids)
 
 
 def check_fits(
     sources: Iterable[TokenSource], tokenizer: Tokenizer, *, length: int, vocab_size: int
 ) -> None:
     """Raise ``ValueError`` unless every source fills a sequence and the model has every id."""
-    if tokenizer.vocab_size > vocab_size:
+    if tokenizer.num_ids > vocab_size:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, model.vocab_size is {vocab_size}"
+            f"the tokenizer has {tokenizer.num_ids} ids, model.vocab_size is {vocab_size}"
         )
     for source in sources:
         if len(source.train) <= length:
@@ -155,7 +155,7 @@ def _fill(
     advance: Callable[[int], object],
 ) -> None:
     """Write both parts, then what is needed to read them."""
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    dtype = np.dtype(np.uint16 if tokenizer.num_ids <= 1 << 16 else np.uint32)
     parts = {_TRAIN: split.train, _VALIDATION: split.validation}
     tokens = {}
     for file, documents in parts.items():

@@ -14,7 +14,7 @@ from lm.foreign import hub
 from lm.foreign.model import Foreign, read_json
 from lm.foreign.unpickle import load_pickled
 from lm.hf_config import from_hf
-from lm.tokenizer import Tokenizer
+from lm.trial import load_tried
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -37,7 +37,7 @@ def fetch(source: str) -> Path:
 def read_directory(directory: Path) -> Foreign:
     """Read a model; raises ``ValueError`` by name for what is missing or not supported."""
     config = from_hf(read_json(directory / "config.json"))
-    return Foreign.checked(config, _read_weights(directory), Tokenizer.load(directory))
+    return Foreign.checked(config, _read_weights(directory), load_tried(directory))
 
 
 def _read_weights(directory: Path) -> dict[str, Tensor]:

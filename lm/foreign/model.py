@@ -1,7 +1,8 @@
 """A model made elsewhere, in our terms, before it becomes a step."""
 
 import dataclasses
-import json
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from lm.config import ModelConfig
 from lm.decoder import Decoder
 from lm.foreign.frequencies import are_frequencies, check_frequencies
 from lm.sampling_defaults import sampling_defaults
+from lm.side_files import SideFiles
 from lm.tokenizer import Tokenizer
 
 _TIED_HEAD = "lm_head.weight"
@@ -47,7 +49,8 @@ class Foreign:
         check_frequencies(weights, config)
         _check_tied_head(config, weights)
         _check_weights(config, kept)
-        if tokenizer.vocab_size > config.vocab_size:
+        ends = [*tokenizer.eos_token_ids, tokenizer.bos_token_id or 0]
+        if max(tokenizer.num_ids - 1, *ends) >= config.vocab_size:
             tokenizer = tokenizer.without_ids_from(config.vocab_size)
         return cls(config, kept, tokenizer)
 
@@ -65,15 +68,10 @@ class Foreign:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON object; raises ``ValueError`` if the file is missing or something else."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a JSON object")
-    return content
+    files = SideFiles.of_directory(path.parent)
+    if files.read(path.name) is None:
+        raise ValueError(f"{path}: {os.strerror(errno.ENOENT)}")
+    return files.json_object(path.name)
 
 
 def _check_tied_head(config: ModelConfig, weights: Mapping[str, Tensor]) -> None:

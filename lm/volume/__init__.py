@@ -6,7 +6,16 @@ A step is a directory that becomes visible by one rename after everything in it 
 writers apart. ``docs/volume.md`` is the specification.
 """
 
-from lm.volume.content import load_model_config, load_weights, model_files, read_file
+from lm.plain_file import open_plain
+from lm.run_names import as_run_name, run_directory
+from lm.volume.content import (
+    load_model_config,
+    load_side_files,
+    load_tokenizer,
+    load_weights,
+    model_files,
+    read_file,
+)
 from lm.volume.errors import (
     StepDamaged,
     StepUnreadable,
@@ -26,7 +35,6 @@ from lm.volume.read import (
     list_runs,
     list_steps,
     newest_step,
-    open_plain,
     open_step,
 )
 from lm.volume.retention import Retention, steps_to_keep
@@ -47,10 +55,13 @@ __all__ = [
     "UnknownFormat",
     "VolumeError",
     "WriterBusy",
+    "as_run_name",
     "best_step",
     "list_runs",
     "list_steps",
     "load_model_config",
+    "load_side_files",
+    "load_tokenizer",
     "load_weights",
     "model_files",
     "newest_sound_step",
@@ -60,6 +71,7 @@ __all__ = [
     "prune",
     "publish",
     "read_file",
+    "run_directory",
     "step_name",
     "steps_to_keep",
     "sweep",

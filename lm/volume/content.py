@@ -16,10 +16,14 @@ from torch import Tensor
 
 from lm.config import ModelConfig
 from lm.hf_config import from_hf, to_hf
+from lm.plain_file import open_plain, read_bounded
+from lm.side_files import SideFiles
 from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
-from lm.volume.errors import StepDamaged
+from lm.trial import Refused, read_tried
+from lm.volume.errors import StepDamaged, StepUnreadable
+from lm.volume.manifest import TRAINING_STATE_PREFIX as _STATE
 from lm.volume.publish import TextFile, Writer
-from lm.volume.read import OpenFile, Step, open_plain, unreadable
+from lm.volume.read import OpenFile, Step, unreadable
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -69,12 +73,51 @@ def load_weights(
         raise StepDamaged(f"{step.path / WEIGHTS_FILE}: {error}") from error
 
 
-def load_model_config(step: Step) -> ModelConfig:
-    """The step's architecture; raises ``StepDamaged`` if config and manifest differ."""
-    content = read_file(step, CONFIG_FILE)
+def load_side_files(
+    step: Step, *, check_hash: bool = True, open_file: OpenFile = open_plain
+) -> SideFiles:
+    """Everything that the manifest lists but weights and training state, in the bytes compared.
+
+    Raises what ``read_file`` raises.
+    """
+    names = (n for n in step.manifest.files if n != WEIGHTS_FILE and not n.startswith(_STATE))
+    contents = {
+        name: read_file(step, name, check_hash=check_hash, open_file=open_file) for name in names
+    }
+    return SideFiles.given(step.path, contents)
+
+
+def load_tokenizer(step: Step, files: SideFiles | None = None) -> Tokenizer:
+    """The step's tokenizer, of listed files alone, tried out in a process of its own.
+
+    Raises ``StepDamaged`` if it cannot be read, ``Refused`` if it or its template does too much.
+
+    ``files`` are what ``load_side_files`` gave, where that was read before.
+    """
+    files = files or load_side_files(step)
+    if files.read(TOKENIZER_FILE) is None:
+        raise StepDamaged(f"{step.path}: no tokenizer: the manifest lists no {TOKENIZER_FILE}")
+    try:
+        return read_tried(files)
+    except Refused:
+        raise
+    except OSError as error:
+        raise StepUnreadable(f"{step.path}: {error}") from error
+    except ValueError as error:
+        raise StepDamaged(str(error)) from error
+
+
+def load_model_config(step: Step, files: SideFiles | None = None) -> ModelConfig:
+    """The step's architecture; raises ``StepDamaged`` if config and manifest differ.
+
+    ``files`` are what ``load_side_files`` gave, where that was read before.
+    """
+    content = None if files is None else files.read(CONFIG_FILE)
+    if content is None:
+        content = read_file(step, CONFIG_FILE)
     try:
         config = from_hf(json.loads(content))
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise StepDamaged(f"{step.path / CONFIG_FILE}: {error}") from error
     if _function(config) != _function(step.manifest.details.model_config):
         raise StepDamaged(f"{step.path}: {CONFIG_FILE} and the manifest describe different models")
@@ -82,21 +125,22 @@ def load_model_config(step: Step) -> ModelConfig:
 
 
 def read_file(
-    step: Step, name: str, *, check_hash: bool = False, open_file: OpenFile = open_plain
+    step: Step, name: str, *, check_hash: bool = True, open_file: OpenFile = open_plain
 ) -> bytes:
-    """Bytes of one file of a step.
+    """Bytes of one file that the manifest lists, no more than it states.
 
     Raises ``StepDamaged`` if they are not those of the manifest, ``StepVanished`` if the step is
     being pruned, ``StepUnreadable`` if the file cannot be read just now.
     """
-    path = step.path / name
+    path, entry = step.path / name, step.manifest.files.get(name)
+    if entry is None:
+        raise StepDamaged(f"{path}: not in the manifest")
     try:
         with open_file(path) as file:
-            content = file.read()
+            content = read_bounded(file, entry.size, path)
     except OSError as error:
         raise unreadable(step.path, name, error) from error
-    entry = step.manifest.files.get(name)
-    if entry is None or len(content) != entry.size:
+    if len(content) != entry.size:
         raise StepDamaged(f"{path}: {len(content)} bytes, not what the manifest says")
     if check_hash and hashlib.sha256(content).hexdigest() != entry.sha256:
         raise StepDamaged(f"{path}: SHA-256 differs from the manifest")

@@ -5,11 +5,12 @@ JSON, written last into the step's directory: a step without one does not exist 
 
 import dataclasses
 import datetime as dt
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from lm.config import ModelConfig
 from lm.volume.errors import StepDamaged, UnknownFormat
@@ -20,6 +21,12 @@ TRAINING_STATE_PREFIX = "training_state"
 """Files of a step that only a resuming trainer reads begin with this."""
 _STEP_PREFIX = "step-"
 _STEP_DIGITS = 8
+_ESCAPED_SURROGATE = "\\ud"
+"""How the half of a character begins, which no text can be written with."""
+_MOST_SAID = 200
+"""Characters of what a manifest says that an error repeats."""
+
+T = TypeVar("T")
 
 
 def step_name(step: int) -> str:
@@ -98,33 +105,43 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Self:
-        """Parse; raises ``UnknownFormat`` for another version, ``StepDamaged`` for other faults."""
+        """Parse; raises ``UnknownFormat`` for another version, ``StepDamaged`` for other faults.
+
+        What is read can be written: no text with lone surrogates, no number that is not finite,
+        no time that clocks do not have.
+        """
         try:
+            text = text if isinstance(text, str) else text.decode("utf-8")
             values = json.loads(text)
+            if _ESCAPED_SURROGATE in text.lower():
+                json.dumps(values, ensure_ascii=False).encode()
             version = values["format_version"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise StepDamaged(f"{where}: not a manifest: {error!r}") from error
-        if version != FORMAT_VERSION:
+            reason = repr(error)[:_MOST_SAID]
+            raise StepDamaged(f"{where}: not a manifest: {reason}") from error
+        if version != FORMAT_VERSION or type(version) is not int:
+            said = repr(version)[:_MOST_SAID]
             raise UnknownFormat(
-                f"{where}: format version {version!r}; this program reads {FORMAT_VERSION}"
+                f"{where}: format version {said}; this program reads {FORMAT_VERSION}"
             )
         try:
             return cls(
-                run=str(values["run"]),
-                step=int(values["step"]),
-                created_at=dt.datetime.fromisoformat(values["created_at"]).isoformat(),
-                files={name: FileEntry(**entry) for name, entry in values["files"].items()},
+                run=_of_type(values["run"], str),
+                step=_of_type(values["step"], int),
+                created_at=_moment(values["created_at"]).isoformat(),
+                files={name: _entry(**entry) for name, entry in values["files"].items()},
                 details=_details(values["details"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise StepDamaged(f"{where}: malformed manifest: {error!r}") from error
+            reason = repr(error)[:_MOST_SAID]
+            raise StepDamaged(f"{where}: malformed manifest: {reason}") from error
 
     @property
     def created_timestamp(self) -> float:
         """When the step was written, in seconds since the epoch."""
         return dt.datetime.fromisoformat(self.created_at).timestamp()
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 that names the run, the step and the bytes of every file but training state.
 
@@ -152,8 +169,49 @@ class Manifest:
 def _details(values: dict[str, Any]) -> StepDetails:
     parts = {
         "model_config": ModelConfig.from_dict(values["model_config"]),
-        "progress": Progress(**values["progress"]),
-        "metrics": {name: float(value) for name, value in values["metrics"].items()},
-        "flags": tuple(values["flags"]),
+        "tokenizer_fingerprint": _of_type(values["tokenizer_fingerprint"], str),
+        "progress": _progress(values["progress"]),
+        "metrics": {name: _finite(value) for name, value in values["metrics"].items()},
+        "flags": tuple(_of_type(flag, str) for flag in _of_type(values["flags"], list)),
+        "versions": {
+            name: _of_type(value, str) for name, value in values.get("versions", {}).items()
+        },
     }
-    return StepDetails(**{**values, **parts})
+    details = StepDetails(**{**values, **parts})
+    _of_type(details.recipe_hash, str)
+    _of_type(details.resumable, bool)
+    return details
+
+
+def _progress(values: Mapping[str, Any]) -> Progress:
+    for name, value in values.items():
+        _of_type(value, str if name == "unit" else int)
+    return Progress(**values)
+
+
+def _entry(size: object, sha256: object) -> FileEntry:
+    if _of_type(size, int) < 0:
+        raise ValueError(f"a file of {size!r} bytes")
+    return FileEntry(size=_of_type(size, int), sha256=_of_type(sha256, str))
+
+
+def _of_type(value: object, kind: type[T]) -> T:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not finite")
+    return number
+
+
+def _moment(text: str) -> dt.datetime:
+    """A time with its offset; one that UTC has, too, so that ages can be computed."""
+    moment = dt.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text} has no offset from UTC")
+    moment.astimezone(dt.UTC)
+    return moment

@@ -9,20 +9,23 @@ from pathlib import Path
 
 from lm.volume.manifest import MANIFEST_FILE, TRAINING_STATE_PREFIX, step_name, step_number
 from lm.volume.publish import BAD_PREFIX, TMP_PREFIX, seal, sync
-from lm.volume.read import Step, list_steps
+from lm.volume.read import Step, by_loss, list_steps
 from lm.volume.retention import Retention, steps_to_keep
 
 TRASH_PREFIX = ".trash-"
 
 
-def prune(run_dir: Path, retention: Retention, *, best: int | None = None) -> list[int]:
+def prune(run_dir: Path, retention: Retention, *, keep_best: bool = False) -> list[int]:
     """Delete the steps that retention does not keep; returns their numbers.
 
+    One look at the run says which is the best and which go: a step that could not be read in it
+    is neither counted nor deleted. ``keep_best`` keeps the one with the lowest validation loss.
     Milestones lose their training state. A damaged step that was moved aside stays for a look
     until the newest ``keep_last`` are all past it. The caller holds the run's lock.
     """
     steps = {step.number: step for step in list_steps(run_dir)}
     numbers = sorted(steps)
+    best = next((step.number for step in by_loss(steps.values())), None) if keep_best else None
     kept = steps_to_keep(numbers, best, retention)
     for number in kept.milestones:
         _strip(steps[number])

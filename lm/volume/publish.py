@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lm.volume.errors import VolumeError
+from lm.volume.errors import StepDamaged
 from lm.volume.manifest import (
     MANIFEST_FILE,
     FileEntry,
@@ -46,10 +46,12 @@ def publish(
     """Write a step of a run and make it visible by one rename.
 
     The caller holds the run's lock. A step that is there and verifies is returned untouched; one
-    that does not verify is moved aside first. ``on_phase`` is told each of ``PHASES``.
+    that is damaged is moved aside first. ``on_phase`` is told each of ``PHASES``.
 
     Raises:
         OSError: the volume is full or not writable; nothing visible has changed.
+        VolumeError: a step is there that cannot be read now, or has a newer format: it may be
+            good, and stays where it is.
 
     """
     final = run_dir / step_name(step)
@@ -71,13 +73,13 @@ def publish(
 
 
 def _already_published(final: Path) -> Step | None:
-    """The step that is there if it verifies; what does not is moved aside."""
-    if not final.exists():
+    """The step that is there if it verifies; what is damaged is moved aside."""
+    if not os.path.lexists(final):
         return None
     try:
         step = read_step(final)
         verify(step)
-    except VolumeError:
+    except StepDamaged:
         _move_aside(final)
         return None
     return step
@@ -134,7 +136,7 @@ def sync(directory: Path) -> None:
 def _move_aside(path: Path) -> None:
     """Rename what does not verify to ``.bad-…``, under a name that is free."""
     attempt = 0
-    while (aside := path.with_name(f"{BAD_PREFIX}{path.name}-{attempt}")).exists():
+    while os.path.lexists(aside := path.with_name(f"{BAD_PREFIX}{path.name}-{attempt}")):
         attempt += 1
     path.rename(aside)
 

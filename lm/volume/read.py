@@ -6,12 +6,13 @@ stores without rename too. Directories that begin with a dot are none of a reade
 
 import dataclasses
 import errno
-import os
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from lm.plain_file import most_bytes, open_plain, read_bounded
+from lm.run_names import why_no_run
 from lm.volume.errors import StepDamaged, StepUnreadable, StepVanished, VolumeError
 from lm.volume.manifest import MANIFEST_FILE, Manifest, step_number
 
@@ -21,8 +22,16 @@ _LOSS = "val_loss"
 OpenFile = Callable[[Path], BinaryIO]
 """Opens a file or raises ``OSError``; readers take one, so that storage can be replaced."""
 
-DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, None}
-"""Error numbers that say what is wrong with a step; others say that reading it failed."""
+DAMAGE = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENXIO, errno.ENODEV),
+    None,
+}
+"""Error numbers that say what is wrong with a step (``ENXIO`` and ``ENODEV`` are sockets' and
+devices'); others say that reading it failed."""
+WEIGHTS_SUFFIX = ".safetensors"
+MOST_BYTES_PER_PARAMETER = 32
+"""Of a file of tensors: two moments in float64, and as much again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +54,28 @@ class Step:
 
 def list_runs(volume: Path) -> list[str]:
     """Names of the runs in a volume, sorted; empty where there is no volume yet."""
+    return sorted(name for name in _directories(volume) if why_no_run(name) is None)
+
+
+def list_no_runs(volume: Path) -> dict[str, str]:
+    """Directories of a volume that are no runs by their names, and why; dots mean to be none."""
+    names = [name for name in _directories(volume) if not name.startswith(".")]
+    return {name: why for name in sorted(names) if (why := why_no_run(name)) is not None}
+
+
+def _directories(volume: Path) -> list[str]:
     try:
-        return sorted(
-            entry.name
-            for entry in volume.iterdir()
-            if not entry.name.startswith(".") and entry.is_dir()
-        )
+        return [entry.name for entry in volume.iterdir() if _may_be_directory(entry)]
     except FileNotFoundError:
         return []
+
+
+def _may_be_directory(path: Path) -> bool:
+    """One that cannot be told from outside says why when it is listed."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return True
 
 
 def step_paths(run_dir: Path) -> list[Path]:
@@ -63,11 +86,6 @@ def step_paths(run_dir: Path) -> list[Path]:
         return []
     numbered = [(step_number(entry.name), entry) for entry in entries]
     return [path for number, path in sorted((n, p) for n, p in numbered if n is not None)]
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """Open a file that is no link: where a link leads is not in the volume's hand."""
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
 
 
 def read_step(path: Path, *, open_file: OpenFile = open_plain) -> Step:
@@ -81,14 +99,36 @@ def read_step(path: Path, *, open_file: OpenFile = open_plain) -> Step:
         raise StepDamaged(f"{path}: a link, not a directory of the volume")
     try:
         with open_file(manifest_path) as file:
-            manifest = Manifest.from_json(file.read(), str(manifest_path))
+            content = read_bounded(file, most_bytes(MANIFEST_FILE), manifest_path)
+            manifest = Manifest.from_json(content, str(manifest_path))
     except OSError as error:
         raise unreadable(path, MANIFEST_FILE, error) from error
-    if manifest.step != step_number(path.name):
-        raise StepDamaged(f"{path}: the manifest says step {manifest.step}")
+    _check_place(path, manifest)
     for name, entry in manifest.files.items():
         _check_file(path, name, entry.size)
+        if entry.size > _most_bytes(name, manifest):
+            raise StepDamaged(f"{path / name}: {entry.size:,} bytes are more than it may have")
     return Step(path, manifest)
+
+
+def _check_place(path: Path, manifest: Manifest) -> None:
+    """Raise ``StepDamaged`` unless the manifest is that of the step that lies here.
+
+    A run may be a link to another one of the volume: what counts is where its steps lie.
+    """
+    if manifest.step != step_number(path.name):
+        raise StepDamaged(f"{path}: the manifest says step {manifest.step}")
+    run_dir = path.parent
+    if manifest.run != run_dir.name and manifest.run != run_dir.resolve().name:
+        raise StepDamaged(f"{path}: the manifest says run {manifest.run[:100]!r}")
+
+
+def _most_bytes(name: str, manifest: Manifest) -> int:
+    """Bytes that a listed file may have: tensors by the model's size, others by their kind."""
+    if name.endswith(WEIGHTS_SUFFIX):
+        parameters = manifest.details.model_config.num_parameters
+        return most_bytes(name) + MOST_BYTES_PER_PARAMETER * parameters
+    return most_bytes(name)
 
 
 def _check_file(path: Path, name: str, size: int) -> None:

@@ -1,15 +1,15 @@
 """Compares a step's bytes with its manifest."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from lm.plain_file import open_plain, sha256_of
 from lm.volume.errors import StepDamaged
 from lm.volume.manifest import TRAINING_STATE_PREFIX
-from lm.volume.read import Step, read_step, step_paths, unreadable
+from lm.volume.read import OpenFile, Step, read_step, step_paths, unreadable
 
 
-def verify(step: Step, *, hashes: bool = True) -> None:
+def verify(step: Step, *, hashes: bool = True, open_file: OpenFile = open_plain) -> None:
     """Raise ``StepDamaged`` (or ``StepVanished``) unless the step is what its manifest says.
 
     Sizes are always compared; ``hashes`` adds a SHA-256 over every file. A step that is reduced
@@ -22,8 +22,8 @@ def verify(step: Step, *, hashes: bool = True) -> None:
         return
     for name, entry in manifest.files.items():
         try:
-            with (step.path / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            with open_file(step.path / name) as file:
+                digest = sha256_of(file, entry.size)
         except OSError as error:
             is_state = name.startswith(TRAINING_STATE_PREFIX)
             if is_state and isinstance(error, FileNotFoundError) and step.path.is_dir():

@@ -11,7 +11,7 @@ from service.errors import Forbidden, Unauthorized
 _bearer = HTTPBearer(auto_error=False, description="The service's admin_key.")
 
 
-def check_admin_key(
+async def check_admin_key(
     runtime: FrontDep,
     given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> None:

@@ -7,25 +7,24 @@ status and never becomes an error inside a 200.
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import logging
 import secrets
 from typing import Any
 
-from lm.chat import chat_prompt
 from lm.sampling import MAX_SEED, SamplingParams
 from lm.sampling_defaults import sampling_defaults
 from service.api.arrival import Arrival
-from service.api.ask import Ask, Chat, Prompt
+from service.api.ask import Ask
 from service.api.chorus import Chorus, open_all
 from service.api.limits import check_context
+from service.api.prompts import check_token_ids, prompts_ids
 from service.engine.request import GenerationRequest
 from service.engine.served import ModelCard
-from service.errors import InvalidRequest
+from service.engine.structured import Prepared
+from service.errors import DeadlineExceeded, InvalidRequest
+from service.excerpts import excerpt
 from service.front import Front
-
-INLINE_ENCODE_CHARACTERS = 8192
-"""Longer prompts are tokenized in a thread, so that they hold nobody else up."""
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +34,15 @@ async def admit(runtime: Front, ask: Ask, arrival: Arrival) -> Chorus:
 
     Raises the ``ServiceError`` that says why a request is not accepted.
     """
-    runtime.admission.check(arrival.client)
+    check_answers(runtime.settings, ask)
+    runtime.admission.check(arrival.client, num_requests=len(ask.prompts) * ask.n)
     deadline = arrival.at + runtime.settings.request_timeout_s
-    model = await runtime.model_named(ask.model, deadline)
-    requests = [
-        request
-        for prompt in ask.prompts
-        for request in await _requests(runtime, model, ask, prompt, arrival)
-    ]
+    try:
+        async with asyncio.timeout(deadline - runtime.clock()):
+            model = await runtime.model_named(ask.model, deadline, arrival.party)
+            requests = await _requests(runtime, model, ask, arrival)
+    except TimeoutError as error:
+        raise DeadlineExceeded("reading it took longer than a request may") from error
     if runtime.settings.log_prompts:
         fields = {"id": arrival.request_id, "prompts": list(map(str, ask.prompts))}
         logger.info("request asks", extra={"fields": fields})
@@ -55,27 +55,21 @@ async def admit(runtime: Front, ask: Ask, arrival: Arrival) -> Chorus:
     return chorus
 
 
-async def prompt_ids_of(model: ModelCard, prompt: Prompt) -> tuple[int, ...]:
-    """Token ids of a prompt; an empty text begins a new one where the model has a token for it.
+def check_answers(settings: Settings, ask: Ask) -> None:
+    """Raise ``InvalidRequest`` for more answers than can be open at once, before any is made.
 
-    Raises ``InvalidRequest`` for messages that the chat template refuses, and for unknown ids.
+    An HTTP process beside an engine's does not know what is open; it knows what can be.
     """
-    tokenizer, encode = model.tokenizer, model.tokenizer.encode
-    if isinstance(prompt, tuple):
-        check_token_ids(model, "prompt", prompt)
-        return prompt
-    if isinstance(prompt, Chat):
-        try:
-            prompt = await asyncio.to_thread(chat_prompt, tokenizer, prompt.messages)
-        except ValueError as error:
-            raise InvalidRequest(f"messages: {error}", param="messages") from error
-        if tokenizer.chat_template is not None:  # which writes what begins a text, or does not
-            encode = functools.partial(encode, add_special_tokens=False)
-    if not prompt and tokenizer.bos_token_id is not None:
-        return (tokenizer.bos_token_id,)
-    if len(prompt) <= INLINE_ENCODE_CHARACTERS:
-        return tuple(encode(prompt))
-    return tuple(await asyncio.to_thread(encode, prompt))
+    number = len(ask.prompts) * ask.n
+    most = settings.slots + settings.max_waiting_requests
+    most = min(most, settings.max_requests_per_key or most)
+    if number > most:
+        param = "n" if ask.n > 1 else "prompt"
+        raise InvalidRequest(
+            f"{param}: {len(ask.prompts)} prompts with {ask.n} answers each are {number} answers "
+            f"at once; there can be {most}",
+            param=param,
+        )
 
 
 def with_defaults(runtime: Front, model: ModelCard, ask: Ask) -> SamplingParams:
@@ -87,34 +81,59 @@ def with_defaults(runtime: Front, model: ModelCard, ask: Ask) -> SamplingParams:
     return dataclasses.replace(ask.sampling, **said)
 
 
-def check_token_ids(model: ModelCard, param: str, token_ids: tuple[int, ...]) -> None:
-    """Raise ``InvalidRequest`` for ids that the model does not know."""
-    vocab_size = model.tokenizer.vocab_size
-    if max(token_ids, default=0) >= vocab_size:
-        raise InvalidRequest(
-            f"{param}: {max(token_ids)} is no token; ids are below {vocab_size}", param=param
-        )
-
-
 async def _requests(
-    runtime: Front, model: ModelCard, ask: Ask, prompt: Prompt, arrival: Arrival
+    runtime: Front, model: ModelCard, ask: Ask, arrival: Arrival
 ) -> list[GenerationRequest]:
-    """The engine's requests for all answers to one prompt."""
-    prompt_ids = await prompt_ids_of(model, prompt)
-    max_new_tokens = ask.max_new_tokens
-    if max_new_tokens is None:
-        max_new_tokens = max(model.max_model_tokens - len(prompt_ids), 1)
-    check_context(len(prompt_ids), max_new_tokens, model.max_model_tokens, ask.output_field)
-    if ask.min_new_tokens > max_new_tokens:
-        raise InvalidRequest(
-            f"min_tokens {ask.min_new_tokens} exceed {ask.output_field} {max_new_tokens}",
-            param="min_tokens",
-        )
+    """The engine's requests for all answers to all prompts."""
     check_token_ids(model, "logit_bias", tuple(token for token, _ in ask.sampling.logit_bias))
     check_token_ids(model, "stop_token_ids", ask.stop_token_ids)
+    prompts = await prompts_ids(runtime, model, ask.prompts, arrival)
+    most_new = [_max_new_tokens(model, ask, len(prompt_ids)) for prompt_ids in prompts]
+    prepared = None
     if ask.grammar is not None:
-        await runtime.check_grammar(model, ask.grammar)
+        prepared = await runtime.check_grammar(model, ask.grammar, arrival.party)
     sampling = with_defaults(runtime, model, ask)
+    return [
+        request
+        for prompt_ids, max_new_tokens in zip(prompts, most_new, strict=True)
+        for request in _answers(
+            runtime,
+            ask,
+            arrival,
+            sampling,
+            prompt_ids=prompt_ids,
+            max_new_tokens=max_new_tokens,
+            prepared=prepared,
+        )
+    ]
+
+
+def _max_new_tokens(model: ModelCard, ask: Ask, num_prompt_tokens: int) -> int:
+    """Most tokens of each answer to a prompt; raises unless both fit the model."""
+    max_new_tokens = ask.max_new_tokens
+    if max_new_tokens is None:
+        max_new_tokens = max(model.max_model_tokens - num_prompt_tokens, 1)
+    check_context(num_prompt_tokens, max_new_tokens, model.max_model_tokens, ask.output_field)
+    if ask.min_new_tokens > max_new_tokens:
+        raise InvalidRequest(
+            f"min_tokens {excerpt(ask.min_new_tokens)} exceed "
+            f"{ask.output_field} {excerpt(max_new_tokens)}",
+            param="min_tokens",
+        )
+    return max_new_tokens
+
+
+def _answers(
+    runtime: Front,
+    ask: Ask,
+    arrival: Arrival,
+    sampling: SamplingParams,
+    *,
+    prompt_ids: tuple[int, ...],
+    max_new_tokens: int,
+    prepared: Prepared | None,
+) -> list[GenerationRequest]:
+    """The engine's requests for all answers to one prompt."""
     seed = secrets.randbelow(MAX_SEED) if ask.seed is None else ask.seed
     return [
         GenerationRequest(
@@ -130,6 +149,8 @@ async def _requests(
             logprobs=ask.logprobs,
             prompt_logprobs=ask.prompt_logprobs,
             grammar=ask.grammar,
+            prepared=prepared,
+            client=arrival.party,
             deadline=arrival.at + runtime.settings.request_timeout_s,
         )
         for index in range(ask.n)

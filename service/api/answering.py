@@ -4,9 +4,11 @@ A ``Voice`` says what is heard in the words of one protocol; all else is the sam
 admission, headers that wait for the first event, clients that leave, keep-alives, the end.
 """
 
+import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Iterator
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Protocol
 
 from fastapi import Request, Response
@@ -15,9 +17,10 @@ from fastapi.responses import JSONResponse
 from service.api.admit import admit
 from service.api.arrival import Arrival
 from service.api.ask import Ask
+from service.api.bodies import is_large
 from service.api.chorus import Chorus
 from service.api.replies import Reply, ReplyEvent
-from service.api.stream import DONE, KEEP_ALIVE, ClientGone, EventStream, sse, until_gone
+from service.api.stream import DONE, KEEP_ALIVE, EventStream, sse, until_gone
 from service.engine.request import Finished, FinishReason, PromptScored, TokenGenerated
 from service.engine.served import Checkpoint
 from service.errors import (
@@ -27,6 +30,7 @@ from service.errors import (
     InvalidRequest,
     ServiceError,
 )
+from service.excerpts import excerpt
 from service.front import Front
 
 CHECKPOINT_HEADER = "x-nestling-checkpoint"
@@ -34,8 +38,8 @@ CHECKPOINT_HEADER = "x-nestling-checkpoint"
 MOST_JOINED = 64
 """Frames that leave in one piece."""
 
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that left; nobody receives it."""
+INLINE_SCORES = 256
+"""A prompt's scores that are put into words at once: some milliseconds."""
 
 
 @dataclasses.dataclass
@@ -96,29 +100,40 @@ class VoiceOf(Protocol):
 
 
 async def answer(
-    request: Request, runtime: Front, ask: Ask, voice_of: VoiceOf, *, stream: bool
+    request: Request, runtime: Front, asks: Callable[[], Ask], voice_of: VoiceOf, *, stream: bool
 ) -> Response:
-    """Admit, then answer whole or as a stream."""
-    arrival: Arrival = request.state.arrival
-    chorus = await admit(runtime, ask, arrival)
+    """Admit what ``asks`` gives, then answer whole or as a stream.
+
+    Raises ``ClientGone``, which ``BoundedRoute`` answers, once nobody listens.
+    """
+    chorus = await until_gone(request, _admitted(request, runtime, asks))
     request.state.is_accepted = True
     voice = voice_of(chorus)
     headers = checkpoint_header(chorus.first.model.checkpoint)
     keep_alive_s = runtime.settings.keep_alive_s
     with contextlib.ExitStack() as listening:
         listening.enter_context(chorus)
-        try:
-            if not stream:
-                said = await until_gone(request, whole_answers(chorus))
-                return JSONResponse(voice.whole(said), headers=headers)
-            first = await until_gone(request, first_event(chorus, keep_alive_s))
-        except ClientGone:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        if not stream:
+            said = await until_gone(request, whole_answers(chorus))
+            if any(map(is_long, [one.prompt for one in said])):
+                return await asyncio.to_thread(
+                    lambda: JSONResponse(voice.whole(said), headers=headers)
+                )
+            return JSONResponse(voice.whole(said), headers=headers)
+        first = await until_gone(request, first_event(chorus, keep_alive_s))
         rest = listening.pop_all()  # from here on the stream closes the replies
         said_one_by_one = frames(chorus, voice, first, keep_alive_s)
         if runtime.joins_frames:
             return EventStream(rest, joined(said_one_by_one, chorus), headers)
         return EventStream(rest, said_one_by_one, headers)
+
+
+async def _admitted(request: Request, runtime: Front, asks: Callable[[], Ask]) -> Chorus:
+    """Replies to what a body asks for; a large one's schema and messages are read in a lane."""
+    arrival: Arrival = request.state.arrival
+    if is_large(request):
+        return await admit(runtime, await runtime.short_lane.do(arrival.party, asks), arrival)
+    return await admit(runtime, asks(), arrival)
 
 
 async def whole_answers(chorus: Chorus) -> list[Said]:
@@ -160,7 +175,7 @@ async def frames(
                 if isinstance(event, Finished):
                     raise_for_reason(event)
                     num_left -= 1
-                for json in voice.events(index, event):
+                for json in await words_for(voice, index, event):
                     yield sse(json)
             if not num_left:
                 break
@@ -188,6 +203,18 @@ async def joined(said: AsyncIterator[str], chorus: Chorus) -> AsyncIterator[str]
         yield "".join(ready)
 
 
+def is_long(event: object) -> bool:
+    """Whether words for an event take a time in which other streams would wait: use a thread."""
+    return isinstance(event, PromptScored) and len(event.scores) > INLINE_SCORES
+
+
+async def words_for(voice: Voice, index: int, event: ReplyEvent) -> Iterable[str]:
+    """What a stream says at an event."""
+    if is_long(event):
+        return await asyncio.to_thread(list, voice.events(index, event))
+    return voice.events(index, event)
+
+
 def raise_for_reason(event: Finished) -> None:
     """Raise the ``ServiceError`` of a request that did not end well."""
     match event.reason:
@@ -198,7 +225,7 @@ def raise_for_reason(event: Finished) -> None:
         case FinishReason.ERROR if event.is_refusal:
             raise InvalidRequest(event.message)
         case FinishReason.ERROR:
-            raise GenerationFailed(f"the model's step failed: {event.message}")
+            raise GenerationFailed(f"the model's step failed: {excerpt(event.message)}")
         case FinishReason.ABORT:
             raise Draining("the service is shutting down")
         case FinishReason.STOP | FinishReason.LENGTH:
@@ -206,8 +233,12 @@ def raise_for_reason(event: Finished) -> None:
 
 
 def checkpoint_header(checkpoint: Checkpoint) -> dict[str, str]:
-    """Provenance for those who do not read bodies: ``run@step;fingerprint=…``."""
-    return {CHECKPOINT_HEADER: f"{checkpoint.name};fingerprint={checkpoint.fingerprint}"}
+    """Provenance for those who do not read bodies: ``run@step;fingerprint=…``.
+
+    Of a run's name, what headers cannot hold is percent-encoded.
+    """
+    name = urllib.parse.quote(checkpoint.name, safe="@")
+    return {CHECKPOINT_HEADER: f"{name};fingerprint={checkpoint.fingerprint}"}
 
 
 def usage(chorus: Chorus) -> dict[str, int]:

@@ -4,10 +4,11 @@ import asyncio
 import dataclasses
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from lm.volume import Step
 from service.api.admin import AdminDep
+from service.api.bodies import BoundedRoute
 from service.api.dependencies import RuntimeDep
 from service.api.schemas import (
     CheckpointList,
@@ -17,43 +18,24 @@ from service.api.schemas import (
     ReloadRequest,
     ReloadResponse,
 )
-from service.catalog import Survey
 from service.engine.served import ServedModel
 from service.errors import InvalidRequest
 from service.refusals import Refusal
 from service.runtime import Runtime
+from service.survey import Survey
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=BoundedRoute)
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (401, 403, 404, 422, 503, 504)
 }
 
 
-@router.get("/checkpoints")
-def checkpoints(runtime: RuntimeDep) -> CheckpointList:
+@router.get("/checkpoints", response_model=CheckpointList)
+async def checkpoints(runtime: RuntimeDep) -> Response:
     """List the steps of every run, ascending: what serves, what could, and why others do not."""
-    watcher = runtime.watcher
-    current = runtime.worker.current
-    problem = watcher.problem
-    listed: list[CheckpointStatus] = []
-    try:
-        for run in runtime.catalog.runs():
-            listed += _of_run(runtime, run, runtime.catalog.survey(run))
-    except OSError as error:
-        problem = problem or f"cannot read the volume: {error}"
-    on_volume = {one.fingerprint for one in listed}
-    listed += [
-        _in_memory_alone(model, is_served=model is current)
-        for model in runtime.residency.models
-        if model.checkpoint.fingerprint not in on_volume
-    ]
-    return CheckpointList(
-        run=watcher.run,
-        pinned=current.checkpoint.name if watcher.is_holding and current is not None else None,
-        problem=problem and runtime.catalog.from_inside(problem),
-        checkpoints=sorted(listed, key=lambda one: (one.run, one.step)),
-    )
+    content = await runtime.reads.read_json(lambda: _list(runtime))
+    return Response(content, media_type="application/json")
 
 
 @router.post("/checkpoints/reload", dependencies=[AdminDep], responses=ERRORS)
@@ -79,6 +61,33 @@ async def reload(runtime: RuntimeDep, body: ReloadRequest | None = None) -> Relo
         served=CheckpointName.of(runtime.model().checkpoint),
         loaded=CheckpointName.of(loaded.checkpoint),
         pinned=runtime.watcher.is_holding,
+    )
+
+
+def _list(runtime: Runtime) -> CheckpointList:
+    watcher = runtime.watcher
+    current = runtime.worker.current
+    problem = watcher.problem
+    listed: list[CheckpointStatus] = []
+    left_out: dict[str, str] = {}
+    try:
+        for run, survey in runtime.catalog.surveys():
+            listed += _of_run(runtime, run, survey)
+        left_out = runtime.catalog.left_out()
+    except OSError as error:
+        problem = problem or f"cannot read the volume: {error}"
+    on_volume = {one.fingerprint for one in listed}
+    listed += [
+        _in_memory_alone(model, is_served=model is current)
+        for model in runtime.residency.models
+        if model.checkpoint.fingerprint not in on_volume
+    ]
+    return CheckpointList(
+        run=watcher.run,
+        pinned=current.checkpoint.name if watcher.is_holding and current is not None else None,
+        problem=problem and runtime.catalog.from_inside(problem),
+        left_out=left_out,
+        checkpoints=sorted(listed, key=lambda one: (one.run, one.step)),
     )
 
 

@@ -1,196 +1,285 @@
-"""Connections that cost something and ask for nothing are ended: slow, stalled or too many.
+"""Connections that cost something and ask for nothing are ended: slow, stalled, large or too many.
 
 uvicorn alone waits for ever for the rest of a request, and for a client that does not read what
-is sent. Here a request must be whole, and what is sent must be taken, within a time; and when
-there are too many connections, one that waits for nothing of ours makes room for the newcomer,
-so that idle and slow clients, however many, do not keep others out.
+is sent; it keeps heads of any size, and a request object for each one that a client sends ahead.
+Its protocol stands behind this one and gets the bytes of one request at a time, once the request
+before is answered. Nothing of it but the interface that its server uses is relied on here: a class
+made with ``app_state``, an ``asyncio.Protocol`` of bytes, and the state that it hands to the app.
 """
 
 import asyncio
-import uuid
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Collection
 from typing import Any
 
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api.entrance import REQUEST_ID_HEADER, STANDING_HEADERS, UNCACHED
-from service.api.errors import STATUS, error_body
-from service.errors import ClientTooSlow, InvalidRequest, ServiceError, TooManyConnections
+from service.api.crowd import Crowd
+from service.api.framing import Framing
+from service.api.outlet import Outlet
+from service.api.raw_answer import raw_answer
+from service.errors import ClientTooSlow, ServiceError, TooManyConnections
+
+READ_BYTES = 16 * 1024
+"""Read at once. As many bytes behind an unanswered request are kept; then reading pauses."""
+SPARE_TIMEOUT_S = 2.0
+"""How long a request in the room for health may take to come."""
+LINGER_S = 1.0
+"""After an error, how long a client may go on sending; it might not see the answer otherwise."""
+LINGER_BYTES = 256 * 1024
+ALL_BUSY = "every connection is in use; try again later"
+MAX_IGNORED_BODIES = 8
+"""Of a request that was answered before its body came, so many times the largest body is read:
+most clients look for an answer only then. A body that still does not end is hung up on."""
+_CONNECTION = "nestling.connection"
 
 
-class GuardedProtocol(HttpToolsProtocol):
-    """One connection. ``guarded_protocol`` gives the limits."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConnectionLimits:
+    """What a connection may cost."""
 
     client_timeout_s: float
-    max_connections: int
+    max_body_bytes: int
+    spare_paths: Collection[str]
+    """Answered also where all connections are busy."""
     on_refused: Callable[[str], None]
     """Told the code of what is refused before there is a request to answer."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self._reading: asyncio.TimerHandle | None = None
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection, and uvicorn's protocol behind it."""
+
+    def __init__(
+        self, limits: ConnectionLimits, crowd: Crowd, *, app_state: dict[str, Any], **others: Any
+    ) -> None:
+        self._limits = limits
+        self._crowd = crowd
+        self._most_ignored_bytes = MAX_IGNORED_BODIES * limits.max_body_bytes
+        self._behind = HttpToolsProtocol(app_state={**app_state, _CONNECTION: self}, **others)
+        self._loop = asyncio.get_running_loop()
+        self._framing = Framing()
+        self._buffer = bytearray()
+        self._received = b""
+        """What came and was not passed on."""
+        self._is_body_wanted = True
+        self._is_reading = True
+        self._is_answered = True
+        """Whether no request is being answered."""
+        self._timer: asyncio.TimerHandle | None = None
         """Runs while a request is expected or not yet whole."""
-        self._ending: asyncio.TimerHandle | None = None
+        self._end: asyncio.TimerHandle | None = None
         """Runs while the client does not take what was sent."""
-        self._has_spoken = False
-        self._answering: RequestResponseCycle | None = None
-        """The request that is being answered, or was last; ``cycle`` is the last that came."""
-        self.idle_since = self.loop.time()
+        self._num_lingering_bytes = 0
+        self._is_lingering = False
+        self.has_begun_answer = False
+        self.is_spare = False
+        self.idle_since = self._loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
-        super().connection_made(transport)
+        self._transport = transport
+        self._crowd.add(self)
+        self._behind.connection_made(Outlet(self, transport))
         self._expect_request()
-        if len(self.connections) > self.max_connections:
-            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more, and whoever is answering learns it.
+        """Nothing is waited for any more."""
+        self._crowd.remove(self)
+        self._stop_timer()
+        self._stop_end()
+        self._is_lingering = True
+        self._received = b""
+        self._behind.connection_lost(exc)
 
-        uvicorn tells the last request that came, which with pipelining is another one.
-        """
-        self._stop_reading_timer()
-        self._stop_ending_timer()
-        if self._answering is not None and not self._answering.response_complete:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
-        super().connection_lost(exc)
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  asyncio's name
+        """Where the next bytes go; made for each read, so that idle connections have none."""
+        self._buffer = bytearray(READ_BYTES)
+        return self._buffer
 
-    def data_received(self, data: bytes) -> None:
+    def buffer_updated(self, nbytes: int) -> None:
         """Bytes came, of a request or not: what they begin must become whole."""
+        received, self._buffer = bytes(memoryview(self._buffer)[:nbytes]), bytearray()
+        if self._is_lingering:
+            self._num_lingering_bytes += nbytes
+            if self._num_lingering_bytes > LINGER_BYTES:
+                self._transport.abort()
+            return
         self._expect_request()
-        super().data_received(data)
+        self._received += received
+        self._pass_on()
 
-    def on_message_begin(self) -> None:
-        """A request's first byte."""
-        super().on_message_begin()
-        self._has_spoken = True
-        self._expect_request()
-
-    def on_message_complete(self) -> None:
-        """A request's last byte."""
-        self._stop_reading_timer()
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """An answer's last byte has been handed to the system."""
-        self.idle_since = self.loop.time()
-        super().on_response_complete()
-        if self.transport.is_closing():
-            self._end_soon()
+    def eof_received(self) -> None:
+        """The client sends nothing more: the transport closes."""
+        self._behind.eof_received()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than we write."""
-        super().pause_writing()
+        self._behind.pause_writing()
         self._end_soon()
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        self._stop_ending_timer()
-        super().resume_writing()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Nothing came after an answer."""
-        super().timeout_keep_alive_handler()
-        self._end_soon()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP in the one shape of all errors."""
-        self._hang_up(InvalidRequest(msg), 400)
+        self._stop_end()
+        self._behind.resume_writing()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being done for it: it waits for a request, or for one's rest."""
-        cycle = self._answering
-        return cycle is None or cycle.response_complete or cycle.more_body
+        return self._is_answered or not self._framing.is_whole
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it is being closed."""
+        return self._is_lingering or self._transport.is_closing()
 
-    def _make_room(self) -> None:
-        """End the connection that has been idle for longest, or this one if none is."""
-        others = [
-            other
-            for other in self.connections
-            if isinstance(other, GuardedProtocol) and not other.transport.is_closing()
-        ]
-        if len(others) <= self.max_connections:
+    def on_answered(self) -> None:
+        """The app has done with a request; the next one can be passed on."""
+        self._is_answered, self.has_begun_answer = True, False
+        self.idle_since = self._loop.time()
+        self._loop.call_soon(self._pass_on)  # uvicorn's protocol may still have to say its end
+
+    def let_read(self, *, is_wanted: bool) -> None:
+        """Whether more of a request's body is wanted now."""
+        self._is_body_wanted = is_wanted
+        self._read_or_pause()
+
+    def close(self) -> None:
+        """Close once what was written has been taken, or some time after."""
+        if self._received and not self.is_leaving:
+            self._linger()  # more may be on its way, and the answer would be lost with it
+        else:
+            self._close_now()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def _close_now(self) -> None:
+        self._transport.close()
+        self._end_soon()
+
+    def _pass_on(self) -> None:
+        """Give uvicorn's protocol what it may have: no byte behind an unanswered request."""
+        start, framing = 0, self._framing
+        while start < len(self._received) and not self.is_leaving:
+            if framing.is_whole:
+                if not self._is_answered:
+                    break
+                self._expect_request()
+            piece = self._received[start : start + framing.piece_size(self._received, start)]
+            start += len(piece)
+            try:
+                self._take(piece)
+            except ServiceError as error:
+                self._hang_up(error)
+        self._received = b"" if self.is_leaving else self._received[start:]
+        self._read_or_pause()
+
+    def _take(self, piece: bytes) -> None:
+        framing = self._framing
+        had_head = framing.has_head and not framing.is_whole
+        framing.feed(piece)
+        if framing.has_head and not had_head:
+            path = framing.path.decode()
+            if self.is_spare and path not in self._limits.spare_paths:
+                raise TooManyConnections(ALL_BUSY)
+            self._is_answered = False
+        if self._is_answered and framing.num_body_bytes > self._most_ignored_bytes:
+            self._linger()
             return
-        idle = [other for other in others if other.is_idle and other is not self]
-        if idle:
-            min(idle, key=lambda other: other.idle_since).transport.abort()
+        if framing.is_whole:
+            self._stop_timer()
+        self._behind.data_received(piece)
+
+    def _read_or_pause(self) -> None:
+        """Read while there is room, also behind an unanswered request: clients may leave."""
+        is_reading = self._is_lingering or (
+            self._is_body_wanted and len(self._received) < READ_BYTES
+        )
+        if is_reading == self._is_reading or self._transport.is_closing():
             return
-        self._hang_up(TooManyConnections("every connection is in use; try again later"))
+        self._is_reading = is_reading
+        if is_reading:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
 
     def _expect_request(self) -> None:
-        if self._reading is None:
-            self._reading = self.loop.call_later(self.client_timeout_s, self._on_slow_request)
+        if self._timer is None:
+            timeout_s = self._limits.client_timeout_s
+            if self.is_spare:
+                timeout_s = min(timeout_s, SPARE_TIMEOUT_S)
+            self._timer = self._loop.call_later(timeout_s, self._on_slow_request)
 
     def _on_slow_request(self) -> None:
-        self._reading = None
-        if self.transport.is_closing():
+        self._timer = None
+        if self.is_leaving:
             return
         if not self.is_idle:  # the next request may wait for the end of this answer
             self._expect_request()
-        elif not self._has_spoken:  # a connection made for later, and not used
-            self.transport.close()
+        elif self.is_spare:
+            self._hang_up(TooManyConnections(ALL_BUSY))
+        elif not self._framing.has_begun:  # a connection made for later, and not used
+            self.close()
         else:
-            message = f"the request was not whole within {self.client_timeout_s:g} s"
-            self._hang_up(ClientTooSlow(message))
+            limit_s = self._limits.client_timeout_s
+            self._hang_up(ClientTooSlow(f"the request was not whole within {limit_s:g} s"))
 
-    def _hang_up(self, error: ServiceError, status: int | None = None) -> None:
+    def _hang_up(self, error: ServiceError) -> None:
         """Say why, unless an answer has begun, and close."""
-        cycle = self._answering
-        if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.on_refused(error.code)
-            self.transport.write(raw_answer(error, status or STATUS[type(error)]))
-        self.transport.close()
-        self._end_soon()
+        if self.is_leaving:
+            return
+        if not self.has_begun_answer:
+            self._limits.on_refused(error.code)
+            self._transport.write(raw_answer(error))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Send nothing more, and let the client end first, for some time and some bytes."""
+        self._is_lingering = True
+        self._stop_timer()
+        self._read_or_pause()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._timer = self._loop.call_later(LINGER_S, self._close_now)
 
     def _end_soon(self) -> None:
         """Give the client some time to take what was sent."""
-        if self._ending is None:
-            self._ending = self.loop.call_later(self.client_timeout_s, self.transport.abort)
+        if self._end is None:
+            timeout_s = self._limits.client_timeout_s
+            self._end = self._loop.call_later(timeout_s, self._transport.abort)
 
-    def _stop_reading_timer(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _stop_ending_timer(self) -> None:
-        if self._ending is not None:
-            self._ending.cancel()
-            self._ending = None
-
-
-def guarded_protocol(
-    *, client_timeout_s: float, max_connections: int, on_refused: Callable[[str], None]
-) -> type[GuardedProtocol]:
-    """The class of a service's connections; uvicorn makes one for each."""
-    members = {
-        "client_timeout_s": client_timeout_s,
-        "max_connections": max_connections,
-        "on_refused": staticmethod(on_refused),
-    }
-    return type("LimitedProtocol", (GuardedProtocol,), members)
+    def _stop_end(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
 
 
-def raw_answer(error: ServiceError, status: int) -> bytes:
-    """An error as bytes, for a connection on which no request came to a route."""
-    body = error_body(error).model_dump_json().encode()
-    headers = (
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
-        UNCACHED,
-        *STANDING_HEADERS,
-        (REQUEST_ID_HEADER.encode(), uuid.uuid4().hex.encode()),
-    )
-    lines = [name + b": " + value + b"\r\n" for name, value in headers]
-    return b"".join((STATUS_LINE[status], *lines, b"\r\n", body))
+class AnsweringApp:
+    """An app that tells each connection when its request is answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on; what is answered in the room for health is the connection's last."""
+        connection: Connection | None = scope.get("state", {}).pop(_CONNECTION, None)
+        if connection is None:
+            await self._app(scope, receive, send)
+            return
+
+        async def last_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, last_send if connection.is_spare else send)
+        finally:
+            connection.on_answered()

@@ -1,4 +1,7 @@
-"""What routes ask for, as annotated types."""
+"""What routes ask for, as annotated types.
+
+All are coroutines: FastAPI gives what is none to a pool of threads, which one slow route can fill.
+"""
 
 from typing import Annotated
 
@@ -9,7 +12,7 @@ from service.front import Front
 from service.runtime import Runtime
 
 
-def get_front(request: Request) -> Front:
+async def get_front(request: Request) -> Front:
     """The service that this app was made for, wherever its engine is."""
     front: Front = request.app.state.runtime
     return front
@@ -18,7 +21,7 @@ def get_front(request: Request) -> Front:
 FrontDep = Annotated[Front, Depends(get_front)]
 
 
-def get_runtime(request: Request) -> Runtime:
+async def get_runtime(request: Request) -> Runtime:
     """The same where the engine is: what ``service.processes.forward`` names is asked there."""
     runtime: Runtime = request.app.state.runtime
     return runtime
@@ -27,7 +30,7 @@ def get_runtime(request: Request) -> Runtime:
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
 
 
-def get_arrival(request: Request) -> Arrival:
+async def get_arrival(request: Request) -> Arrival:
     """When the request came, under which id, and whose it is."""
     arrival: Arrival = request.state.arrival
     return arrival

@@ -8,6 +8,7 @@ import enum
 from collections.abc import Mapping
 
 from service import errors
+from service.excerpts import MAX_MESSAGE, excerpt
 
 
 class Dialect(enum.Enum):
@@ -46,4 +47,7 @@ _TGI_TYPES: Mapping[type[errors.ServiceError], str] = {
 
 def tgi_error(error: errors.ServiceError) -> dict[str, str]:
     """TGI's shape of an error."""
-    return {"error": error.message, "error_type": _TGI_TYPES.get(type(error), "validation")}
+    return {
+        "error": excerpt(error.message, MAX_MESSAGE),
+        "error_type": _TGI_TYPES.get(type(error), "validation"),
+    }

@@ -9,13 +9,17 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.arrival import Arrival
+from service.api.arrival import Arrival, address_of
 from service.api.errors import respond
 from service.errors import InvalidRequest
+from service.excerpts import excerpt
 
 REQUEST_ID_HEADER = "x-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 """Ids that a client may choose: they go into headers and log lines as they are."""
+
+MAX_ORIGIN_BYTES = 300
+"""A host name has 253 at most; answers for other origins repeat it."""
 
 STANDING_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -43,10 +47,16 @@ class ArrivalMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(REQUEST_ID_HEADER.encode())
+        headers = dict(scope["headers"])
+        given = headers.get(REQUEST_ID_HEADER.encode())
         is_usable = given is None or REQUEST_ID.fullmatch(given.decode("latin-1"))
         request_id = given.decode() if given and is_usable else uuid.uuid4().hex
-        scope.setdefault("state", {})["arrival"] = Arrival(self._clock(), scope["path"], request_id)
+        scope.setdefault("state", {})["arrival"] = Arrival(
+            self._clock(),
+            excerpt(scope["path"]),
+            request_id,
+            address=address_of(scope.get("client")),
+        )
         standing = [*STANDING_HEADERS, (REQUEST_ID_HEADER.encode(), request_id.encode())]
 
         async def stamped_send(message: Message) -> None:
@@ -56,8 +66,12 @@ class ArrivalMiddleware:
                 message["headers"] = [*headers, *([UNCACHED] if is_silent else []), *standing]
             await send(message)
 
-        if is_usable:
+        if is_usable and len(headers.get(b"origin", b"")) <= MAX_ORIGIN_BYTES:
             await self._app(scope, receive, stamped_send)
+            return
+        if is_usable:
+            error = InvalidRequest("origin: it is too long", param="origin")
+            await respond(error, 400)(scope, receive, stamped_send)
             return
         error = InvalidRequest(
             f"{REQUEST_ID_HEADER}: 1 to 128 letters, digits or any of ._:/+=@-",

@@ -19,11 +19,15 @@ from service import errors
 from service.api.dialects import Dialect, dialect_of, status_in, tgi_error
 from service.api.hints import body_model, field_hint, in_plain_words, path_hint, paths_of
 from service.api.schemas import ErrorBody, ErrorDetail
+from service.excerpts import MAX_EXCERPT, MAX_MESSAGE, excerpt
 
 STATUS: Mapping[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,
     errors.ContextExceeded: 422,
     errors.UnknownModel: 404,
+    errors.MalformedHttp: 400,
+    errors.HeadTooLarge: 431,
+    errors.UrlTooLong: 414,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.QueueFull: 429,
@@ -67,7 +71,8 @@ class ErrorResponse(JSONResponse):
 
 def error_body(error: errors.ServiceError) -> ErrorBody:
     """The one error shape."""
-    detail = ErrorDetail(message=error.message, type=error.type, code=error.code, param=error.param)
+    message = excerpt(error.message, MAX_MESSAGE)
+    detail = ErrorDetail(message=message, type=error.type, code=error.code, param=error.param)
     return ErrorBody(error=detail)
 
 
@@ -107,14 +112,14 @@ def install_error_handlers(app: FastAPI) -> None:
         first = _nearest(error.errors())
         context = first.get("ctx", {})
         if first["type"] == "json_invalid":
-            reason = str(context.get("error", "malformed"))
+            reason = excerpt(context.get("error", "malformed"))
             refused = errors.InvalidRequest(f"the body is not JSON: {reason}")
             return respond(refused, 400, dialect=dialect)
         if first["type"] == "refused_field":
             refused = errors.InvalidRequest(str(first["msg"]), param=context["param"])
             return respond(refused, dialect=dialect)
-        param = _place(first["loc"]) or None
-        message = _validation_message(str(first["type"]), str(first["msg"]), param)
+        param = excerpt(_place(first["loc"])) or None
+        message = _validation_message(str(first["type"]), _short(first), param)
         if first["type"] == "extra_forbidden":
             message += field_hint(str(first["loc"][-1]), body_model(request.scope.get("route")))
         return respond(errors.InvalidRequest(message, param=param), dialect=dialect)
@@ -131,7 +136,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def _http_message(request: Request, error: HTTPException) -> str:
     """What is wrong with a path or a method, and what is there."""
-    method, path = request.method, request.url.path
+    method, path = request.method, excerpt(request.url.path)
     if error.status_code == 404 and error.detail == "Not Found":
         return path_hint(method, path, paths_of(request.app.routes))
     if error.status_code == 405:
@@ -170,6 +175,15 @@ def _validation_message(kind: str, message: str, param: str | None) -> str:
     if kind == "model_attributes_type" and param is None:
         return "the body has to be a JSON object, with content-type: application/json"
     return f"{param}: {in_plain_words(message)}" if param else in_plain_words(message)
+
+
+def _short(error: Any) -> str:
+    """The library's message; what it repeats of a value is cut."""
+    message = str(error["msg"])
+    for value in map(str, error.get("ctx", {}).values()):
+        if len(value) > MAX_EXCERPT // 2:
+            message = message.replace(value, excerpt(value, MAX_EXCERPT // 2))
+    return excerpt(message, MAX_MESSAGE)
 
 
 def _nearest(found: Sequence[Any]) -> Any:

@@ -21,8 +21,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from lm.sampling import MAX_BIAS, RANGES, SamplingParams
+from service.api.bounds import TokenId, at_most, check_schema_size, few_fields
 from service.engine.structured import regex_grammar, schema_grammar
 from service.errors import InvalidRequest
+from service.excerpts import excerpt
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
@@ -30,7 +32,6 @@ MAX_STOP_LENGTH = 256
 MAX_CHOICES = 128
 MAX_BIASED_TOKENS = 1024
 MAX_TOP_LOGPROBS = 20
-MAX_TOKEN_ID = 2**31 - 1
 MAX_REGEX_LENGTH = 4096
 SMALLEST_TOP_P = 1e-9
 """What ``top_p: 0`` means: the likeliest token alone."""
@@ -60,13 +61,17 @@ def _refuse_lone_surrogates(text: str) -> str:
 IsText = AfterValidator(_refuse_lone_surrogates)
 Text = Annotated[str, IsText]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH), IsText]
-TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 
 
 class Schema(BaseModel):
     """Strict about types and names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, body: object) -> object:
+        return few_fields(body)
 
 
 def refuse(param: str, message: str) -> PydanticCustomError:
@@ -118,11 +123,16 @@ class ResponseFormat(Schema):
     def grammar(self) -> str | None:
         """Grammar of the answer; none for plain text."""
         if self.json_schema is not None:
-            return schema_grammar(self.json_schema.schema_)
+            return _bounded_grammar(self.json_schema.schema_)
         if self.type == "json_object":
             schema = self.value if self.schema_ is None else self.schema_
-            return schema_grammar({"type": "object"} if schema is None else schema)
+            return _bounded_grammar({"type": "object"} if schema is None else schema)
         return None
+
+
+def _bounded_grammar(schema: Mapping[str, Any]) -> str:
+    check_schema_size(schema)
+    return schema_grammar(schema)
 
 
 class SamplingFields(Schema):
@@ -153,12 +163,15 @@ class SamplingFields(Schema):
     presence_penalty: float = _ranged(
         "presence_penalty", 0.0, "Taken off the logit of every token that is in the output."
     )
-    logit_bias: dict[
-        Annotated[str, Field(pattern=r"^[0-9]{1,9}$")],
-        Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)],
+    logit_bias: Annotated[
+        dict[
+            Annotated[str, Field(pattern=r"^[0-9]{1,9}$")],
+            Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)],
+        ],
+        Field(max_length=MAX_BIASED_TOKENS),
+        at_most(MAX_BIASED_TOKENS),
     ] = Field(
         default_factory=dict,
-        max_length=MAX_BIASED_TOKENS,
         description="By token id, what is added to its logit.",
     )
     seed: Annotated[int | None, BeforeValidator(drawn_seed)] = Field(
@@ -171,13 +184,14 @@ class SamplingFields(Schema):
     n: int = Field(1, ge=1, le=MAX_CHOICES, description="Answers to each prompt.")
     stop: Annotated[
         list[StopString],
+        Field(fail_fast=True),
         BeforeValidator(_as_list, json_schema_input_type=StopString | list[StopString]),
     ] = Field(
         default_factory=list,
         max_length=MAX_STOP_STRINGS,
         description="End the answer before any of these strings.",
     )
-    stop_token_ids: list[TokenId] = Field(
+    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True)] = Field(
         default_factory=list,
         max_length=MAX_STOP_STRINGS,
         description="End the answer before any of these tokens.",
@@ -236,7 +250,14 @@ class SamplingFields(Schema):
         try:
             grammar = None if self.response_format is None else self.response_format.grammar()
         except ValueError as error:
-            raise InvalidRequest(f"response_format: {error}", param="response_format") from error
+            raise InvalidRequest(
+                f"response_format: {excerpt(error)}", param="response_format"
+            ) from error
+        if self.regex is not None:
+            try:
+                grammar = regex_grammar(self.regex)
+            except ValueError as error:
+                raise InvalidRequest(f"regex: {excerpt(error)}", param="regex") from error
         return {
             "model": self.model,
             "n": self.n,
@@ -248,7 +269,7 @@ class SamplingFields(Schema):
             "stop": tuple(self.stop),
             "stop_token_ids": tuple(self.stop_token_ids),
             "include_stop": self.include_stop,
-            "grammar": regex_grammar(self.regex) if self.regex is not None else grammar,
+            "grammar": grammar,
         }
 
 

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Tag
 
 from service.api import tgi
 from service.api.answering import Said, answer
+from service.api.bodies import BoundedRoute
 from service.api.chorus import Chorus
 from service.api.dependencies import FrontDep
 from service.api.dialects import Dialect
@@ -33,7 +34,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 OWN, TGI = "generate", "tgi"
 
-router = APIRouter(tags=["generation"])
+router = APIRouter(tags=["generation"], route_class=BoundedRoute)
 
 
 def _dialect_of(body: object) -> str:
@@ -60,7 +61,7 @@ async def generate(body: GenerateBody, request: Request, runtime: FrontDep) -> R
     if isinstance(body, TGIRequest):
         request.state.dialect = Dialect.TGI
         return await tgi.reply_to(body, request, runtime, stream=body.stream)
-    return await answer(request, runtime, body.ask(), OwnVoice, stream=body.stream)
+    return await answer(request, runtime, body.ask, OwnVoice, stream=body.stream)
 
 
 class OwnVoice:

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 
 from service.api.dependencies import RuntimeDep
-from service.api.limits import BROKEN
 from service.api.schemas import CheckpointName, Health, Version
 from service.errors import NotReady
 from service.version import version as installed_version
@@ -19,8 +18,8 @@ router = APIRouter(tags=["operations"])
 @router.get("/healthz", response_model=Health, responses={503: {"model": Health}})
 async def healthz(runtime: RuntimeDep) -> Response:
     """Alive: 200 also while no model is served; 503 where only a restart helps."""
-    if runtime.admission.is_broken:
-        return JSONResponse(Health(status="broken", reason=BROKEN).model_dump(), 503)
+    if (reason := runtime.why_broken) is not None:
+        return JSONResponse(Health(status="broken", reason=reason).model_dump(), 503)
     return JSONResponse(Health(status="ok").model_dump())
 
 
@@ -41,8 +40,7 @@ async def readyz(runtime: RuntimeDep) -> Response:
         reason = runtime.catalog.from_inside(error.message)
     if runtime.admission.is_draining:
         reason = "the service is shutting down"
-    if runtime.admission.is_broken:
-        reason = BROKEN
+    reason = runtime.why_broken or reason
     status = Health(
         status="ready" if reason is None else "not_ready", reason=reason, checkpoint=checkpoint
     )

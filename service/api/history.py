@@ -1,12 +1,13 @@
 """``GET /runs/{run}/history``: how a run's training goes, for pages that draw it."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from service.api.dependencies import RuntimeDep
 from service.api.fields import Schema
 from service.api.schemas import ErrorBody
-from service.errors import NotReady, UnknownModel
-from service.history import read_history
+from service.errors import UnknownModel
+from service.excerpts import excerpt
+from service.runtime import Runtime
 
 router = APIRouter(tags=["operations"])
 
@@ -50,15 +51,17 @@ class RunHistory(Schema):
     served: list[ServedStep]
 
 
-@router.get("/runs/{run}/history", responses={404: {"model": ErrorBody}})
-def history(run: str, runtime: RuntimeDep) -> RunHistory:
+@router.get("/runs/{run}/history", response_model=RunHistory, responses={404: {"model": ErrorBody}})
+async def history(run: str, runtime: RuntimeDep) -> Response:
     """Losses and samples from the trainer's journals, and when checkpoints took over."""
-    try:
-        if run not in runtime.catalog.runs():
-            raise UnknownModel(f"no run {run!r} on the volume", param="run")
-        read = read_history(runtime.catalog.volume / run)
-    except OSError as error:
-        raise NotReady("cannot read the volume just now") from error
+    content = await runtime.reads.read_json(lambda: _history(run, runtime))
+    return Response(content, media_type="application/json")
+
+
+def _history(run: str, runtime: Runtime) -> RunHistory:
+    if run not in runtime.catalog.runs():
+        raise UnknownModel(f"no run {excerpt(run)!r} on the volume", param="run")
+    read = runtime.histories.read(runtime.catalog.volume / run)
     return RunHistory(
         run=run,
         training=[TrainingPoint(step=step, loss=loss) for step, loss in read.training],

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from service.api.dependencies import FrontDep
+from service.excerpts import excerpt
 
 router = APIRouter(include_in_schema=False)
 
@@ -37,4 +38,4 @@ async def home(request: Request, runtime: FrontDep) -> HTMLResponse:
     url = runtime.settings.playground_url
     item = "" if url is None else f'  <li><a href="{html.escape(url)}">Playground</a></li>\n'
     page = PAGE.replace("{playground}", item)
-    return HTMLResponse(page.replace("{base}", html.escape(str(request.base_url))))
+    return HTMLResponse(page.replace("{base}", html.escape(excerpt(request.base_url))))

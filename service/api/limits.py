@@ -12,6 +12,7 @@ from service.errors import (
     QueueFull,
     TooManyRequests,
 )
+from service.excerpts import excerpt
 
 BROKEN = "the engine has ended by a bug; the service has to be restarted"
 
@@ -129,7 +130,8 @@ def check_context(
         )
     if num_prompt_tokens + max_new_tokens > max_model_tokens:
         raise ContextExceeded(
-            f"{num_prompt_tokens} prompt tokens and {output_field} {max_new_tokens} exceed the "
-            f"model's {max_model_tokens}; ask for at most {max_model_tokens - num_prompt_tokens}",
+            f"{num_prompt_tokens} prompt tokens and {output_field} {excerpt(max_new_tokens)} "
+            f"exceed the model's {max_model_tokens}; "
+            f"ask for at most {max_model_tokens - num_prompt_tokens}",
             param=output_field,
         )

@@ -1,6 +1,6 @@
 """``GET /v1/models``: what a request may name, in the shape of OpenAI's API."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from lm.sampling_defaults import sampling_defaults
 from lm.volume import Step
@@ -10,25 +10,37 @@ from service.api.schemas import ErrorBody, Model, ModelList
 from service.catalog import checkpoint_of, identity
 from service.engine.served import Checkpoint
 from service.errors import UnknownModel
+from service.excerpts import excerpt
 from service.gate import POLICY_REASONS
 from service.runtime import Runtime
 
 router = APIRouter(prefix="/v1", tags=["models"])
 
 
-@router.get("/models")
-def models(runtime: RuntimeDep) -> ModelList:
+@router.get("/models", response_model=ModelList)
+async def models(runtime: RuntimeDep) -> Response:
     """Every name that `model` may have: runs, their steps, and aliases."""
-    return ModelList(data=[_model(runtime, name, one) for name, one in names(runtime).items()])
+    content = await runtime.reads.read_json(lambda: _list(runtime))
+    return Response(content, media_type="application/json")
 
 
 @router.get("/models/{name}", responses={404: {"model": ErrorBody}})
-def model(name: str, runtime: RuntimeDep) -> Model:
+async def model(name: str, runtime: RuntimeDep) -> Model:
     """What one name means now; 404 naming what exists if it means nothing."""
+    return await runtime.reads.read(lambda: _named(runtime, name))
+
+
+def _list(runtime: Runtime) -> ModelList:
+    return ModelList(data=[_model(runtime, name, one) for name, one in names(runtime).items()])
+
+
+def _named(runtime: Runtime, name: str) -> Model:
     checkpoint = names(runtime).get(name)
     if checkpoint is None:
         naming.candidates(runtime.catalog, name, runtime.watcher.run)  # raises, or it is there …
-        raise UnknownModel(f"{name!r} was refused; GET /checkpoints says why", param="model")
+        raise UnknownModel(
+            f"{excerpt(name)!r} was refused; GET /checkpoints says why", param="model"
+        )
     return _model(runtime, name, checkpoint)
 
 

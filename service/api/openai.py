@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.api.answering import answer
+from service.api.bodies import BoundedRoute
 from service.api.chorus import Chorus
 from service.api.dependencies import FrontDep
 from service.api.openai_answers import ChatCompletion, Completion
@@ -16,7 +17,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 404, 413, 429, 500, 503, 504)
 }
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=BoundedRoute)
 
 
 @router.post("/completions", response_model=Completion, responses=ERRORS)
@@ -26,7 +27,7 @@ async def completions(body: CompletionRequest, request: Request, runtime: FrontD
     def voice_of(chorus: Chorus) -> CompletionVoice:
         return CompletionVoice(chorus, body)
 
-    return await answer(request, runtime, body.ask(), voice_of, stream=body.stream)
+    return await answer(request, runtime, body.ask, voice_of, stream=body.stream)
 
 
 @router.post("/chat/completions", response_model=ChatCompletion, responses=ERRORS)
@@ -40,4 +41,4 @@ async def chat_completions(body: ChatRequest, request: Request, runtime: FrontDe
     def voice_of(chorus: Chorus) -> ChatVoice:
         return ChatVoice(chorus, body)
 
-    return await answer(request, runtime, body.ask(), voice_of, stream=body.stream)
+    return await answer(request, runtime, body.ask, voice_of, stream=body.stream)

@@ -11,12 +11,19 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.api.ask import Ask, Chat
+from service.api.bounds import (
+    MAX_MESSAGES,
+    MAX_PROMPTS,
+    MAX_TOOL_CALLS,
+    PromptIds,
+    TokenId,
+    few_parts,
+)
 from service.api.fields import (
     MAX_TOP_LOGPROBS,
     SamplingFields,
     Schema,
     Text,
-    TokenId,
     refuse,
     without_neutral,
 )
@@ -128,7 +135,8 @@ class CompletionRequest(OpenAIFields):
     """Body of ``POST /v1/completions``."""
 
     prompt: Annotated[
-        list[Text | list[TokenId]],
+        list[Text | PromptIds],
+        Field(max_length=MAX_PROMPTS, fail_fast=True),
         BeforeValidator(
             _as_prompts,
             json_schema_input_type=str | list[str] | list[TokenId] | list[list[TokenId]],
@@ -172,10 +180,12 @@ class Message(Schema):
     """One turn of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[TextPart] | None = None
+    content: Text | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
     name: Text | None = Field(None, description="Who says it, for templates that look at it.")
-    tool_calls: list[dict[str, Any]] = Field(
-        default_factory=list, description="Calls of a history, for templates that write them."
+    tool_calls: Annotated[list[dict[str, Any]], Field(fail_fast=True)] = Field(
+        default_factory=list,
+        max_length=MAX_TOOL_CALLS,
+        description="Calls of a history, for templates that write them.",
     )
     tool_call_id: Text | None = Field(None, description="The call that a tool answers.")
 
@@ -211,6 +221,13 @@ class Message(Schema):
         return "system" if self.role == "developer" else self.role
 
 
+Messages = Annotated[
+    list[Message],
+    Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True),
+    BeforeValidator(few_parts),
+]
+
+
 def _with_arguments(call: dict[str, Any]) -> dict[str, Any]:
     """A call whose arguments, a text of JSON in OpenAI's API, are what that text says."""
     function = call.get("function")
@@ -226,7 +243,7 @@ def _with_arguments(call: dict[str, Any]) -> dict[str, Any]:
 class ChatRequest(OpenAIFields):
     """Body of ``POST /v1/chat/completions``."""
 
-    messages: list[Message] = Field(min_length=1, description="The chat so far.")
+    messages: Messages = Field(description="The chat so far.")
     max_completion_tokens: int | None = Field(
         None, ge=1, description="Most tokens to generate; by default what fits the model."
     )

@@ -1,6 +1,7 @@
 """Says answers as OpenAI's API does: ids, chunks, usage, log-probabilities."""
 
 import abc
+import collections
 import json
 import time
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ class CompletionVoice(OpenAIVoice):
         super().__init__(chorus, body)
         self._echoes = body.echo
         self._offsets = [Offsets() for _ in chorus.replies]
-        self._prompts: dict[int, list[bytes]] = {}
+        self._prompts: dict[int, collections.deque[bytes]] = {}
         self._echoed: set[int] = set()
 
     def choice(self, index: int, said: Said) -> dict[str, object]:
@@ -126,8 +127,9 @@ class CompletionVoice(OpenAIVoice):
 
     def _prompt_text(self, index: int) -> str:
         ids = self._chorus.replies[index].request.prompt_ids
-        self._prompts[index] = prompt_utf8(self._tokenizer, ids)
-        return b"".join(self._prompts[index]).decode(errors="replace")
+        contents = prompt_utf8(self._tokenizer, ids)
+        self._prompts[index] = collections.deque(contents)
+        return b"".join(contents).decode(errors="replace")
 
     def _prompt_scores(self, index: int, prompt: PromptScored | None) -> list[TokenScore | int]:
         """Scores of the prompt's tokens; of the first its id alone, since nothing precedes it."""
@@ -153,7 +155,7 @@ class CompletionVoice(OpenAIVoice):
             said["token_logprobs"].append(None if isinstance(score, int) else score.logprob)
             said["top_logprobs"].append(None if isinstance(score, int) else self._top(score))
             echoed = self._prompts.get(index)
-            content = echoed.pop(0) if echoed else utf8(self._tokenizer, token_id)
+            content = echoed.popleft() if echoed else utf8(self._tokenizer, token_id)
             said["text_offset"].append(self._offsets[index].add(content))
         return said if num_top else said | {"top_logprobs": None}
 

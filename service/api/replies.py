@@ -129,6 +129,8 @@ class Switchboard:
         self._traces = traces
         self._replies: dict[str, Reply] = {}
         self._open_on: collections.Counter[str] = collections.Counter()
+        self._failed: set[str] = set()
+        """Requests whose reply has ended here, before the engine has said so."""
         self._numbers = itertools.count(1)
 
     @property
@@ -196,10 +198,39 @@ class Switchboard:
         )
         for event in turn.events:
             reply = self._replies.get(event.request_id)
+            if reply is None and event.request_id in self._failed:
+                if event.is_final:
+                    self._failed.discard(event.request_id)
+                continue
             assert reply is not None, "a request has events only until it ends"
-            self._observe(reply, event, turn, left)
-            if not isinstance(event, Started):
-                reply.deliver(event)
+            try:
+                self._observe(reply, event, turn, left)
+                if not isinstance(event, Started):
+                    reply.deliver(event)
+            except Exception:  # of one reply: those of the others are still to come
+                logger.exception("a reply failed alone")
+                self._fail(reply, has_ended=event.is_final)
+
+    def fail(self, request_id: str) -> None:
+        """End a reply that cannot go on here; nothing if it has ended."""
+        reply = self._replies.get(request_id)
+        if reply is not None:
+            self._fail(reply, has_ended=False)
+
+    def _fail(self, reply: Reply, *, has_ended: bool) -> None:
+        """End a reply; what the engine still says of its request, if anything, is for nobody."""
+        name = reply.request.request_id
+        if self._replies.pop(name, None) is not None:
+            self._open_on[reply.model.checkpoint.fingerprint] -= 1
+            client, num_tokens = reply.arrival.client, reply.request.num_tokens
+            service_s = None if reply.timeline.started is None else 0.0
+            self._admission.on_ended(client, num_tokens, service_s)
+        if not has_ended:
+            self._failed.add(name)
+            reply.close()
+        reply.is_finished = True
+        message = "what the engine said could not be handed out, see the log"
+        reply.deliver(Finished(name, FinishReason.ERROR, message=message))
 
     def _observe(
         self, reply: Reply, event: Event, turn: Turn, left: collections.Counter[str]

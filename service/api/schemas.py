@@ -203,6 +203,9 @@ class CheckpointList(Schema):
     run: str | None = Field(description="The run that is followed.")
     pinned: str | None = Field(description="The checkpoint that is held, if one is.")
     problem: str | None = Field(description="Why the volume cannot be looked at just now.")
+    left_out: dict[str, str] = Field(
+        description="Directories of the volume that are not read as runs, and why."
+    )
     checkpoints: list[CheckpointStatus]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.api.answering import Said, VoiceOf, answer
+from service.api.bodies import BoundedRoute
 from service.api.chorus import Chorus
 from service.api.dependencies import FrontDep
 from service.api.dialects import tgi_error
@@ -24,7 +25,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": TGIError} for status in (400, 413, 422, 429, 500, 503, 504)
 }
 
-router = APIRouter(tags=["text-generation-inference"])
+router = APIRouter(tags=["text-generation-inference"], route_class=BoundedRoute)
 
 
 @router.post("/", response_model=list[TGIResponse], responses=ERRORS)
@@ -65,7 +66,7 @@ async def reply_to(
         return TGIVoice(chorus, body, in_list=in_list)
 
     speaking: VoiceOf = voice_of
-    return await answer(request, runtime, body.ask(), speaking, stream=stream)
+    return await answer(request, runtime, body.ask, speaking, stream=stream)
 
 
 class TGIVoice:

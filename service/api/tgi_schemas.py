@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from lm.sampling import MAX_SEED, MAX_TEMPERATURE, RANGES, SamplingParams
 from service.api.ask import Ask
+from service.api.bounds import check_schema_size
 from service.api.fields import (
     MAX_REGEX_LENGTH,
     MAX_STOP_STRINGS,
@@ -22,6 +23,7 @@ from service.api.fields import (
 )
 from service.engine.structured import regex_grammar, schema_grammar
 from service.errors import InvalidRequest
+from service.excerpts import excerpt
 
 DEFAULT_NEW_TOKENS = 100
 """TGI's own default."""
@@ -45,12 +47,13 @@ class TGIGrammar(Schema):
         """Grammar of the answer; raises ``InvalidRequest`` if it is none."""
         try:
             if isinstance(self.value, str) == (self.type == "json"):
-                raise ValueError(f"value does not suit type {self.type!r}")
+                raise ValueError(f"value does not suit type {excerpt(self.type)!r}")
             if isinstance(self.value, str):
                 return regex_grammar(self.value)
+            check_schema_size(self.value)
             return schema_grammar(self.value, implies_objects=True)
         except ValueError as error:
-            raise InvalidRequest(f"grammar: {error}", param="grammar") from error
+            raise InvalidRequest(f"grammar: {excerpt(error)}", param="grammar") from error
 
 
 class TGIParameters(Schema):
@@ -68,7 +71,9 @@ class TGIParameters(Schema):
         0.0, ge=RANGES["frequency_penalty"][0], le=RANGES["frequency_penalty"][1]
     )
     seed: Annotated[int | None, BeforeValidator(drawn_seed)] = Field(None, ge=0, le=MAX_SEED)
-    stop: list[StopString] = Field(default_factory=list, max_length=MAX_STOP_STRINGS)
+    stop: Annotated[list[StopString], Field(fail_fast=True)] = Field(
+        default_factory=list, max_length=MAX_STOP_STRINGS
+    )
     return_full_text: bool = False
     details: bool = False
     decoder_input_details: bool = False

@@ -1,31 +1,41 @@
 """``POST /tokenize`` and ``/detokenize``: text to token ids and back, by a model's tokenizer."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
 
-from service.api.admit import prompt_ids_of
+from lm.panics import LibraryPanic
+from service.api.arrival import Arrival
 from service.api.ask import Chat
+from service.api.bodies import BoundedRoute
+from service.api.bounds import PromptIds
 from service.api.dependencies import FrontDep
-from service.api.fields import Schema, Text, TokenId, refuse
-from service.api.openai_schemas import Message
+from service.api.fields import Schema, Text, refuse
+from service.api.openai_schemas import Messages
+from service.api.prompts import check_token_ids, prompts_ids
 from service.api.schemas import ErrorBody
+from service.api.stream import until_gone
 from service.errors import InvalidRequest
 from service.front import Front
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 404, 413, 422, 503, 504)
+    status: {"model": ErrorBody} for status in (400, 404, 413, 422, 429, 503, 504)
 }
 
-router = APIRouter(tags=["tokens"])
+INLINE_TOKENS = 1024
+"""What is made of more is made in a lane."""
+
+router = APIRouter(tags=["tokens"], route_class=BoundedRoute)
 
 
 class TokenizeRequest(Schema):
     """Body of ``POST /tokenize``: a prompt, or a chat as its template writes it."""
 
     prompt: Text | None = Field(None, description="Text to cut into tokens.", examples=["To be"])
-    messages: list[Message] | None = Field(None, min_length=1, description="Or a chat.")
+    messages: Messages | None = Field(None, description="Or a chat.")
     model: Text | None = Field(None, description="Whose tokenizer; by default the served one's.")
 
     @model_validator(mode="after")
@@ -46,7 +56,7 @@ class TokenizeResponse(Schema):
 class DetokenizeRequest(Schema):
     """Body of ``POST /detokenize``."""
 
-    tokens: list[TokenId] = Field(description="Token ids.", examples=[[5, 6]])
+    tokens: PromptIds = Field(description="Token ids.", examples=[[5, 6]])
     model: Text | None = Field(None, description="Whose tokenizer; by default the served one's.")
 
 
@@ -56,29 +66,53 @@ class DetokenizeResponse(Schema):
     prompt: str
 
 
-@router.post("/tokenize", responses=ERRORS)
-async def tokenize(body: TokenizeRequest, runtime: FrontDep) -> TokenizeResponse:
+@router.post("/tokenize", response_model=TokenizeResponse, responses=ERRORS)
+async def tokenize(body: TokenizeRequest, request: Request, runtime: FrontDep) -> Response:
     """Cut a text or a chat into tokens, exactly as generating from it would."""
-    model = await runtime.model_named(body.model, _deadline(runtime))
+    return await until_gone(request, _tokenized(body, request.state.arrival, runtime))
+
+
+@router.post("/detokenize", response_model=DetokenizeResponse, responses=ERRORS)
+async def detokenize(body: DetokenizeRequest, request: Request, runtime: FrontDep) -> Response:
+    """The text of token ids; bytes that are no characters become U+FFFD."""
+    return await until_gone(request, _detokenized(body, request.state.arrival, runtime))
+
+
+async def _tokenized(body: TokenizeRequest, arrival: Arrival, runtime: Front) -> Response:
+    model = await runtime.model_named(body.model, _deadline(runtime), arrival.party)
     prompt = (
         Chat(tuple(message.for_template() for message in body.messages))
         if body.messages is not None
         else body.prompt or ""
     )
-    token_ids = await prompt_ids_of(model, prompt)
-    return TokenizeResponse(
-        tokens=list(token_ids), count=len(token_ids), max_model_len=model.max_model_tokens
-    )
+    (ids,) = await prompts_ids(runtime, model, [prompt], arrival)
+
+    def said() -> Response:
+        tokens = list(ids)
+        whole = {"tokens": tokens, "count": len(ids), "max_model_len": model.max_model_tokens}
+        return JSONResponse(whole)
+
+    return await _worked(runtime, arrival, said, size=len(ids))
 
 
-@router.post("/detokenize", responses=ERRORS)
-async def detokenize(body: DetokenizeRequest, runtime: FrontDep) -> DetokenizeResponse:
-    """The text of token ids; bytes that are no characters become U+FFFD."""
-    model = await runtime.model_named(body.model, _deadline(runtime))
-    vocab_size = model.tokenizer.vocab_size
-    if max(body.tokens, default=0) >= vocab_size:
-        raise InvalidRequest(f"tokens: ids are below {vocab_size}", param="tokens")
-    return DetokenizeResponse(prompt=model.tokenizer.decode(body.tokens))
+async def _detokenized(body: DetokenizeRequest, arrival: Arrival, runtime: Front) -> Response:
+    model = await runtime.model_named(body.model, _deadline(runtime), arrival.party)
+
+    def said() -> Response:
+        check_token_ids(model, "tokens", body.tokens)
+        try:
+            return JSONResponse({"prompt": model.tokenizer.decode_aside(body.tokens)})
+        except LibraryPanic as error:
+            raise InvalidRequest(f"tokens: {error}", param="tokens") from error
+
+    return await _worked(runtime, arrival, said, size=len(body.tokens))
+
+
+async def _worked(
+    runtime: Front, arrival: Arrival, said: Callable[[], Response], *, size: int
+) -> Response:
+    """An answer made here, or in a lane where it is of many tokens."""
+    return said() if size <= INLINE_TOKENS else await runtime.short_lane.do(arrival.party, said)
 
 
 def _deadline(runtime: Front) -> float:

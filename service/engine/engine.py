@@ -2,25 +2,24 @@
 
 import dataclasses
 import itertools
-from collections.abc import Collection
-
-from torch import Tensor
+from collections.abc import Collection, Iterable
 
 from lm.sampling import SamplingParams
 from lm.tokenizer import Tokenizer
+from service.engine.answers import Answers
+from service.engine.apart import compute
+from service.engine.faults import must_pass
+from service.engine.pace import Pace
 from service.engine.profile import Laps
 from service.engine.request import (
     Event,
-    Finished,
     FinishReason,
     GenerationRequest,
-    PromptScored,
     Started,
     StepStats,
-    TokenGenerated,
 )
-from service.engine.runner import StepCache, StepRunner
-from service.engine.sampling import draw, score_rows
+from service.engine.runner import StepCache, StepOutput, StepRunner
+from service.engine.sampling import draw_apart
 from service.engine.scheduler import Chunk, Plan, Scheduler
 from service.engine.sequence import Sequence
 from service.engine.slots import SlotPool
@@ -30,6 +29,9 @@ from service.engine.structured import Grammars
 
 class Engine:
     """Serves the requests of one set of weights until they are done."""
+
+    is_late = False
+    """Whether the device may still compute a step when the next one is scheduled."""
 
     def __init__(
         self,
@@ -41,17 +43,28 @@ class Engine:
         speculation: bool = True,
         laps: Laps | None = None,
         slots: SlotPool | None = None,
+        chunk_s: float | None = None,
     ) -> None:
-        """``slots`` where the cache is shared with another model's engine."""
+        """``slots`` where the cache is shared with another model's engine.
+
+        ``chunk_s`` bounds what prompts add to a step that streams wait for, in seconds as whoever
+        steps it tells ``observe``; by default nothing but the tokens of a step does.
+        """
         self._tokenizer = tokenizer
         self.grammars = Grammars(tokenizer)
         self._runner = runner
+        self._pace = None if chunk_s is None else Pace(chunk_s)
         self._scheduler = Scheduler(
             num_slots=runner.cache.num_slots,
             max_step_tokens=max_step_tokens,
             reuse_prefixes=reuse_prefixes,
             slots=slots,
+            pace=self._pace,
+            is_late=self.is_late,
         )
+        self._answers = Answers(self._scheduler, runner.cache.max_tokens)
+        self._computed: tuple[Chunk, ...] = ()
+        """What the last step gave, whose duration ``observe`` is told."""
         self._speculation = None
         if speculation:
             self._speculation = Speculation(
@@ -75,6 +88,7 @@ class Engine:
 
         The first pass over fresh weights pages them in and lets libraries choose their kernels.
         """
+        self.grammars.warm_up()
         length = min(8, self._runner.cache.max_tokens - 1)
         request = GenerationRequest(
             request_id="warm-up",
@@ -92,26 +106,34 @@ class Engine:
         return self
 
     def submit(self, request: GenerationRequest) -> None:
-        """Queue a request."""
+        """Queue a request; raises ``RequestRefused`` if it has ids that the model has not."""
+        self._scheduler.add(self._begin(request))
+
+    def _begin(self, request: GenerationRequest) -> Sequence:
+        vocab_size = self._runner.config.vocab_size
+        request.check(vocab_size)
         constraint = None
         if request.grammar is not None:
             room = self._runner.cache.max_tokens - len(request.prompt_ids)
-            constraint = self.grammars.begin(request.grammar, min(request.max_new_tokens, room))
-        self._scheduler.add(Sequence(request, self._tokenizer, constraint))
+            budget = min(request.max_new_tokens, room)
+            constraint = self.grammars.begin(request.grammar, budget, request.prepared)
+        sequence = Sequence(request, self._tokenizer, constraint)
+        sequence.end_ids = tuple(one for one in sequence.end_ids if one < vocab_size)
+        return sequence
 
     def finish(self, request_id: str, reason: FinishReason) -> list[Event]:
         """End a request from outside; nothing if it has already ended."""
         sequence = self._scheduler.find(request_id)
-        return [] if sequence is None else [self._end(sequence, reason)]
+        return [] if sequence is None else [self._answers.end(sequence, reason)]
 
     def finish_all(self, reason: FinishReason, message: str = "") -> list[Event]:
         """End every request."""
-        return [self._end(sequence, reason, message) for sequence in self._sequences()]
+        return [self._answers.end(sequence, reason, message) for sequence in self._sequences()]
 
     def expire(self, now: float) -> list[Event]:
         """End the requests whose deadline has passed."""
         return [
-            self._end(sequence, FinishReason.TIMEOUT)
+            self._answers.end(sequence, FinishReason.TIMEOUT)
             for sequence in self._sequences()
             if sequence.request.deadline is not None and sequence.request.deadline <= now
         ]
@@ -119,36 +141,94 @@ class Engine:
     def step(self) -> list[Event]:
         """Compute one plan; empty if there is nothing to do."""
         plan = self._scheduler.schedule()
+        self._last_step, self._computed = StepStats(), ()
         if plan is None:
-            self._last_step = StepStats()
             return []
         if self._speculation is not None:
             plan = self._speculation.extend(plan)
-        events: list[Event] = [Started(s.request_id, s.num_computed) for s in plan.started]
-        for target, source, num_tokens in plan.copies:
-            self._runner.cache.copy(source, target, num_tokens)
+        events = self._start(plan.started)
+        plan, lost = self._copy(plan)
+        events += lost
         self._laps.lap("scheduling")
-        output = self._runner.run(plan)
-        self._laps.computed(self._runner)
-        drawn = iter(draw(output.logits, plan))
-        self._laps.lap("drawing tokens")
-        num_accepted, end = 0, 0
-        for chunk, is_finite in zip(plan.chunks, output.is_finite, strict=True):
-            row, end = end, end + chunk.num_logits
-            token_ids = list(itertools.islice(drawn, chunk.num_draws))
-            if is_finite:
-                events += self._score_prompt(chunk, output.logits, row)
-                events += self._accept(chunk, token_ids, output.logits, end - chunk.num_draws)
+        num_accepted = 0
+        for part, output in compute(self._runner.run, plan) if plan.chunks else ():
+            self._laps.computed(self._runner)
+            if isinstance(output, StepOutput):
+                events += self._take_over(part, output)
             else:
+                events += [self._answers.fail(chunk.sequence, output) for chunk in part.chunks]
+            for chunk in part.chunks:
+                num_accepted += max(0, chunk.sequence.num_computed - chunk.end + len(chunk.draft))
+            self._laps.lap("making text and events")
+        self._computed = plan.chunks
+        self._last_step = dataclasses.replace(stats_of(plan), num_accepted_tokens=num_accepted)
+        return events
+
+    def observe(self, seconds: float) -> None:
+        """Learn how long the last step took."""
+        if self._pace is None or not self._computed:
+            return
+        prompts = [chunk for chunk in self._computed if chunk.num_tokens > 1]
+        if any(chunk.draft for chunk in prompts):  # guesses go with no prompt
+            return
+        num_tokens = {False: 0, True: 0}
+        for chunk in prompts:
+            num_tokens[chunk.sequence.request.prompt_logprobs is not None] += chunk.num_tokens
+        num_decoding = len(self._computed) - len(prompts)
+        self._pace.observe(num_decoding, num_tokens[False], num_tokens[True], seconds)
+
+    def _start(self, sequences: Iterable[Sequence]) -> list[Event]:
+        """Say of sequences that got a slot that they have begun, if it is their first."""
+        events: list[Event] = []
+        for sequence in sequences:
+            if not sequence.has_started:
+                sequence.has_started = True
+                events.append(Started(sequence.request_id, sequence.num_computed))
+        return events
+
+    def _copy(self, plan: Plan) -> tuple[Plan, list[Event]]:
+        """Copy what newcomers share; the plan without those for whom it failed, and their ends."""
+        lost: dict[int | None, BaseException] = {}
+        for target, source, num_tokens in plan.copies:
+            if source in lost:
+                lost[target] = lost[source]
+                continue
+            try:
+                self._runner.cache.copy(source, target, num_tokens)
+            except BaseException as error:
+                if must_pass(error):
+                    raise
+                lost[target] = error
+        if not lost:
+            return plan, []
+        left = tuple(chunk for chunk in plan.chunks if chunk.slot not in lost)
+        started = tuple(one for one in plan.started if one.slot not in lost)
+        unlucky = [(one, lost[one.slot]) for one in plan.started if one.slot in lost]
+        events: list[Event] = [self._answers.fail(*one) for one in unlucky]
+        return Plan(left, started), events
+
+    def _take_over(self, plan: Plan, output: StepOutput) -> list[Event]:
+        """Draw, and take over what each chunk gave."""
+        drawn = draw_apart(output.logits, plan)
+        self._laps.lap("drawing tokens")
+        events: list[Event] = []
+        end = 0
+        for chunk, token_ids, is_finite in zip(plan.chunks, drawn, output.is_finite, strict=True):
+            row, end = end, end + chunk.num_logits
+            if not is_finite:
                 events += self._break_off(chunk)
-            num_accepted += max(0, chunk.sequence.num_computed - chunk.end + len(chunk.draft))
-        self._laps.lap("making text and events")
-        self._last_step = StepStats(
-            batch_size=len(plan.chunks),
-            num_tokens=sum(chunk.num_tokens for chunk in plan.chunks),
-            num_draft_tokens=sum(len(chunk.draft) for chunk in plan.chunks),
-            num_accepted_tokens=num_accepted,
-        )
+            elif isinstance(token_ids, BaseException):
+                events.append(self._answers.fail(chunk.sequence, token_ids))
+            else:
+                first_draw = end - chunk.num_draws
+                try:
+                    made = self._answers.score_prompt(chunk, output.logits, row)
+                    made += self._answers.accept(chunk, token_ids, output.logits, first_draw)
+                except BaseException as error:
+                    if must_pass(error):
+                        raise
+                    made = [self._answers.fail(chunk.sequence, error)]
+                events += made
         return events
 
     def stats(self) -> StepStats:
@@ -168,67 +248,6 @@ class Engine:
     def _sequences(self) -> Collection[Sequence]:
         return (*self._scheduler.running, *self._scheduler.waiting)
 
-    def _score_prompt(self, chunk: Chunk, logits: Tensor, row: int) -> list[Event]:
-        """Score a chunk's next tokens, where asked for; its logits begin at a row of [R, V]."""
-        sequence, request = chunk.sequence, chunk.sequence.request
-        if not chunk.scores_prompt or request.prompt_logprobs is None:
-            return []
-        token_ids = request.prompt_ids[chunk.start + 1 : chunk.end + 1]
-        rows = logits[row : row + len(token_ids)]
-        sequence.prompt_scores += score_rows(rows, token_ids, request.prompt_logprobs)
-        is_read = chunk.end == len(request.prompt_ids)
-        return [PromptScored(request.request_id, tuple(sequence.prompt_scores))] if is_read else []
-
-    def _accept(
-        self, chunk: Chunk, token_ids: list[int], logits: Tensor | None, row: int
-    ) -> list[Event]:
-        """Take over what a chunk gave: the drawn tokens up to the first that the draft missed.
-
-        They were drawn from the rows of logits [R, V] that begin with this one.
-        """
-        sequence = chunk.sequence
-        sequence.num_computed = chunk.end - len(chunk.draft)
-        events: list[Event] = []
-        for ahead, (token_id, guess) in enumerate(itertools.zip_longest(token_ids, chunk.draft)):
-            sequence.num_computed += token_id == guess
-            scored = None if logits is None else logits[row + ahead]
-            events += self._append(sequence, token_id, scored)
-            if token_id != guess or events[-1].is_final:
-                break
-        return events
-
-    def _append(self, sequence: Sequence, token_id: int, logits: Tensor | None) -> list[Event]:
-        """Append a token chosen from logits [V]; its event, and the final one if it ends.
-
-        The logits are needed only where the request wants scores.
-        """
-        request, constraint = sequence.request, sequence.constraint
-        if not request.max_new_tokens:
-            return [self._end(sequence, FinishReason.LENGTH)]
-        score = None
-        if request.logprobs is not None:
-            assert logits is not None, "whoever wants scores has logits"
-            (score,) = score_rows(logits[None], [token_id], request.logprobs)
-        if constraint is not None and not constraint.accept(token_id):
-            ended = self._end(sequence, FinishReason.ERROR, constraint.problem)
-            return [dataclasses.replace(ended, is_refusal=True)]
-        ends = token_id in sequence.end_ids
-        if ends and not (request.include_stop and token_id in request.stop_token_ids):
-            return [dataclasses.replace(self._end(sequence, FinishReason.STOP), score=score)]
-        sequence.output_ids.append(token_id)
-        is_late = len(sequence.output_ids) > request.min_new_tokens
-        text, stopped = sequence.text.push(token_id, may_stop=is_late)
-        event = TokenGenerated(sequence.request_id, token_id, text, score)
-        if stopped:
-            self._scheduler.remove(sequence)
-            return [event, Finished(sequence.request_id, FinishReason.STOP, by_text=True)]
-        if ends or (constraint is not None and constraint.is_complete):
-            return [event, self._end(sequence, FinishReason.STOP)]
-        reason = sequence.limit_reached(self._runner.cache.max_tokens)
-        if reason is not None and constraint is not None and constraint.is_whole:
-            reason = FinishReason.STOP
-        return [event] if reason is None else [event, self._end(sequence, reason)]
-
     def _break_off(self, chunk: Chunk) -> list[Event]:
         """Wipe numbers that overflowed from a slot, and end their sequence.
 
@@ -239,14 +258,17 @@ class Engine:
         if chunk.draft and self._speculation is not None:
             self._speculation.give_up(chunk.sequence)
             return []
-        return [self._end(chunk.sequence, FinishReason.ERROR, "the model's numbers are not finite")]
+        return [
+            self._answers.end(
+                chunk.sequence, FinishReason.ERROR, "the model's numbers are not finite"
+            )
+        ]
 
-    def _end(self, sequence: Sequence, reason: FinishReason, message: str = "") -> Finished:
-        """Free what a sequence holds and say how it ended."""
-        if reason is FinishReason.ERROR:
-            sequence.num_computed = 0  # what its slot holds is not to be trusted
-        self._scheduler.remove(sequence)
-        text, stopped = sequence.text.finish()
-        if stopped and reason is FinishReason.LENGTH:
-            reason = FinishReason.STOP
-        return Finished(sequence.request_id, reason, text, message, by_text=stopped)
+
+def stats_of(plan: Plan) -> StepStats:
+    """What a plan computes."""
+    return StepStats(
+        batch_size=len(plan.chunks),
+        num_tokens=sum(chunk.num_tokens for chunk in plan.chunks),
+        num_draft_tokens=sum(len(chunk.draft) for chunk in plan.chunks if chunk.draft),
+    )

@@ -7,15 +7,17 @@ step depends on what the host makes of its last token (a grammar, guesses) sits 
 """
 
 import dataclasses
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from typing import Protocol
 
 from torch import Tensor
 
 from lm.tokenizer import Tokenizer
-from service.engine.engine import Engine
+from service.engine.engine import Engine, stats_of
+from service.engine.faults import must_pass
 from service.engine.profile import Laps
-from service.engine.request import Event, GenerationRequest, Started, StepStats
+from service.engine.request import Event, GenerationRequest, StepStats
 from service.engine.runner import StepRunner
 from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
@@ -33,6 +35,9 @@ class StepResult(Protocol):
     """The drawn tokens of each chunk."""
     is_finite: Items[bool]
     """Whether the hidden states that each chunk's draws were made from are finite."""
+
+    faults: Mapping[int, BaseException]
+    """Why there is nothing of a chunk whose tokens are drawn on the host."""
 
     def logits(self, chunk: int) -> Tensor:
         """Logits [``num_logits``, V] of a chunk that asked for scores or is drawn on the host."""
@@ -82,7 +87,14 @@ class _InFlight:
 
 
 class OverlappedEngine(Engine):
-    """Serves the requests of one set of weights, the device one step ahead."""
+    """Serves the requests of one set of weights, the device one step ahead.
+
+    A launch or a step that fails as a whole cannot be done again in parts, since the device has
+    counted and fed back some of its tokens: it ends the sequences that it was for, after the
+    tokens of the step before, and the queue goes on.
+    """
+
+    is_late = True
 
     def __init__(
         self,
@@ -93,6 +105,7 @@ class OverlappedEngine(Engine):
         reuse_prefixes: bool = True,
         speculation: bool = True,
         laps: Laps | None = None,
+        chunk_s: float | None = None,
     ) -> None:
         super().__init__(
             runner,
@@ -102,6 +115,7 @@ class OverlappedEngine(Engine):
             speculation=False,
             laps=laps,
             slots=runner.slots,
+            chunk_s=chunk_s,
         )
         self._device = runner
         self._max_step_tokens = max_step_tokens
@@ -128,26 +142,37 @@ class OverlappedEngine(Engine):
             speculation=False,
         )
 
-    def submit(self, request: GenerationRequest) -> None:
-        """Queue a request."""
-        super().submit(request)
-        sequence = self._scheduler.waiting[-1]
+    def _begin(self, request: GenerationRequest) -> Sequence:
+        sequence = super()._begin(request)
         sequence.must_be_read = self._device.draws_on_host(sequence)
         sequence.wants_logits |= sequence.must_be_read
+        return sequence
 
     def step(self) -> list[Event]:
         """Launch one plan and take over what the one before gave; empty if there is neither."""
         previous, self._in_flight = self._in_flight, None
         plan = self._scheduler.schedule(self._is_held)
-        self._last_step = StepStats()
+        self._last_step, self._computed = StepStats(), ()
         events: list[Event] = []
+        fault: BaseException | None = None
         if plan is not None:
             if self._speculation is not None:
                 plan = self._speculation.extend(plan)
-            events += [Started(s.request_id, s.num_computed) for s in plan.started]
-            self._launch(plan)
+            events += self._start(plan.started)
+            plan, lost = self._copy(plan)
+            events += lost
+            try:
+                self._launch(plan)
+            except BaseException as error:
+                if must_pass(error):
+                    raise
+                fault = error
         if previous is not None:
             events += self._collect(previous)
+            self._computed = previous.chunks
+        if plan is not None and fault is not None:
+            events += self._fail_all([chunk.sequence for chunk in plan.chunks], fault)
+            events += self._fail_all(plan.started, fault)
         return events
 
     def _is_held(self, sequence: Sequence) -> bool:
@@ -162,16 +187,10 @@ class OverlappedEngine(Engine):
 
     def _launch(self, plan: Plan) -> None:
         """Hand a plan to the device, and take its sequences to where it will leave them."""
-        for target, source, num_tokens in plan.copies:
-            self._runner.cache.copy(source, target, num_tokens)
         num_draws = tuple(chunk.num_draws for chunk in plan.chunks)
         self._laps.lap("scheduling")
         self._in_flight = _InFlight(plan.chunks, num_draws, self._device.launch(plan))
-        self._last_step = StepStats(
-            batch_size=len(plan.chunks),
-            num_tokens=sum(chunk.end - chunk.start for chunk in plan.chunks),
-            num_draft_tokens=sum(len(chunk.draft) for chunk in plan.chunks if chunk.draft),
-        )
+        self._last_step = stats_of(plan)
         for (sequence, _, end, draft), draws in zip(plan.chunks, num_draws, strict=True):
             sequence.num_computed = end - len(draft)
             if draws:
@@ -182,7 +201,12 @@ class OverlappedEngine(Engine):
 
     def _collect(self, previous: _InFlight) -> list[Event]:
         """Take over the tokens of the step before, of sequences that have not ended meanwhile."""
-        result = previous.launched.collect()
+        try:
+            result = previous.launched.collect()
+        except BaseException as error:
+            if must_pass(error):
+                raise
+            return self._fail_all([chunk.sequence for chunk in previous.chunks], error)
         self._laps.lap("waiting for the device")
         events: list[Event] = []
         num_accepted = 0
@@ -197,18 +221,36 @@ class OverlappedEngine(Engine):
                 events += self._break_off(chunk)
                 self._forget_guesses(chunk)
                 continue
-            if num_draws == 1 and not (sequence.wants_logits or chunk.draft):  # most of them
-                events += self._append(sequence, result.token_ids[number][0], None)
+            try:
+                events += self._read(chunk, number, num_draws, result)
+            except BaseException as error:
+                if must_pass(error):
+                    raise
+                events.append(self._answers.fail(sequence, error))
                 continue
-            if chunk.scores_prompt:
-                events += self._score_prompt(chunk, result.logits(number), 0)
-            events += self._take_over(chunk, number, result)
             if chunk.draft:
                 num_accepted += max(0, sequence.num_computed - chunk.end + len(chunk.draft))
                 self._go_on_alone(sequence)
         self._last_step = dataclasses.replace(self._last_step, num_accepted_tokens=num_accepted)
         self._laps.lap("making text and events")
         return events
+
+    def _read(self, chunk: Chunk, number: int, num_draws: int, result: StepResult) -> list[Event]:
+        """Take over what one chunk gave; raises why there is nothing."""
+        sequence = chunk.sequence
+        if num_draws == 1 and not (sequence.wants_logits or chunk.draft):  # most of them
+            return self._answers.append(sequence, result.token_ids[number][0], None)
+        if number in result.faults:
+            raise result.faults[number]
+        events: list[Event] = []
+        if chunk.scores_prompt:
+            events += self._answers.score_prompt(chunk, result.logits(number), 0)
+        return events + self._take_over_draws(chunk, number, result)
+
+    def _fail_all(self, sequences: Items[Sequence], error: BaseException) -> list[Event]:
+        """End some sequences, those that have not ended yet."""
+        left = [sequence for sequence in sequences if sequence.slot is not None]
+        return [self._answers.fail(sequence, error) for sequence in left]
 
     def _forget_guesses(self, chunk: Chunk) -> None:
         """Go back to before a chunk whose guesses may be at fault, if its sequence goes on."""
@@ -220,7 +262,7 @@ class OverlappedEngine(Engine):
         """Let the device feed tokens back to a sequence whose guesses have been read."""
         sequence.must_be_read = self._device.draws_on_host(sequence)
 
-    def _take_over(self, chunk: Chunk, number: int, result: StepResult) -> list[Event]:
+    def _take_over_draws(self, chunk: Chunk, number: int, result: StepResult) -> list[Event]:
         """Append what a chunk's draws gave."""
         token_ids = result.token_ids[number]
         if not token_ids:
@@ -228,5 +270,7 @@ class OverlappedEngine(Engine):
         needs_logits = chunk.sequence.request.logprobs is not None
         logits = result.logits(number)[-len(token_ids) :] if needs_logits else None
         if chunk.draft:
-            return self._accept(chunk, list(token_ids), logits, 0)
-        return self._append(chunk.sequence, token_ids[0], None if logits is None else logits[0])
+            return self._answers.accept(chunk, list(token_ids), logits, 0)
+        return self._answers.append(
+            chunk.sequence, token_ids[0], None if logits is None else logits[0]
+        )

@@ -5,9 +5,16 @@ Every accepted request ends in exactly one ``Finished``.
 
 import dataclasses
 import enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lm.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from service.engine.structured import Prepared
+
+
+class RequestRefused(ValueError):
+    """A request asks for what the model does not have; the message is for who asked."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +42,13 @@ class GenerationRequest:
     """The same for the prompt's tokens."""
     grammar: str | None = None
     """What the text has to match, see ``engine.structured``."""
+    prepared: "Prepared | None" = dataclasses.field(default=None, compare=False, repr=False)
+    """The grammar as it was read and checked, where that was in the engine's process: the one thing
+    here that is no plain data."""
     makes_text: bool = True
     """Whether events have the tokens' text; without stop strings, whoever asks may make it."""
+    client: str = ""
+    """Who asked, for fairness alone: requests of one client share what another one has."""
     deadline: float | None = None
     """Reading of the worker's clock at which the request is given up."""
 
@@ -44,6 +56,18 @@ class GenerationRequest:
     def num_tokens(self) -> int:
         """Prompt and output that it asks for."""
         return len(self.prompt_ids) + self.max_new_tokens
+
+    def check(self, vocab_size: int) -> None:
+        """Raise ``RequestRefused`` for token ids that index past a model's embeddings."""
+        biased = tuple(token_id for token_id, _ in self.sampling.logit_bias)
+        named = {
+            "prompt": self.prompt_ids,
+            "logit_bias": biased,
+            "stop_token_ids": self.stop_token_ids,
+        }
+        for name, token_ids in named.items():
+            if token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
+                raise RequestRefused(f"{name}: token ids of this model are below {vocab_size}")
 
 
 class FinishReason(enum.StrEnum):

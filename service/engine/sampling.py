@@ -4,6 +4,7 @@ The definition is ``lm.sampling``; a test holds the two together.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Rows
@@ -14,8 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lm.sampling import SamplingParams, adjusted_logits, counter_uniform
+from lm.sampling import SamplingParams, counter_uniform
 from service.engine.device_sampling import sample_rows
+from service.engine.faults import must_pass
+from service.engine.penalties import Penalties
 from service.engine.request import TokenScore
 from service.engine.scheduler import Plan
 from service.engine.sequence import Sequence
@@ -54,6 +57,27 @@ def draw(logits: Tensor, plan: Plan) -> list[int]:
     return token_ids
 
 
+def draw_apart(logits: Tensor, plan: Plan) -> list[list[int] | BaseException]:
+    """The tokens of each chunk, or why there are none: a row that fails does so alone."""
+    try:
+        drawn = iter(draw(logits, plan))
+        return [list(itertools.islice(drawn, chunk.num_draws)) for chunk in plan.chunks]
+    except BaseException as error:
+        if must_pass(error):
+            raise
+    outcomes: list[list[int] | BaseException] = []
+    end = 0
+    for chunk in plan.chunks:
+        first, end = end, end + chunk.num_logits
+        try:
+            outcomes.append(draw(logits[first:end], Plan((chunk,), ())))
+        except BaseException as error:
+            if must_pass(error):
+                raise
+            outcomes.append(error)
+    return outcomes
+
+
 def draw_row(logits: Tensor, sequence: Sequence, guesses: tuple[int, ...] = ()) -> int:
     """The next token of a sequence from logits [V], as if the guesses before it were right."""
     index = len(sequence.output_ids) + len(guesses)
@@ -79,15 +103,11 @@ def _adjusts(sequence: Sequence, index: int) -> bool:
 
 def _adjusted(logits: Tensor, sequence: Sequence, guesses: tuple[int, ...]) -> Tensor:
     """Logits [V] after bias, penalties, bans and grammar."""
-    output_ids = (*sequence.output_ids, *guesses)
-    request = sequence.request
-    logits = adjusted_logits(
-        logits,
-        request.sampling,
-        request.prompt_ids,
-        output_ids,
-        sequence.banned_ids(len(output_ids)),
-    )
+    output_ids, request = sequence.output_ids, sequence.request
+    if sequence.penalties is None:
+        sequence.penalties = Penalties(request.sampling, request.prompt_ids, len(logits))
+    banned_ids = sequence.banned_ids(len(output_ids) + len(guesses))
+    logits = sequence.penalties.adjusted(logits, output_ids, guesses, banned_ids)
     if sequence.constraint is not None:
         sequence.constraint.restrict(logits)
     return logits

@@ -1,6 +1,7 @@
 """One request while it is served: a few facts, everything else derived."""
 
 from lm.tokenizer import Tokenizer
+from service.engine.penalties import Penalties
 from service.engine.request import FinishReason, GenerationRequest, TokenScore
 from service.engine.structured import Constraint
 from service.engine.text import NoText, TextStream
@@ -27,6 +28,12 @@ class Sequence:
         """Whether pending tokens have to be read before the sequence can go on."""
         self.slot: int | None = None
         """Row of the cache while running."""
+        self.number = 0
+        """Place in the order of arrival."""
+        self.has_started = False
+        """Whether it has had a slot, so that its next one is no news."""
+        self.is_to_score = request.prompt_logprobs is not None
+        """Whether its prompt is still to be scored, at least in part."""
         self.text = (
             TextStream(
                 tokenizer,
@@ -38,6 +45,8 @@ class Sequence:
             else NoText()
         )
         self.constraint = constraint
+        self.penalties: Penalties | None = None
+        """Made when its first token is drawn, where logits are adjusted."""
         self.prompt_scores: list[TokenScore] = []
         own_ends = () if request.ignore_eos else tokenizer.eos_token_ids
         self.end_ids = (*own_ends, *request.stop_token_ids)
@@ -49,6 +58,11 @@ class Sequence:
     def request_id(self) -> str:
         """Identity of the request."""
         return self.request.request_id
+
+    @property
+    def client(self) -> str:
+        """Who asked for it."""
+        return self.request.client
 
     @property
     def num_tokens(self) -> int:
@@ -67,11 +81,11 @@ class Sequence:
 
     def tokens(self, start: int, end: int) -> tuple[int, ...]:
         """Token ids [start, end) of prompt and output, without those that are not known yet."""
-        prompt = self.request.prompt_ids
-        if end <= len(prompt):
-            return prompt[start:end]
-        before = len(prompt)
-        return (*prompt[start:], *self.output_ids[max(0, start - before) : end - before])
+        prompt, before = self.request.prompt_ids, self.num_prompt
+        if end <= before:
+            return prompt[start:end]  # the prompt itself, where it is all of it
+        written = self.output_ids[max(0, start - before) : end - before]
+        return tuple(written) if start >= before else (*prompt[start:], *written)
 
     def banned_ids(self, index: int) -> tuple[int, ...]:
         """Tokens that may not be chosen at an index of the output."""

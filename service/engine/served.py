@@ -5,6 +5,9 @@ import dataclasses
 from lm.tokenizer import Tokenizer
 from service.engine.engine import Engine
 
+FUSED = "fused"
+"""Name of the backend that is a GPU's fused kernels."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:

@@ -4,6 +4,7 @@ A grammar is a string (plain data, so that it may cross the engine's border). Fo
 an answer the library says which tokens may come next; all others get no probability.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from lm.panics import is_panic, without_panics
 from lm.tokenizer import Tokenizer
 from service.engine.closing.promise import Promise, first_closing
 from service.engine.closing.search import Closing
@@ -38,6 +40,8 @@ MAX_STEP_FUEL = 50_000
 MAX_STATES = 20_000
 """Of a grammar's automaton, of up to two kilobytes each."""
 
+_TRIE = "llguidance"
+
 _COMPACT: Any = {
     "whitespace_flexible": False,
     "item_separator": ", ",
@@ -58,7 +62,8 @@ def schema_grammar(schema: Mapping[str, Any], *, implies_objects: bool = False) 
         plain = rewritten(schema, implies_objects=implies_objects)
     except RecursionError as error:
         raise ValueError("the schema is nested too deeply") from error
-    return LLMatcher.grammar_from_json_schema(plain, overrides=_COMPACT)
+    with without_panics("the structure"):
+        return LLMatcher.grammar_from_json_schema(plain, overrides=_COMPACT)
 
 
 def regex_grammar(pattern: str) -> str:
@@ -68,16 +73,35 @@ def regex_grammar(pattern: str) -> str:
     """
     from llguidance import LLMatcher
 
-    return LLMatcher.grammar_from_regex(with_ascii_digits(pattern))
+    with without_panics("the structure"):
+        return LLMatcher.grammar_from_regex(with_ascii_digits(pattern))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A grammar that was read and checked; the requests that ask for it hold it."""
+
+    matcher: "LLMatcher"
+    closing: Closing | None
+    """The shortest end that was found of a whole answer."""
 
 
 class Constraint:
     """How far one answer has come through its grammar."""
 
-    def __init__(self, matcher: "LLMatcher", promise: Promise | None = None) -> None:
-        """``promise`` where the answer is to end whole within a budget."""
-        self._matcher = matcher
+    def __init__(self, begun: "LLMatcher", promise: Promise | None = None) -> None:
+        """``begun`` stands at the beginning, for others too.
+
+        ``promise`` where the answer is to end whole within a budget.
+        """
+        self._begun = begun
         self._promise = promise
+        self._has_panicked = False
+
+    @functools.cached_property
+    def _matcher(self) -> "LLMatcher":
+        """Its own: a copy takes up to a millisecond, which a waiting answer need not take yet."""
+        return self._begun.deep_copy()
 
     @property
     def is_complete(self) -> bool:
@@ -87,7 +111,9 @@ class Constraint:
     @property
     def is_whole(self) -> bool:
         """Whether the text so far is one that the grammar allows."""
-        return not self._matcher.is_error() and self._matcher.is_accepting()
+        if self._has_panicked or self._matcher.is_error():
+            return False
+        return bool(self._matcher.is_accepting())
 
     @property
     def shortest(self) -> int | None:
@@ -96,7 +122,15 @@ class Constraint:
 
     def restrict(self, logits: Tensor) -> None:
         """Put -inf, in place, where a token of logits [V] may not follow."""
-        allowed = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8)
+        try:
+            bias = self._matcher.compute_logit_bias()
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            self._has_panicked = True  # whatever is drawn now, ``accept`` ends the answer
+            return
+        allowed = torch.frombuffer(bytearray(bias), dtype=torch.uint8)
+        allowed = allowed[: len(logits)]  # a tokenizer may have ids that the model has not
         logits[: len(allowed)].masked_fill_(allowed.to(logits.device) == 0, -torch.inf)
         logits[len(allowed) :] = -torch.inf
 
@@ -109,27 +143,43 @@ class Constraint:
         if takes is not None:
             draw = functools.partial(_draw_taken, takes, draw)
         token_id = draw(logits)
-        if self._promise is None:
+        if self._promise is None or self._has_panicked:
             return token_id
-        for _ in range(MAX_DRAWS):
-            if self._matcher.is_error() or self._promise.allows(self._matcher, token_id):
-                return token_id
-            logits[token_id] = -torch.inf
-            token_id = draw(logits)
-        return self._promise.way_out(self._matcher, token_id)
+        try:
+            for _ in range(MAX_DRAWS):
+                if self._matcher.is_error() or self._promise.allows(self._matcher, token_id):
+                    return token_id
+                logits[token_id] = -torch.inf
+                token_id = draw(logits)
+            return self._promise.way_out(self._matcher, token_id)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            self._has_panicked = True  # ``accept`` ends the answer
+            return token_id
 
     def accept(self, token_id: int) -> bool:
         """Go on past the chosen token, an end too; false if the grammar was too much.
 
         ``problem`` says more. What is too much lets nothing but an end follow.
         """
-        if self._promise is not None:
-            self._promise.accepted(token_id)
-        return not self._matcher.is_error() and self._matcher.consume_token(token_id)
+        if self._has_panicked:
+            return False
+        try:
+            if self._promise is not None:
+                self._promise.accepted(token_id)
+            return not self._matcher.is_error() and self._matcher.consume_token(token_id)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            self._has_panicked = True
+            return False
 
     @property
     def problem(self) -> str:
         """Why it cannot go on."""
+        if self._has_panicked:
+            return "the structure cannot be followed here"
         return f"the structure is too complex: {_in_a_line(self._matcher.get_error())}"
 
 
@@ -141,32 +191,42 @@ class Grammars:
         self._begun = functools.lru_cache(MAX_KEPT)(self._begin)
         self._first_closing = functools.lru_cache(MAX_CLOSINGS)(self._shortest)
 
-    def check(self, grammar: str) -> None:
+    def warm_up(self) -> None:
+        """Build the trie now: it takes half a second, in which no other thread runs."""
+        _ = self._trie
+
+    def check(self, grammar: str) -> Prepared:
         """Raise ``ValueError`` if a grammar is none, allows no text or takes too much to begin.
 
-        What it takes to read it and to find its first tokens is spent here, in the caller's thread.
+        What it takes to read it and to find its first tokens is spent here, in the caller's thread;
+        who begins with what this gives spends none of it again.
         """
-        problem = self._begun(grammar).get_error()
+        matcher = self._begun(grammar)
+        problem = matcher.get_error()
         if problem.startswith(NOTHING_FITS):
             raise ValueError("no text has it")
         if problem:
             raise ValueError(_in_a_line(problem))
-        self._first_closing(grammar)
+        return Prepared(matcher, self._first_closing(grammar))
 
-    def begin(self, grammar: str, budget: int | None = None) -> Constraint:
+    def begin(
+        self, grammar: str, budget: int | None = None, prepared: Prepared | None = None
+    ) -> Constraint:
         """Stand at the beginning of a grammar that was checked.
 
         With a ``budget`` in tokens the answer ends whole within it, where that can be.
+        ``prepared`` is what the check gave.
         """
-        begun = self._begun(grammar)
+        begun = self._begun(grammar) if prepared is None else prepared.matcher
         promise = None
         if budget is not None and not begun.is_error():
-            first = self._first_closing(grammar)
+            first = self._first_closing(grammar) if prepared is None else prepared.closing
             promise = Promise(self._spellings, first, budget, self._trie.eos_tokens)
-        return Constraint(begun.deep_copy(), promise)
+        return Constraint(begun, promise)
 
     def _shortest(self, grammar: str) -> Closing | None:
-        return first_closing(self._begun(grammar), self._spellings)
+        with without_panics("the structure"):
+            return first_closing(self._begun(grammar), self._spellings)
 
     def _begin(self, grammar: str) -> "LLMatcher":
         from llguidance import LLMatcher, LLParserLimits
@@ -174,10 +234,11 @@ class Grammars:
         limits = LLParserLimits(
             step_lexer_fuel=MAX_STEP_FUEL, max_lexer_states=MAX_STATES, verbose_errors=False
         )
-        matcher = LLMatcher(self._trie, grammar, log_level=0, limits=limits)
-        if matcher.is_error():
-            return matcher
-        matcher.compute_logit_bias()
+        with without_panics("the structure"):
+            matcher = LLMatcher(self._trie, grammar, log_level=0, limits=limits)
+            if matcher.is_error():
+                return matcher
+            matcher.compute_logit_bias()
         if has_unique_items(grammar):  # it has all the methods that are used
             return cast("LLMatcher", differing(matcher, grammar, self._spellings))
         return matcher
@@ -188,10 +249,16 @@ class Grammars:
 
     @functools.cached_property
     def _trie(self) -> "LLTokenizer":
+        """One for all models with this tokenizer."""
         from llguidance import LLTokenizer
 
-        ends = list(self._tokenizer.eos_token_ids)
-        return LLTokenizer(self._tokenizer.backend.to_str(), eos_token=ends or None)
+        made = self._tokenizer.companions.get(_TRIE)
+        if made is None:
+            ends = list(self._tokenizer.eos_token_ids)
+            made = LLTokenizer(self._tokenizer.backend.to_str(), eos_token=ends or None)
+            self._tokenizer.companions[_TRIE] = made
+        assert isinstance(made, LLTokenizer), "nobody else writes there"
+        return made
 
 
 def _draw_taken(takes: Callable[[int], bool], draw: Callable[[Tensor], int], logits: Tensor) -> int:

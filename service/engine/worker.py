@@ -9,18 +9,18 @@ none mixes weights.
 import dataclasses
 import logging
 import queue
-import threading
 from collections.abc import Callable
 
-import torch
-
+from lm.threads import Roots
 from service.engine.engine import Engine
+from service.engine.faults import failed, is_lasting
 from service.engine.profile import WAITING, Laps
 from service.engine.request import (
     Event,
     Finished,
     FinishReason,
     GenerationRequest,
+    RequestRefused,
     StepStats,
 )
 from service.engine.served import ServedModel
@@ -41,6 +41,8 @@ class Turn:
 
 
 Command = Callable[[], list[Event]]
+ENGINE = "engine"
+"""Name of the thread, in logs and metrics."""
 
 
 class Worker:
@@ -53,20 +55,21 @@ class Worker:
         begin: Callable[[], None] = lambda: None,
         on_death: Callable[[], None] = lambda: None,
         laps: Laps | None = None,
+        roots: Roots | None = None,
     ) -> None:
         """``begin`` comes first in the thread, to settle its manners; ``on_death`` after a bug."""
+        self._roots = roots or Roots()
         self._laps = laps or Laps()
         self._begin = begin
-        self._on_death = on_death
         self._on_turn = on_turn
         self._clock = clock
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._engines: list[Engine] = []
         self._owners: dict[str, Engine] = {}
         self._stopping = False
-        self._device_fault: Exception | None = None
+        self._device_fault: BaseException | None = None
         """An error of the device that only a new process gets rid of."""
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = self._roots.thread(ENGINE, self._run, on_gone=on_death)
         self.current: ServedModel | None = None
         """The model that new requests go to."""
 
@@ -76,12 +79,14 @@ class Worker:
 
     def stop(self) -> None:
         """Abort what is left and end the thread."""
+        self._thread.leave()
         self._commands.put(self._begin_stop)
         self._thread.join()
 
     def submit(self, model: ServedModel, request: GenerationRequest) -> None:
         """Queue a request on a model; it stays there even if another takes over."""
-        self._commands.put(lambda: self._submit(model.engine, request))
+        engine = model.engine
+        self._put(engine, lambda: self._submit(engine, request))
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
         """End a request before the next step; nothing if it has already ended."""
@@ -89,7 +94,8 @@ class Worker:
 
     def end_all(self, model: ServedModel, message: str) -> None:
         """End everything that a model still runs, as timed out."""
-        self._commands.put(lambda: model.engine.finish_all(FinishReason.TIMEOUT, message))
+        engine = model.engine
+        self._put(engine, lambda: engine.finish_all(FinishReason.TIMEOUT, message))
 
     def flip(self, model: ServedModel) -> None:
         """Send all new requests to a model that is loaded and warm."""
@@ -104,13 +110,21 @@ class Worker:
         return len(engines)
 
     def _run(self) -> None:
+        """Ends by an error in our own books or the device's, which are not to be trusted then."""
         self._begin()
+        while not self._stopping:
+            self._take_turn()
+
+    def _put(self, engine: Engine, command: Command) -> None:
+        """Queue a command that concerns an engine: if it fails, that engine's requests do."""
+        self._commands.put(lambda: self._carry_out(engine, command))
+
+    def _carry_out(self, engine: Engine, command: Command) -> list[Event]:
         try:
-            while not self._stopping:
-                self._take_turn()
-        except Exception:  # in our own books or the device's, which are not to be trusted then
-            logger.exception("the engine's thread has ended; the service has to be restarted")
-            self._on_death()
+            return command()
+        except BaseException as error:  # noqa: BLE001  also a Rust panic or a SystemExit
+            self._roots.failed(ENGINE, error)
+            return self._fail(engine, _for_clients(error))
 
     def _take_turn(self) -> None:
         """One step of every engine; a function of its own, so that no local outlives a model."""
@@ -143,14 +157,18 @@ class Worker:
 
     def _step(self, engine: Engine) -> list[Event]:
         """Advance one engine; a failing step ends its requests, not the service."""
-        expired = self._forget_ended(engine.expire(self._clock()))
+        began_at = self._clock()
+        expired = self._forget_ended(engine.expire(began_at))
         try:
-            return [*expired, *self._forget_ended(engine.step())]
-        except Exception as error:  # whatever the model raises, clients get an answer
+            events = self._forget_ended(engine.step())
+            engine.observe(self._clock() - began_at)
+            return [*expired, *events]
+        except BaseException as error:  # whatever the model raises, clients get an answer
             logger.exception("a step failed")
+            self._roots.failed(ENGINE, error)
             if is_lasting(error):
                 self._device_fault = error
-            return [*expired, *self._fail(engine, f"{type(error).__name__}, see the log")]
+            return [*expired, *self._fail(engine, _for_clients(error))]
 
     def _fail(self, engine: Engine, message: str) -> list[Event]:
         """End all requests of an engine, those too whose end was lost with the failing step."""
@@ -168,7 +186,15 @@ class Worker:
         return events
 
     def _submit(self, engine: Engine, request: GenerationRequest) -> list[Event]:
-        engine.submit(request)
+        try:
+            engine.submit(request)
+        except BaseException as error:
+            if is_lasting(error):
+                raise
+            if not isinstance(error, RequestRefused):
+                self._roots.failed(ENGINE, error)
+            engine.finish(request.request_id, FinishReason.ERROR)
+            return [failed(request.request_id, error)]
         self._owners[request.request_id] = engine
         if engine not in self._engines:
             self._engines.append(engine)
@@ -176,7 +202,9 @@ class Worker:
 
     def _abort(self, request_id: str, reason: FinishReason) -> list[Event]:
         engine = self._owners.get(request_id)
-        return [] if engine is None else engine.finish(request_id, reason)
+        if engine is None:
+            return []
+        return self._carry_out(engine, lambda: engine.finish(request_id, reason))
 
     def _begin_stop(self) -> list[Event]:
         self._stopping = True
@@ -194,9 +222,6 @@ def _total(engines: list[Engine]) -> StepStats:
     return dataclasses.replace(total, cache_capacity=sum(capacities.values()))
 
 
-def is_lasting(error: Exception) -> bool:
-    """Whether a device has failed for good, so that no later step can succeed.
-
-    CUDA keeps an error of a kernel until the process ends; running out of memory is none of them.
-    """
-    return isinstance(error, torch.AcceleratorError) or "Triton Error [CUDA]" in str(error)
+def _for_clients(error: BaseException) -> str:
+    """What a client is told of an error of ours: its kind alone."""
+    return f"{type(error).__name__}, see the log"

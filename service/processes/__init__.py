@@ -10,7 +10,7 @@
   text of tokens, streams, and each request's timeline, log line and latencies. What they count
   lies in files that outlive them, which ``counters`` adds to the engine's.
 
-Between them is a Unix socket (``channel``) with frames of plain data (``messages``; ``turns`` for
-what comes every step). An HTTP process names models by cards: while it holds one, the engine keeps
-the model's weights. Linux alone: the clock's readings hold in all processes.
+Between them is a Unix socket (``channel``) with ``frames`` of plain data (``messages``; ``turns``
+for what comes every step). An HTTP process names models by cards: while it holds one, the engine
+keeps the model's weights. Linux alone: the clock's readings hold in all processes.
 """

@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-from service.processes.messages import Kind, Splitter
+from service.processes.frames import Kind, Splitter
 
 READ_BYTES = 1 << 18
 MAX_BACKLOG_BYTES = 64 << 20
@@ -91,7 +91,7 @@ class Channel:
         try:
             for kind, payload in self._splitter.feed(data):
                 self._on_frame(kind, payload)
-        except Exception:  # a bug of ours: what comes after it cannot be trusted
+        except BaseException:  # a bug of ours: what comes after it cannot be trusted
             logger.exception("a frame makes no sense, and the channel is closed")
             self.close()
 

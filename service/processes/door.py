@@ -18,14 +18,15 @@ from typing import Any
 from lm.tokenizer import Tokenizer
 from service.api.limits import BROKEN
 from service.api.replies import Reply, Switchboard
+from service.engine.faults import must_pass
 from service.engine.request import GenerationRequest, StepStats
 from service.engine.served import ModelCard
 from service.engine.text import TextStream
 from service.engine.worker import Turn
 from service.errors import NotReady, ServiceError
-from service.processes import messages
+from service.processes import frames, messages
 from service.processes.channel import Channel
-from service.processes.messages import NUMBER, Kind, frame, message
+from service.processes.frames import NUMBER, Kind, frame, message
 from service.processes.turns import events_of, read_turn
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Door:
         self._numbers: dict[str, int] = {}
         self._pending: list[tuple[ModelCard, int, GenerationRequest]] = []
         self._groups: dict[int, tuple[Sequence[Reply], asyncio.Future[None]]] = {}
+        self._broken: set[int] = set()
+        """Requests whose text cannot be made, until the engine has ended them."""
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
         self._cards: asyncio.Queue[tuple[Kind, bytes]] = asyncio.Queue()
@@ -112,15 +115,17 @@ class Door:
         said = {
             "group": group,
             "client": replies[0].arrival.client,
+            "owner": replies[0].arrival.party,
             "model": pending[0][0].checkpoint.fingerprint,
             "requests": heads,
         }
         self._send(message(Kind.SUBMIT, said, b"".join(prompts)))
         await decided
 
-    async def find(self, name: str | None, deadline: float) -> ModelCard:
+    async def find(self, name: str | None, deadline: float, party: str | None) -> ModelCard:
         """The card of a model by name; raises the ``ServiceError`` that says why not."""
-        card: ModelCard = await self._ask(Kind.NAME, {"name": name, "deadline": deadline})
+        asked = {"name": name, "deadline": deadline, "party": party}
+        card: ModelCard = await self._ask(Kind.NAME, asked)
         return card
 
     async def call(self, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -135,13 +140,31 @@ class Door:
     def token_text(self, number: int, token_id: int, text: str) -> str:
         """A token's text, made here or by the engine."""
         stream = self._asked[number].text
-        return text if stream is None else stream.push(token_id)[0]
+        if stream is None or number in self._broken:
+            return text
+        try:
+            return stream.push(token_id)[0]
+        except BaseException as error:  # a tokenizer's panic, say: it ends this request alone
+            if must_pass(error):
+                raise
+            logger.exception("a request's text could not be made")
+            self._broken.add(number)
+            return ""
 
     def end_text(self, number: int, text: str) -> str:
         """What was held back; the request has ended."""
         asked = self._asked.pop(number)
         del self._numbers[asked.request_id]
-        return text if asked.text is None else asked.text.finish()[0]
+        if asked.text is None or number in self._broken:
+            self._broken.discard(number)
+            return text
+        try:
+            return asked.text.finish()[0]
+        except BaseException as error:
+            if must_pass(error):
+                raise
+            logger.exception("a request's last text could not be made")
+            return ""
 
     async def _ask(self, kind: Kind, head: dict[str, Any], body: bytes = b"") -> Any:
         if not self.is_open:
@@ -149,7 +172,12 @@ class Door:
         number, answered = next(self._counter), asyncio.get_running_loop().create_future()
         self._calls[number] = answered
         self._send(message(kind, head | {"call": number}, body))
-        return await answered
+        try:
+            return await answered
+        except asyncio.CancelledError:
+            if self._calls.pop(number, None) is not None and self.is_open:
+                self._send(message(Kind.FORGET, {"call": number}))
+            raise
 
     def _send(self, frame: bytes) -> None:
         assert self._channel is not None, "connect first"
@@ -161,11 +189,13 @@ class Door:
                 turn = read_turn(payload)
                 events = events_of(turn, self)
                 self._switchboard.on_turn(Turn(events, turn.began_at, turn.at, StepStats()))
+                for number in self._broken:
+                    self._switchboard.fail(self._asked[number].request_id)
             case Kind.VERDICT:
-                self._on_verdict(messages.read(payload)[0])
+                self._on_verdict(frames.read(payload)[0])
             case Kind.ANSWER:
-                head, content = messages.read(payload)
-                _settle(self._calls.pop(head["call"]), (head, content))
+                head, content = frames.read(payload)
+                _settle(self._calls.pop(head["call"], None), (head, content))
             case Kind.TOKENIZER | Kind.CURRENT | Kind.NAMED:
                 self._cards.put_nowait((kind, payload))
             case _:
@@ -186,22 +216,25 @@ class Door:
         try:
             while True:
                 await self._take_card(*await self._cards.get())
-        except Exception:  # a bug of ours: whoever waits for a card would wait for ever
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # whoever waits for a card would wait for ever
             logger.exception("a card makes no sense, and the channel is closed")
             self.close()
 
     async def _take_card(self, kind: Kind, payload: bytes) -> None:
-        head, body = messages.read(payload)
+        head, body = frames.read(payload)
         if kind is Kind.TOKENIZER:  # large: in a thread, so that streams go on
-            made = await asyncio.to_thread(messages.decode_tokenizer, head, body)
+            made = await asyncio.to_thread(_tokenizer, head, body)
             self._tokenizers[head["fingerprint"]] = made
         elif kind is Kind.CURRENT:
             self.current = None if head["card"] is None else self._card(head["card"])
             self.is_known.set()
         elif "error" in head:
-            _fail(self._calls.pop(head["call"]), messages.decode_error(head["error"]))
+            _fail(self._calls.pop(head["call"], None), messages.decode_error(head["error"]))
         else:
-            _settle(self._calls.pop(head["call"]), self._card(head["card"]))
+            card = self._card(head["card"])  # which is released where nobody waits for it
+            _settle(self._calls.pop(head["call"], None), card)
 
     def _card(self, head: dict[str, Any]) -> ModelCard:
         """A card, of whose end the engine is told."""
@@ -224,11 +257,18 @@ class Door:
         self.is_lost.set()
 
 
-def _settle(future: "asyncio.Future[Any]", result: object) -> None:
-    if not future.done():
+def _tokenizer(head: dict[str, Any], body: bytes) -> Tokenizer:
+    """A tokenizer that has ready what every request needs."""
+    tokenizer = messages.decode_tokenizer(head, body)
+    _ = tokenizer.token_bytes
+    return tokenizer
+
+
+def _settle(future: "asyncio.Future[Any] | None", result: object) -> None:
+    if future is not None and not future.done():
         future.set_result(result)
 
 
-def _fail(future: "asyncio.Future[Any]", error: ServiceError) -> None:
-    if not future.done():
+def _fail(future: "asyncio.Future[Any] | None", error: ServiceError) -> None:
+    if future is not None and not future.done():
         future.set_exception(error)

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from service import memory
 from service.engine.served import ModelCard, ServedModel
 from service.engine.worker import Turn
 from service.foreign import with_volume
+from service.log_pipe import report_drops
 from service.metrics import Metrics
 from service.processes.counters import SharedMetrics
 from service.processes.forward import Inside
@@ -20,6 +22,8 @@ from service.processes.hub import Hub
 from service.processes.session import Session
 from service.runtime import Runtime
 from service.settings import Settings
+
+ACCEPT_AGAIN_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +38,15 @@ class EngineRuntime(Runtime):
         self.hub = Hub(self.metrics, self.admission, self.worker)
         self._hand_out = self._watched(self.hub.on_turn)
         self.sessions: set[Session] = set()
+        self.numbers = itertools.count()
+        """Of HTTP processes, in the order of their coming."""
         self.ended = asyncio.Event()
         """Whether there is nothing left to do: nobody is connected in a drain, or by a bug."""
 
     async def start(self) -> None:
         """Start the worker; lag is measured where clients are."""
         self._loop = asyncio.get_running_loop()
+        report_drops(self.metrics.on_log_dropped)
         self.worker.start()
 
     def num_open_on(self, model: ModelCard) -> int:
@@ -66,6 +73,7 @@ class EngineRuntime(Runtime):
         """No loop is beside it that had to come first."""
 
     def _on_turn(self, turn: Turn) -> None:
+        """In the worker's thread, which ends if this fails: events would be lost."""
         self._hand_out(turn)
 
     def _on_served(self, model: ServedModel) -> None:
@@ -100,6 +108,7 @@ def run(
             runtime = EngineRuntime(served, directory)
             runtime.load()
             on_begun()
+            memory.give_back_from_now_on()
             gc.freeze()
             gc.enable()
             return asyncio.run(_serve(runtime, listener, lifeline))
@@ -114,7 +123,7 @@ async def _serve(runtime: EngineRuntime, listener: socket.socket, lifeline: int)
     loop.add_signal_handler(signal.SIGUSR1, runtime.write_profile)
     loop.add_reader(lifeline, runtime.ended.set)
     await runtime.start()
-    accepting = loop.create_task(_accept(runtime, listener))
+    accepting = runtime.roots.task("accepting", lambda: _accept(runtime, listener))
     await runtime.ended.wait()
     loop.remove_reader(lifeline)
     accepting.cancel()
@@ -129,6 +138,22 @@ async def _serve(runtime: EngineRuntime, listener: socket.socket, lifeline: int)
 async def _accept(runtime: EngineRuntime, listener: socket.socket) -> None:
     listener.settimeout(0.0)
     inside = Inside(runtime)
-    for number in itertools.count():
-        sock, _ = await asyncio.get_running_loop().sock_accept(listener)
-        runtime.connect(sock, str(number), inside)
+    while True:
+        sock = await _next(listener)
+        try:
+            runtime.connect(sock, str(next(runtime.numbers)), inside)
+        except Exception:  # a bug of ours; the HTTP process ends by it and is begun again
+            logger.exception("an HTTP process could not be connected")
+            sock.close()
+
+
+async def _next(listener: socket.socket) -> socket.socket:
+    """The next connection; files run out for a while, and not for good."""
+    while True:
+        try:
+            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+        except OSError as error:
+            logger.error("no HTTP process can be connected now: %s", error)
+            await asyncio.sleep(ACCEPT_AGAIN_S)
+        else:
+            return sock

@@ -62,7 +62,7 @@ class Inside:
     """Answers what was sent on, with the routes of a whole service."""
 
     def __init__(self, runtime: Runtime) -> None:
-        app = FastAPI()
+        app = FastAPI(redirect_slashes=False)
         app.state.runtime = runtime
         app.add_middleware(FaultMiddleware)
         add_rooms(app)

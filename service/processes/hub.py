@@ -7,18 +7,22 @@ itself: no other thread has to wake up, or wait for the interpreter's lock, befo
 
 import collections
 import dataclasses
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Protocol
 
 from service.api.limits import Admission
+from service.engine.faults import failed
 from service.engine.request import Finished, FinishReason, GenerationRequest, Started
 from service.engine.served import ModelCard, ServedModel
 from service.engine.worker import Turn, Worker
 from service.metrics import Metrics
-from service.processes.messages import Kind, frame
+from service.processes.frames import Kind, frame
 from service.processes.turns import TurnWriter
 from service.timeline import Timeline
+
+logger = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
@@ -95,7 +99,14 @@ class Hub:
             key = id(one.listener)
             if key not in writers:
                 writers[key] = (one.listener, TurnWriter())
-            writers[key][1].add(one.number, event)
+            try:
+                writers[key][1].add(one.number, event)
+            except Exception as error:  # of one request: those of the others are still to come
+                if event.is_final:
+                    writers[key][1].add(one.number, failed(event.request_id, error))
+                else:
+                    logger.exception("an event could not be handed out; its request is ended")
+                    self._worker.abort(event.request_id, FinishReason.ERROR)
             if isinstance(event, Started):
                 self._on_started(one, turn.began_at)
             elif isinstance(event, Finished):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm.threads import Roots
 from service import naming, traces
 from service.api.limits import Admission, Limits
 from service.api.replies import Reply, Switchboard
@@ -29,6 +30,7 @@ class RemoteFront(Front):
         """``path`` is the Unix socket of the engine's process."""
         self.settings = settings
         self.metrics = FrontMetrics()
+        self.roots = Roots(self.metrics.on_thread_failure)
         self.admission = Admission(Limits(num_slots=UNLIMITED, max_waiting_requests=UNLIMITED))
         endpoint = settings.otlp_endpoint
         self.traces = None if endpoint is None else traces.connect(endpoint, self.clock)
@@ -43,8 +45,8 @@ class RemoteFront(Front):
         self.worker.connect(self._path)
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(beat(self.metrics.loop_lag.observe, self.clock)),
-            loop.create_task(self._watch()),
+            self.roots.task("heartbeat", lambda: beat(self.metrics.loop_lag.observe, self.clock)),
+            self.roots.task("engine watch", self._watch),
         ]
         known = loop.create_task(self.worker.is_known.wait())
         lost = loop.create_task(self.worker.is_lost.wait())
@@ -68,7 +70,9 @@ class RemoteFront(Front):
             raise NotReady("no model is served yet")
         return self.worker.current
 
-    async def model_named(self, name: str | None, deadline: float) -> ModelCard:
+    async def model_named(
+        self, name: str | None, deadline: float, party: str | None = None
+    ) -> ModelCard:
         """The model that a request names: the current one at once, others from the engine."""
         current = self.worker.current
         if current is not None:
@@ -76,9 +80,9 @@ class RemoteFront(Front):
             followed = (None, naming.LATEST, run, f"{run}@{naming.LATEST}", current.checkpoint.name)
             if name in followed:
                 return current
-        return await self.worker.find(name, deadline)
+        return await self.worker.find(name, deadline, party)
 
-    async def check_grammar(self, model: ModelCard, grammar: str) -> None:
+    async def check_grammar(self, model: ModelCard, grammar: str, owner: str) -> None:
         """The engine's process checks it as it accepts the request."""
 
     async def accepted(self, replies: Sequence[Reply]) -> None:

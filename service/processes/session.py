@@ -5,17 +5,18 @@ A model whose card an HTTP process holds stays in memory, as one does that a var
 
 import asyncio
 import collections
+import dataclasses
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from service.engine.served import ServedModel
-from service.errors import ServiceError
-from service.processes import messages
+from service.errors import InvalidRequest, ServiceError
+from service.processes import frames, messages
 from service.processes.channel import Channel
+from service.processes.frames import NUMBER, Kind, message
 from service.processes.hub import Hub, Opened
-from service.processes.messages import NUMBER, Kind, message
 from service.runtime import Runtime
 
 Answer = Callable[[dict[str, Any], bytes], Awaitable[tuple[dict[str, Any], bytes]]]
@@ -45,6 +46,11 @@ class Session:
         self._num_cards: collections.Counter[str] = collections.Counter()
         self._tokenizers: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._checking: dict[int, asyncio.Task[None]] = {}
+        """By each number of a group whose grammars are being read."""
+
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        """What an HTTP process waits for, by its number there."""
         self._channel = Channel(sock, self._on_frame, self._on_end)
         self.send = self._channel.send
         self.announce(runtime.worker.current)
@@ -80,15 +86,21 @@ class Session:
     def _on_frame(self, kind: Kind, payload: bytes) -> None:
         match kind:
             case Kind.ABORT:
-                self._runtime.worker.abort(self._id_of(*NUMBER.unpack(payload)))
+                self._abort(*NUMBER.unpack(payload))
             case Kind.RELEASE:
-                self._release(messages.read(payload)[0]["model"])
+                self._release(frames.read(payload)[0]["model"])
             case Kind.SUBMIT:
-                self._on_submit(*messages.read(payload))
+                self._on_submit(*frames.read(payload))
             case Kind.NAME:
-                self._begin(self._find(messages.read(payload)[0]))
+                asked = frames.read(payload)[0]
+                self._begin(self._find(asked), asked["call"])
             case Kind.CALL:
-                self._begin(self._call(*messages.read(payload)))
+                asked, body = frames.read(payload)
+                self._begin(self._call(asked, body), asked["call"])
+            case Kind.FORGET:
+                task = self._calls.get(frames.read(payload)[0]["call"])
+                if task is not None:
+                    task.cancel()
             case _:
                 raise AssertionError(f"{kind.name} is for HTTP processes")
 
@@ -103,23 +115,47 @@ class Session:
             opened.append(
                 Opened(self, number, head["client"], request, model.checkpoint.fingerprint)
             )
-        grammars = {one.request.grammar for one in opened} - {None}
-        if grammars:
-            self._begin(self._submit_checked(head["group"], model, opened))
-        else:
+        if opened[0].request.grammar is None:
             self._submit(head["group"], model, opened)
+            return
+        group = head["group"]
+        self._num_cards[head["model"]] += 1  # held even if the HTTP process lets go of its card
+        task = self._begin(self._submit_checked(group, model, opened, head["owner"]))
+        self._checking |= {one.number: task for one in opened}
+        task.add_done_callback(lambda done: self._on_checked(group, opened, done))
 
-    async def _submit_checked(self, group: int, model: ServedModel, opened: list[Opened]) -> None:
-        """Read the grammars first, in a thread: then the worker finds them ready."""
+    def _abort(self, number: int) -> None:
+        """End a request, or what is done before it is one."""
+        checking = self._checking.get(number)
+        if checking is None:
+            self._runtime.worker.abort(self._id_of(number))
+        else:  # the others of its group are aborted, too
+            checking.cancel()
+
+    async def _submit_checked(
+        self, group: int, model: ServedModel, opened: list[Opened], owner: str
+    ) -> None:
+        """Read the grammar first, the same for all of a group: the worker finds it ready."""
+        grammar = opened[0].request.grammar
+        assert grammar is not None, "there is one to read"
         try:
-            for grammar in {one.request.grammar for one in opened}:
-                if grammar is not None:
-                    await self._runtime.check_grammar(model, grammar)
+            prepared = await self._runtime.check_grammar(model, grammar, owner)
         except ServiceError as error:
             self._judge(group, error)
             return
         if self.is_open:
+            for one in opened:
+                one.request = dataclasses.replace(one.request, prepared=prepared)
             self._submit(group, model, opened)
+
+    def _on_checked(self, group: int, opened: list[Opened], task: "asyncio.Task[None]") -> None:
+        """A group's grammar was read, or nobody wants it any more."""
+        for one in opened:
+            del self._checking[one.number]
+        if self.is_open:
+            self._release(opened[0].fingerprint)
+        if task.cancelled() and self.is_open:
+            self._judge(group, InvalidRequest("the client has left"))
 
     def _submit(self, group: int, model: ServedModel, opened: list[Opened]) -> None:
         try:
@@ -136,7 +172,9 @@ class Session:
     async def _find(self, asked: dict[str, Any]) -> None:
         said: dict[str, Any] = {"call": asked["call"]}
         try:
-            model = await self._runtime.model_named(asked["name"], asked["deadline"])
+            model = await self._runtime.model_named(
+                asked["name"], asked["deadline"], asked["party"]
+            )
             said["card"] = self._grant(model)
         except ServiceError as error:
             error.message = self._runtime.catalog.from_inside(error.message)
@@ -147,10 +185,16 @@ class Session:
         answer, content = await self._answer(head, body)
         self.send(message(Kind.ANSWER, {"call": head["call"], **answer}, content))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(
+        self, work: Coroutine[Any, Any, None], call: int | None = None
+    ) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
+        if call is not None:
+            self._calls[call] = task
+            task.add_done_callback(lambda _: self._calls.pop(call, None))
         task.add_done_callback(self._on_done)
+        return task
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -12,16 +12,19 @@ import selectors
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+from service import signals
+from service.listening import listen_together, url
+from service.scratch import scratch_directory
 from service.settings import Settings
 
-SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 END_S = 10.0
 """After the engine's end, how long HTTP processes may take to tell their clients."""
+FORCE_AFTER_S = 30.0
+"""After the time of a drain, how long the processes may take to end."""
 LEAST_LIFE_S = 1.0
 """An HTTP process that ends sooner is begun again that much later."""
 
@@ -34,35 +37,23 @@ logger = logging.getLogger(__name__)
 
 
 def supervise(settings: Settings, num_workers: int) -> int:
-    """Run the service; 0 after a signal, 1 if it ended otherwise, 2 for options without sense."""
+    """Run the service; 0 after a signal, 1 if it ended otherwise, 2 for options without sense.
+
+    Raises ``CannotListen``.
+    """
     if sys.platform != "linux":
         raise ValueError("engine=process needs Linux; use engine=thread")
-    try:
-        sockets = listen(settings.host, settings.port, num_workers)
-    except OSError as error:
-        logger.error("cannot listen on %s:%d: %s", settings.host, settings.port, error)
-        return 1
-    with (
-        tempfile.TemporaryDirectory(prefix="nestling-") as directory,
-        contextlib.ExitStack() as all_,
-    ):
+    with contextlib.ExitStack() as held:
+        sockets = listen_together(settings.host, settings.port, num_workers)
         for sock in sockets:
-            all_.enter_context(sock)
-        return Supervisor(settings, sockets, Path(directory)).run()
+            held.enter_context(sock)
+        directory = held.enter_context(scratch_directory("engine=process"))
+        return Supervisor(settings, sockets, directory).run()
 
 
-def listen(host: str, port: int, count: int) -> list[socket.socket]:
-    """Sockets of one port, among which the kernel spreads connections by a hash.
-
-    Raises ``OSError`` if the port is in use, by another service of ours, too.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as alone:
-        port = alone.getsockname()[1]
-    return [
-        socket.create_server((host, port), family=family, reuse_port=True, backlog=2048)
-        for _ in range(count)
-    ]
+def heard() -> tuple[signal.Signals, ...]:
+    """Signals that the parent acts upon."""
+    return (signal.SIGCHLD, signal.SIGUSR1, *signals.draining())
 
 
 class Supervisor:
@@ -97,7 +88,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Until all have ended."""
-        with _signals_as_bytes() as woken, selectors.DefaultSelector() as selector:
+        with signals.as_bytes(*heard()) as woken, selectors.DefaultSelector() as selector:
             self._engine = self._fork(self._run_engine)
             self._listener.close()
             self._preload()
@@ -158,15 +149,14 @@ class Supervisor:
 
     def _fork(self, run: Callable[[], int]) -> int:
         """Run in a child, in a process group of its own: a terminal's Ctrl-C is for the parent."""
-        pid = os.fork()
+        with signals.held_back():  # one that came before it would be the parent's in the child
+            pid = os.fork()
+            if not pid:
+                signals.as_in_a_new_process()
         if pid:
             return pid
         code = 1
         try:
-            signal.set_wakeup_fd(-1)
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is a profile to write
             os.setpgid(0, 0)
             os.close(self._our_end)
             code = run()
@@ -190,9 +180,11 @@ class Supervisor:
             self._begin(number)
 
     def _kill_late(self) -> None:
-        """End HTTP processes that have not ended with the engine."""
+        """End what has not ended after a drain, and HTTP processes after the engine's end."""
         if self._end_by is not None and time.monotonic() >= self._end_by:
-            self._kill([*self._workers], signal.SIGKILL)
+            logger.error("processes of the service have not ended in time, and are killed")
+            self._kill([self._engine, *self._workers], signal.SIGKILL)
+            self._end_by = time.monotonic() + END_S
 
     def _patience(self) -> float | None:
         """Seconds until something is due, if anything is."""
@@ -209,10 +201,8 @@ class Supervisor:
         was_complete = len(self._listening) == len(self._sockets)
         self._listening.update(numbers)
         if len(self._listening) == len(self._sockets) and not was_complete:
-            host, port = self._sockets[0].getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
             logger.info(
-                "running on http://%s:%d; HTTP processes: %d", shown, port, len(self._sockets)
+                "running on %s; HTTP processes: %d", url(self._sockets[0]), len(self._sockets)
             )
 
     def _on_signals(self, numbers: bytes) -> None:
@@ -226,6 +216,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Have all drain; the second time, HTTP processes end at once, and the engine with them."""
+        if not self._is_stopping:
+            self._end_by = time.monotonic() + self._settings.drain_timeout_s + FORCE_AFTER_S
         self._is_stopping = True
         self._due.clear()
         self._kill([self._engine, *self._workers], signal.SIGTERM)
@@ -271,19 +263,3 @@ class Supervisor:
                 continue  # its id may be another process's by now
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-
-
-@contextlib.contextmanager
-def _signals_as_bytes() -> Iterator[int]:
-    """A file descriptor that gives each signal's number; none of them does anything else."""
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    for number in SIGNALS:
-        signal.signal(number, lambda *_: None)
-    before = signal.set_wakeup_fd(write_end)
-    try:
-        yield read_end
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(read_end)
-        os.close(write_end)

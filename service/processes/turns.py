@@ -21,7 +21,7 @@ from service.engine.request import (
     TokenGenerated,
     TokenScore,
 )
-from service.processes.messages import ID_TYPE
+from service.processes.frames import ID_TYPE
 
 HEAD = struct.Struct("<ddIIII")
 """When the step began and ended; number of tokens; bytes of the lists and of the texts."""

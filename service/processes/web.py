@@ -8,10 +8,11 @@ from pathlib import Path
 
 import uvicorn
 
+from service import memory
 from service.app import app_over
 from service.processes.forward import ForwardRoute
 from service.processes.remote import RemoteFront
-from service.server import OTHER_FILES, DrainingServer, allow_open_files, server_config
+from service.server import DrainingServer, server_config, with_open_files
 from service.settings import Settings
 
 LINGER_S = 1.0
@@ -41,7 +42,7 @@ class WebServer(DrainingServer):
             return
         loop = asyncio.get_running_loop()
         loop.add_reader(self._lifeline, self._on_orphaned)
-        self._leaving = loop.create_task(self._leave_with_engine())
+        self._leaving = self._runtime.roots.task("leaving", self._leave_with_engine)
         self._on_started()
 
     def _on_orphaned(self) -> None:
@@ -67,7 +68,8 @@ def run(
     app = app_over(front)
     door = front.worker
     app.router.routes.insert(0, ForwardRoute(door.call))
-    allow_open_files(settings.max_connections + OTHER_FILES)
+    settings = with_open_files(settings)
+    memory.give_back_from_now_on()
     gc.freeze()
     gc.enable()
     WebServer(server_config(app, settings), front, lifeline, on_started).run([sock])

@@ -15,7 +15,7 @@ import pytest
 from serving import RawClient, ServiceProcess, Stream, stream_generate, wait_until
 from toys import publish_toy
 
-from service.processes.supervisor import listen
+from service.listening import listen_together
 
 ROOT = Path(__file__).parents[2]
 STEP_DELAY_S = 0.02
@@ -199,7 +199,7 @@ def test_options_without_sense_are_one_line(arguments: list[str], said: str) -> 
 def test_a_port_that_is_taken_is_an_exit_with_an_error(tmp_path: Path) -> None:
     """Also by another service of ours, whose sockets share a port among themselves."""
     with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(one) for one in listen("127.0.0.1", 0, 2)]
+        taken = [stack.enter_context(one) for one in listen_together("127.0.0.1", 0, 2)]
         port = taken[0].getsockname()[1]
         done = subprocess.run(
             [*SERVICE, "--engine=process", f"--port={port}", f"--volume={tmp_path}"],

@@ -128,6 +128,17 @@ def test_a_child_that_fails_stops_the_other_and_gives_its_status(job: Job) -> No
     assert newest_step(job.volume / "toy") is not None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children")
+def test_a_job_that_is_killed_leaves_nothing_behind(job: Job) -> None:
+    job.wait_for("curl -N")
+    children = job.children()
+    assert len(children) == 2
+    job.process.kill()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    assert newest_step(job.volume / "toy") is not None
+
+
 def test_a_recipe_that_does_not_exist_ends_the_job_with_status_2(tmp_path: Path) -> None:
     with Job(Path("tinny"), tmp_path) as job:
         assert job.process.wait(timeout=60) == 2

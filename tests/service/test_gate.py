@@ -5,6 +5,7 @@ import pytest
 import torch
 from serving import pieces, toy_runner, toy_served
 from tokenizers import Tokenizer as Backend
+from tokenizers import models
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
 from lm.tokenizer import Tokenizer
@@ -111,3 +112,34 @@ def test_a_loop_is_refused_where_the_setting_says_so(refuse: bool) -> None:
     with pytest.raises(CheckpointRefused) as refused:
         gate.check_behaviour(looping, None)
     assert refused.value.reason == "degenerate"
+
+
+def gapped(highest: int, *, end: int = 0) -> Tokenizer:
+    """Three tokens, the last with a high id."""
+    model = models.WordLevel({"a": 0, "b": 1, "c": highest}, unk_token="a")
+    return Tokenizer(Backend(model), bos_token_id=None, eos_token_ids=[end])
+
+
+def test_the_highest_id_counts_not_the_number_of_tokens() -> None:
+    tokenizer = gapped(toy_config().vocab_size)
+    assert tokenizer.vocab_size == 3
+    assert tokenizer.num_ids == toy_config().vocab_size + 1
+    with pytest.raises(CheckpointRefused, match="the model") as refused:
+        check_tokenizer(toy_config(), tokenizer, tokenizer.fingerprint)
+    assert refused.value.reason == "tokenizer"
+    fitting = gapped(toy_config().vocab_size - 1)
+    check_tokenizer(toy_config(), fitting, fitting.fingerprint)
+
+
+@pytest.mark.parametrize("end", [toy_config().vocab_size, 10**9])
+def test_an_end_token_that_the_model_has_not_is_refused(end: int) -> None:
+    tokenizer = gapped(2, end=end)
+    with pytest.raises(CheckpointRefused, match="begin or end") as refused:
+        check_tokenizer(toy_config(), tokenizer, tokenizer.fingerprint)
+    assert refused.value.reason == "tokenizer"
+
+
+@pytest.mark.parametrize(("highest", "end"), [(300, 0), (2, 300)])
+def test_such_a_tokenizer_is_not_imported(highest: int, end: int) -> None:
+    with pytest.raises(ValueError, match="the model"):
+        gapped(highest, end=end).without_ids_from(300)

@@ -12,9 +12,11 @@ from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weight
 
 from lm.config import ModelConfig
 from lm.decoder import decoder_from_weights
+from lm.tokenizer import Tokenizer
 from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, open_plain
 from service.backend import BackendOptions, Choice
 from service.engine.gpu.placing import FusedFault
+from service.engine.native.runner import NativeRunner
 from service.engine.request import TokenGenerated
 from service.engine.served import ServedModel
 from service.gate import CheckpointRefused
@@ -210,16 +212,14 @@ def test_a_step_without_a_tokenizer_is_damage(tmp_path: Path) -> None:
         make_loader().load(step)
 
 
-def test_steps_with_the_same_tokenizer_files_share_one_if_hashes_are_checked(
-    tmp_path: Path,
-) -> None:
+def test_steps_with_the_same_tokenizer_files_share_one(tmp_path: Path) -> None:
     steps = [publish_toy(tmp_path, "toy", number, seed=number) for number in (1, 2)]
     loader = make_loader()
     first, second = (loader.load(step).tokenizer for step in steps)
     assert second is first
     careless = make_loader(verify_hashes=False)
     first, second = (careless.load(step).tokenizer for step in steps)
-    assert second is not first
+    assert second is first, "the bytes that were read are the same, whatever the manifests say"
 
     flip_byte(steps[1].path / "tokenizer_config.json")
     with pytest.raises(StepDamaged, match=r"tokenizer_config\.json"):
@@ -305,3 +305,41 @@ def test_kernels_of_a_gpu_that_fail_leave_the_model_to_pytorch(
     assert (model.backend, model.dtype) == ("torch", "float64")
     assert model.not_fused == "RuntimeError: Failed to find C compiler"
     assert len(answer(model)) == 6
+
+
+def test_a_tokenizer_in_memory_is_not_taken_for_one_with_other_end_tokens(tmp_path: Path) -> None:
+    """End tokens are also in ``config.json``: without it a good step was refused."""
+    loader = make_loader()
+    assert loader.load(publish_toy(tmp_path, "toy", 1)).tokenizer.eos_token_ids == (0,)
+    first = toy_tokenizer()
+    other = Tokenizer(first.backend, bos_token_id=0, eos_token_ids=[0, 7])
+    step = publish_toy(tmp_path, "toy", 2, tokenizer=other)
+    assert loader.load(step).tokenizer.eos_token_ids == (0, 7)
+
+
+def test_an_unlisted_file_poisons_no_tokenizer_in_memory(tmp_path: Path) -> None:
+    loader = make_loader()
+    first = publish_toy(tmp_path, "toy", 1)
+    (first.path / "chat_template.jinja").write_text("{{ 1/0 }}")
+    assert loader.load(first).tokenizer.chat_template is None
+    assert loader.load(publish_toy(tmp_path, "toy", 2)).tokenizer.chat_template is None
+
+
+def test_a_candidate_is_probed_aside_and_then_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The threads are those of the model that serves, until the candidate may."""
+    turns: list[str] = []
+    for name in ("keep_aside", "serve", "score"):
+        real = getattr(NativeRunner, name)
+
+        def noted(self: NativeRunner, *arguments: Any, of: str = name, real: Any = real) -> Any:
+            turns.append(of)
+            return real(self, *arguments)
+
+        monkeypatch.setattr(NativeRunner, name, noted)
+    config, loader = served_by("int8")
+    loader.load(publish_toy(tmp_path, "toy", 1, config=config))
+    assert turns[0] == "keep_aside"
+    assert turns[-1] == "serve"
+    assert "score" in turns

@@ -83,6 +83,10 @@ def test_a_secret_that_cannot_be_read_is_one_line(
         (["--api-keys", "swordfi"], "api_keys: a key has fewer than 8 characters"),
         (["--admin-key", ""], "admin_key: a key has fewer than 8 characters"),
         (["--guard-metrics", "true"], "guard_metrics needs api_keys"),
+        (["--run", ".."], "run: .*does not begin with a dot"),
+        (["--run", "a/b"], "run: .*a directory of the volume itself"),
+        (["--run", "a\nb"], r"run: .*'a\\nb'.*cannot be printed"),
+        (["--run", "x" * 300], "run: .*at most 255 bytes"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

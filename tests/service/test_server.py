@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from serving import ServiceProcess, stream_generate, toy_settings, wait_until
+from serving import ServiceProcess, stream_generate, wait_until
 from toys import publish_toy
 
-from service.app import create_app
-from service.server import serve
+from service.__main__ import main
+from service.runtime import Runtime
 
 STEP_DELAY_S = 0.02
 
@@ -77,12 +77,15 @@ def test_a_second_sigint_ends_streams_now_and_still_exits_0(
 
 
 def test_a_port_that_is_taken_is_an_exit_with_an_error(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before anything is loaded."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(Runtime, "load", refuse)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        settings = toy_settings(tmp_path, port=port)
-        with pytest.raises(SystemExit) as exited:
-            serve(create_app(settings), settings)
-    assert exited.value.code not in (0, None)
-    assert "address already in use" in caplog.text
+        assert main(["--volume", str(tmp_path), "--port", str(port)]) == 1
+    assert f"cannot listen on 127.0.0.1:{port}: the port is in use" in capsys.readouterr().err

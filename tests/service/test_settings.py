@@ -76,6 +76,24 @@ def test_values_that_make_no_sense_are_refused(name: str, value: str) -> None:
         Settings(**{name: value})
 
 
+@pytest.mark.parametrize("run", ["..", ".x", "a/b", "a\nb", "a\udcff", "x" * 256, "a\0"])
+def test_a_run_that_no_directory_can_be_is_refused(
+    run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValidationError, match="is no run of a volume"):
+        Settings(run=run)
+    if "\0" not in run:
+        monkeypatch.setenv("NESTLING_RUN", run)
+        with pytest.raises(ValidationError, match="is no run of a volume"):
+            Settings()
+
+
+@pytest.mark.parametrize("run", ["tiny", "пробег", "my run", "x" * 255])
+def test_a_run_may_have_any_name_that_is_there(run: str) -> None:
+    assert Settings(run=run).run == run
+    assert Settings(run="").run is None
+
+
 @pytest.mark.parametrize("name", ["api_keys", "admin_key"])
 @pytest.mark.parametrize("value", ["", " ", "short"])
 def test_a_key_that_protects_nothing_is_refused(name: str, value: str) -> None:

@@ -147,7 +147,7 @@ def test_pruning_the_served_step_changes_nothing(tmp_path: Path) -> None:
     watching.look()
     publish_toy(tmp_path, "toy", 4)
     publish_toy(tmp_path, "toy", 5)
-    prune(tmp_path / "toy", Retention(keep_last=2), best=1)
+    prune(tmp_path / "toy", Retention(keep_last=2))
     assert watching.look() == ["toy@3", "toy@5"]
     shutil.rmtree(tmp_path / "toy" / "step-00000005")
     assert watching.look() == ["toy@3", "toy@5"], "older ones do not come back"

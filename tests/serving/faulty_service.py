@@ -1,8 +1,9 @@
 """``python faulty_service.py CONTROL ARGUMENTS…``: the service over a disk and a clock that fail.
 
 What fails is said by files in the directory CONTROL: while ``fail`` is there, weights cannot be
-opened; while ``hold`` is there, their opening does not end, and ``held`` appears; ``clock`` has the
-seconds by which the wall clock is wrong.
+opened; while ``hang`` is there, manifests' opening does not end; while ``hold`` is there, that of
+weights does not end, and ``held`` appears; ``clock`` has the seconds by which the wall clock is
+wrong.
 """
 
 import errno
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 from lm.volume import open_plain
 from service.app import create_app
+from service.listening import listen
 from service.options import read_settings
 from service.server import serve
 
@@ -24,6 +26,8 @@ right_time = time.time
 
 def open_with_faults(path: Path) -> BinaryIO:
     """Open a file, or fail as a disk would."""
+    while path.name == "manifest.json" and (control / "hang").exists():
+        time.sleep(0.005)
     if path.name == "model.safetensors":
         if (control / "fail").exists():
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
@@ -44,4 +48,4 @@ def wrong_time() -> float:
 time.time = wrong_time
 settings = read_settings(sys.argv[2:])
 logging.basicConfig(level="INFO", format="%(levelname)s %(name)s: %(message)s")
-serve(create_app(settings, open_with_faults), settings)
+serve(create_app(settings, open_with_faults), settings, listen(settings.host, settings.port))

@@ -21,6 +21,7 @@ from serving.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 SLOW_SERVICE = Path(__file__).with_name("slow_service.py")
 FAULTY_SERVICE = Path(__file__).with_name("faulty_service.py")
+DYING_SERVICE = Path(__file__).with_name("dying_service.py")
 
 
 class ServiceProcess:
@@ -28,8 +29,9 @@ class ServiceProcess:
 
     ``step_delay_s`` makes every step of the engine take at least so long, by a wrapper around
     the runner: streams then last long enough to have things happen to them. ``control`` is a
-    directory by which a test breaks the disk and the clock; see ``faulty_service``. ``environment``
-    is added to this process's own.
+    directory by which a test breaks the disk and the clock; see ``faulty_service``. ``orders`` is
+    one by which it kills threads; see ``dying_service``. ``environment`` is added to this process's
+    own.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class ServiceProcess:
         *,
         step_delay_s: float = 0.0,
         control: Path | None = None,
+        orders: Path | None = None,
         environment: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
@@ -47,6 +50,8 @@ class ServiceProcess:
         program = [str(SLOW_SERVICE), str(step_delay_s)] if step_delay_s else ["-m", "service"]
         if control is not None:
             program = [str(FAULTY_SERVICE), str(control)]
+        if orders is not None:
+            program = [str(DYING_SERVICE), str(orders)]
         self._command = [sys.executable, *program, *arguments]
         self._environment = dict(environment or {})
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115

@@ -5,7 +5,7 @@ import time
 
 from torch import Tensor
 
-from service.__main__ import main
+from service.__main__ import program
 from service.engine.runner import Runner
 from service.engine.scheduler import Plan
 
@@ -20,4 +20,4 @@ def run_slowly(self: Runner, plan: Plan) -> Tensor:
 
 
 Runner.run = run_slowly  # type: ignore[method-assign]
-sys.exit(main(sys.argv[2:]))
+sys.exit(program(sys.argv[2:]))

@@ -17,7 +17,9 @@ TIMEOUT_S = 60.0
 
 def main(port: int, prompt: str, tokens: int, key: str) -> None:
     """Stream until killed."""
-    headers = {"content-type": "application/json"} | ({"x-api-key": key} if key else {})
+    headers = {"content-type": "application/json"} | (
+        {"authorization": f"Bearer {key}"} if key else {}
+    )
     threading.Thread(target=check_health, args=(port,), daemon=True).start()
     body = {"prompt": prompt, "max_new_tokens": tokens, "stream": True, "ignore_eos": True}
     while True:

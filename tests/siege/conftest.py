@@ -46,3 +46,13 @@ def steady(service: ServiceProcess) -> Iterator[SteadyClient]:
 def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
     """SmolLM2-135M-Instruct in a volume; skips without ``make weights``."""
     return Released.bring(tmp_path_factory.mktemp("released"))
+
+
+@pytest.fixture(scope="module")
+def released_service(released: Released) -> Iterator[ServiceProcess]:
+    """Serves SmolLM2-135M-Instruct as it comes, on one thread."""
+    options = {"dtype": "auto", "poll_interval_s": 0.5}
+    with ServiceProcess(released.volume, **options) as service:
+        service.wait_serving(released.name)
+        service.limit_memory(MEMORY_BYTES)
+        yield service

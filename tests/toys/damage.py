@@ -1,7 +1,9 @@
 """Ways in which a step on disk can be broken, and what a reader must say to each."""
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from lm.volume import MANIFEST_FILE, StepDamaged, UnknownFormat, VolumeError
 
 WEIGHTS = "model.safetensors"
+SPARSE_BYTES = 8 << 40
 
 Damage = Callable[[Path], object]
 """Breaks the step in this directory."""
@@ -66,6 +69,54 @@ def replace_by_link_of_the_same_size(step: Path) -> None:
     assert (step / "config.json").lstat().st_size == size
 
 
+def replace_by(make: Callable[[Path], object], name: str = MANIFEST_FILE) -> Damage:
+    """Put something else where a file was."""
+
+    def replace(step: Path) -> None:
+        (step / name).unlink()
+        make(step / name)
+
+    return replace
+
+
+def socket_at(path: Path) -> None:
+    """Leave a socket's entry, whose other end is gone."""
+    here = os.open(path.parent, os.O_RDONLY)  # a path of a socket has 107 bytes at most
+    try:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.bind(f"/proc/self/fd/{here}/{path.name}")
+    finally:
+        os.close(here)
+
+
+def sparse_at(path: Path) -> None:
+    """A file that states eight terabytes and takes no room."""
+    path.touch()
+    os.truncate(path, SPARSE_BYTES)
+
+
+def list_sparse_weights(step: Path) -> None:
+    """Weights of eight terabytes, which the manifest lists as such."""
+    os.truncate(step / WEIGHTS, SPARSE_BYTES)
+    edit_manifest(step, lambda values: values["files"][WEIGHTS].update(size=SPARSE_BYTES))
+
+
+def list_sparse_config(step: Path) -> None:
+    """A config of eight terabytes, which the manifest lists as such."""
+    os.truncate(step / "config.json", SPARSE_BYTES)
+    edit_manifest(step, lambda values: values["files"]["config.json"].update(size=SPARSE_BYTES))
+
+
+def say(**changes: Any) -> Damage:
+    """Change fields of the manifest."""
+    return lambda step: edit_manifest(step, lambda values: values.update(changes))
+
+
+def say_in_details(**changes: Any) -> Damage:
+    """Change fields of the manifest's details."""
+    return lambda step: edit_manifest(step, lambda values: values["details"].update(changes))
+
+
 def replace_by_directory(step: Path) -> None:
     """Put a directory where the weights should be."""
     (step / WEIGHTS).unlink()
@@ -78,7 +129,22 @@ def empty_directory(step: Path) -> None:
     step.mkdir()
 
 
+ODD: dict[str, tuple[Damage, type[VolumeError]]] = {
+    "time in year 1": (say(created_at="0001-01-01T00:00:00"), StepDamaged),
+    "time in year 1 with an offset": (say(created_at="0001-01-01T00:00:00+23:59"), StepDamaged),
+    "time that is a number": (say(created_at=10**400), StepDamaged),
+    "flag with a lone surrogate": (say_in_details(flags=["\ud800"]), StepDamaged),
+    "flag that is a number": (say_in_details(flags=[1]), StepDamaged),
+    "version with a lone surrogate": (say_in_details(versions={"a": "\udc80"}), StepDamaged),
+    "metric with a lone surrogate": (say_in_details(metrics={"\ud800": 1.0}), StepDamaged),
+    "metric that is not finite": (say_in_details(metrics={"val_loss": float("nan")}), StepDamaged),
+    "metric of 400 digits": (say_in_details(metrics={"val_loss": 10**400}), StepDamaged),
+    "fingerprint that is a list": (say_in_details(tokenizer_fingerprint=[]), StepDamaged),
+}
+"""Values of a manifest that no writer gives, and that lists of steps could not be written with."""
+
 VISIBLE: dict[str, tuple[Damage, type[VolumeError]]] = {
+    **ODD,
     "truncated file": (truncate, StepDamaged),
     "0-byte file": (lambda step: (step / WEIGHTS).write_bytes(b""), StepDamaged),
     "grown file": (grow, StepDamaged),
@@ -125,6 +191,29 @@ VISIBLE: dict[str, tuple[Damage, type[VolumeError]]] = {
     "name that is no unicode": (name_a_file("config\udcff\ud800.json"), StepDamaged),
     "name too long": (name_a_file("x" * 300), StepDamaged),
     "empty directory": (empty_directory, StepDamaged),
+    "manifest that is a pipe": (replace_by(os.mkfifo), StepDamaged),
+    "manifest that is a socket": (replace_by(socket_at), StepDamaged),
+    "manifest that is a device by a link": (
+        replace_by(lambda path: path.symlink_to("/dev/zero")),
+        StepDamaged,
+    ),
+    "manifest that leads nowhere": (
+        replace_by(lambda path: path.symlink_to("nowhere")),
+        StepDamaged,
+    ),
+    "manifest that leads to itself": (
+        replace_by(lambda path: path.symlink_to(path.name)),
+        StepDamaged,
+    ),
+    "manifest of eight terabytes": (replace_by(sparse_at), StepDamaged),
+    "weights that are a pipe": (replace_by(os.mkfifo, WEIGHTS), StepDamaged),
+    "weights that are a socket": (replace_by(socket_at, WEIGHTS), StepDamaged),
+    "weights that are listed with eight terabytes": (list_sparse_weights, StepDamaged),
+    "config that is a pipe": (replace_by(os.mkfifo, "config.json"), StepDamaged),
+    "config that is listed with eight terabytes": (list_sparse_config, StepDamaged),
+    "manifest of another run": (say(run="another"), StepDamaged),
+    "manifest of a run with a line break": (say(run="run\n"), StepDamaged),
+    "manifest of a run that is a number": (say(run=7), StepDamaged),
 }
 """What a manifest and sizes alone give away: such a step is no step for a reader."""
 

@@ -9,6 +9,7 @@ import torch
 from toy_run import toy_recipe
 from toys import toy_config, toy_decoder, toy_tokenizer
 
+from lm.threads import Roots
 from lm.volume import Retention, RunLock, list_steps, load_weights, newest_step
 from trainer import checkpoint
 from trainer.checkpoint import Checkpointer, Written
@@ -40,7 +41,11 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def checkpointer_for(
-    run_dir: Path, reports: list[Written], *, keep_best: bool = True
+    run_dir: Path,
+    reports: list[Written],
+    *,
+    keep_best: bool = True,
+    roots: Roots | None = None,
 ) -> Checkpointer:
     return Checkpointer(
         run_dir,
@@ -49,6 +54,7 @@ def checkpointer_for(
         model_config=toy_config(),
         tokenizer=toy_tokenizer(),
         on_written=reports.append,
+        roots=roots,
     )
 
 
@@ -65,6 +71,43 @@ def test_a_saved_snapshot_becomes_a_resumable_step(run_dir: Path) -> None:
     assert all(torch.equal(weights[name], snapshot.weights[name]) for name in weights)
     assert load_state(step)[0] == snapshot.state
     assert [(report.step, report.error) for report in reports] == [(4, None)]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_is_no_exception_ends_the_run_as_one(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise kind
+
+    monkeypatch.setattr(checkpoint, "publish", fail)
+    roots = Roots((counted := []).append)
+    checkpointer = checkpointer_for(run_dir, [], roots=roots)
+    checkpointer.save(lambda: toy_snapshot(1))
+    with pytest.raises(RuntimeError, match=kind.__name__):
+        checkpointer.finish()
+    assert counted == ["checkpoint"]
+
+
+def test_without_memory_for_a_write_the_next_one_is_done(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    reports: list[Written] = []
+    checkpointer = checkpointer_for(run_dir, reports)
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoint, "publish", fail)
+        checkpointer.save(lambda: toy_snapshot(1))
+        checkpointer.collect()
+        checkpointer.save(lambda: toy_snapshot(2))
+        with pytest.raises(OSError, match="step 2 could not be saved: MemoryError"):
+            checkpointer.finish()
+    checkpointer.save(lambda: toy_snapshot(3))
+    checkpointer.finish()
+    assert [step.number for step in list_steps(run_dir)] == [3]
+    assert [(one.step, one.error is None) for one in reports] == [(1, False), (2, False), (3, True)]
 
 
 def test_a_snapshot_does_not_change_when_the_weights_do(run_dir: Path) -> None:

@@ -71,6 +71,28 @@ def test_a_loop_that_polls_leaves_by_itself_with_status_0(
     assert outcome(process) == (0, "left\n", "")
 
 
+ANNOUNCING = ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR"]
+
+
+@pytest.mark.parametrize("name", [name for name in ANNOUNCING if hasattr(signal, name)])
+def test_what_else_announces_an_end_saves_too(name: str, launch: Launch) -> None:
+    process = launch("poll(); assert interrupt.claim()", prepare=SAVES)
+    process.send_signal(getattr(signal, name))
+    assert outcome(process) == (0, "left\n", "")
+
+
+def test_what_means_nothing_and_a_hangup_under_nohup_are_nothing(launch: Launch) -> None:
+    prepare = f"{SAVES}; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    process = launch("poll(); assert interrupt.claim()", prepare=prepare)
+    for name in ("SIGHUP", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGRTMIN"):
+        if hasattr(signal, name):
+            process.send_signal(getattr(signal, name))
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert outcome(process) == (0, "left\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_loop_that_is_deaf_is_saved_from_another_thread(
     number: signal.Signals, launch: Launch

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import signal
 from pathlib import Path
@@ -117,3 +118,52 @@ def test_lines_that_find_no_room_wait_and_come_in_order(
     assert caplog.text.count("metrics.jsonl waits for room") == 1
     journal.hear(trained(4))
     assert steps_of(path) == [1, 2, 3, 4]
+
+
+def test_a_line_cut_inside_a_character_does_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    journal = Journal(tmp_path)
+    journal.hear(sampled(1, "Был"))
+    journal.hear(sampled(2, "Был"))
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex("л".encode()) + 1])
+    assert steps_of(path) == [1]
+    Journal(tmp_path).rewind(trained=9, evaluated=9, sampled=9)
+    Journal(tmp_path).hear(sampled(2, "Был"))
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"\xff\xfe",
+        b"null",
+        b"[1]",
+        b'{"kind": "train"}',
+        b'{"kind": "train", "step": null}',
+        b"[" * 100_000,
+        b'{"step": 1' + b"0" * 5000 + b"}",
+        b"\0" * 4096,
+    ],
+    ids=lambda odd: str(odd[:20]),
+)
+def test_an_odd_line_is_dropped_and_others_stay_as_they_are(tmp_path: Path, odd: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = b'{"kind":"train",  "step":1, "of": "\\ud800"}\n{"kind": ["x"], "step": 1}\n'
+    path.write_bytes(first + odd + b'\n{"kind": "train", "step": 2}\n')
+    assert steps_of(path) == [1, 1, 2]
+    Journal(tmp_path).rewind(trained=1, evaluated=1, sampled=1)
+    assert path.read_bytes() == first
+
+
+def test_a_pipe_for_a_journal_does_not_stop_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    journal = Journal(tmp_path)
+    journal.rewind(trained=1, evaluated=1, sampled=1)
+    journal.hear(trained(1))
+    assert "metrics.jsonl waits for room" in caplog.text
+    (tmp_path / "metrics.jsonl").unlink()
+    journal.hear(trained(2))
+    assert steps_of(tmp_path / "metrics.jsonl") == [1, 2]

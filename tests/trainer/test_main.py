@@ -17,7 +17,7 @@ from tools import free_port
 from toy_run import journal_of, toy_recipe
 
 from lm.cores import usable_cores
-from lm.volume import newest_step
+from lm.volume import list_steps, newest_step
 from trainer import options
 from trainer.__main__ import main
 from trainer.recipes import list_recipes
@@ -137,6 +137,41 @@ def test_an_unknown_recipe_is_refused_with_its_neighbour(
 ) -> None:
     assert main(["--recipe", "tyny"]) == 2
     assert "did you mean 'tiny'?" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--run", name] for name in ("..", ".", ".x", "a/b", "/tmp/a", "a\nb", "a\0", "a b", "")),
+        *(["--run", name] for name in ("x" * 101, "日" * 100, "step-00000500", "a\udcff")),
+        ["--set", "name=../outside"],
+        ["--set", "name=a b"],
+    ],
+    ids=str,
+)
+def test_a_run_outside_the_rule_of_names_is_refused_before_anything_is_written(
+    arguments: list[str], recipe_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(recipe_path.parent.rglob("*"))
+    assert train(recipe_path, *arguments) == 2
+    assert "is no name of a run" in error_of(capsys)
+    assert sorted(recipe_path.parent.rglob("*")) == before
+
+
+def test_a_name_in_any_script_trains_exports_and_is_listed(
+    recipe_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(recipe_path, "--run", "пробег", "--steps", "1") == 0
+    volume = recipe_path.parent / "volume"
+    assert [step.name for step in list_steps(volume / "пробег")] == ["пробег@1"]
+    where = ["--volume", str(volume), "--output", str(tmp_path / "out"), "--format", "torch"]
+    assert main(["export", "пробег", *where, "--measure-tokens", "0"]) == 0
+    push = ["--repo", "me/toy", "--volume", str(volume), "--dry-run"]
+    assert main(["push", "пробег@1", *push]) == 0
+    assert "would push пробег@1" in capsys.readouterr().out
+    for name in ("../volume/пробег", "..", ".", "a\nb", "a\0", "\udcff"):
+        assert main(["export", name, *where[:2], "--output", str(tmp_path / "no")]) == 2
+        assert "no run" in error_of(capsys)
 
 
 def test_a_volume_that_cannot_be_written_is_one_line_and_status_2(

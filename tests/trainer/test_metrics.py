@@ -1,14 +1,18 @@
 import math
 import socket
 import subprocess
+import threading
 import urllib.request
 
 import pytest
 from prometheus_client import generate_latest
+from prometheus_client.exposition import ThreadingWSGIServer
 from serving import Exposition
 from tools import free_port, require_tool
 from toy_events import evaluated, trained
 
+from lm import threads
+from lm.threads import Roots
 from trainer.events import Began, Event, Note, Published, Skipped, Snapshotted
 from trainer.metrics import GAUGES, Metrics, serve
 from trainer.state import Counters
@@ -99,7 +103,7 @@ def test_two_runs_do_not_share_their_numbers() -> None:
 def test_they_are_served_while_the_run_lasts() -> None:
     metrics = metrics_of(*A_RUN)
     port = free_port()
-    with serve(metrics, "127.0.0.1", port):
+    with serve(metrics, "127.0.0.1", port, Roots()):
         url = f"http://127.0.0.1:{port}/metrics"
         with urllib.request.urlopen(url, timeout=10) as response:
             assert response.headers["Content-Type"].startswith("text/plain; version=")
@@ -109,6 +113,27 @@ def test_they_are_served_while_the_run_lasts() -> None:
         urllib.request.urlopen(url, timeout=10)
 
 
+def test_failures_of_threads_are_counted_and_the_server_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "AGAIN_AFTER_S", 0.01)
+    roots, serve_forever = Roots(), ThreadingWSGIServer.serve_forever
+    kills = iter([SystemExit, MemoryError, KeyboardInterrupt])
+
+    def die_at_first(server: ThreadingWSGIServer, poll_interval: float = 0.5) -> None:
+        if threading.current_thread().name == "metrics" and (kind := next(kills, None)):
+            raise kind
+        serve_forever(server, poll_interval)
+
+    monkeypatch.setattr(ThreadingWSGIServer, "serve_forever", die_at_first)
+    port = free_port()
+    with serve(Metrics(), "127.0.0.1", port, roots):
+        url = f"http://127.0.0.1:{port}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            served = Exposition(response.read().decode())
+    assert served.value("trainer_thread_failures_total", {"thread": "metrics"}) == 3
+
+
 def test_a_port_that_is_taken_is_one_line() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -116,7 +141,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         port = other.getsockname()[1]
         with (
             pytest.raises(ValueError, match=rf"metrics on 127\.0\.0\.1:{port}: Address already"),
-            serve(Metrics(), "127.0.0.1", port),
+            serve(Metrics(), "127.0.0.1", port, Roots()),
         ):
             pass
 

@@ -1,4 +1,5 @@
 import logging
+import os
 from io import StringIO
 from pathlib import Path
 
@@ -67,3 +68,12 @@ def test_handlers_are_gone_afterwards(tmp_path: Path) -> None:
     with show(tmp_path, total=1, done=0, console=Console(file=StringIO())):
         assert len(logging.getLogger(LOGGER).handlers) == len(before) + 2
     assert logging.getLogger(LOGGER).handlers == before
+
+
+def test_a_pipe_for_a_log_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "training.log")
+    with (
+        pytest.raises(OSError, match=r"training\.log|No such device"),
+        show(tmp_path, total=1, done=0, console=Console(file=StringIO())),
+    ):
+        pass

@@ -14,6 +14,7 @@ from lm.volume import (
     list_runs,
     list_steps,
     load_model_config,
+    load_tokenizer,
     load_weights,
     newest_step,
     verify,
@@ -87,8 +88,8 @@ def read_source(step: Step) -> Source:
     return Source(
         step=step,
         config=load_model_config(step),
-        weights=load_weights(step, check_hash=False),  # verified just above
-        tokenizer=Tokenizer.load(step.path),
+        weights=load_weights(step),
+        tokenizer=load_tokenizer(step),
         state=state,
         moments=moments,
     )

@@ -18,6 +18,7 @@ from lm.config import ModelConfig
 from lm.foreign.model import Foreign
 from lm.hf_config import from_hf
 from lm.tokenizer import Tokenizer
+from lm.trial import try_out
 from trainer.importing import gguf_facts as facts
 
 SUFFIX = ".gguf"
@@ -48,6 +49,7 @@ def read_gguf(path: Path) -> Foreign:
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **where)
         model = transformers.LlamaForCausalLM.from_pretrained(directory, dtype="float32", **where)
         ours = _tokenizer(reader, tokenizer, model_config)
+        try_out(ours)
         return Foreign.checked(model_config, model.state_dict(), ours)
     except Exception as error:  # the file's bytes decide which
         reason = str(error).strip().partition("\n")[0]

@@ -19,6 +19,7 @@ from lm.volume import (
     list_steps,
     model_files,
     publish,
+    run_directory,
     sweep,
 )
 from trainer.importing.checkpoint import Described
@@ -56,13 +57,10 @@ def import_model(
         OSError: the volume cannot be written.
 
     """
-    run = default_run(source) if run is None else run
-    if not run or run.startswith(".") or Path(run).name != run:
-        raise ValueError(f"run {run!r} is not a plain directory name")
+    run_dir = run_directory(volume, default_run(source) if run is None else run)
     if step is not None and step < 0:
         raise ValueError(f"step must not be negative, got {step}")
     origin = {_ORIGIN: source, _DTYPE: dtype}
-    run_dir = volume / run
     if carries_config(source):
         existing = _find(run_dir, step or 0, origin)
         if existing is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from lm.foreign import hub
 from lm.foreign.directory import fetch, read_directory
 from lm.foreign.model import Foreign
+from lm.volume import as_run_name
 from trainer.importing.checkpoint import SUFFIXES, Described, read_checkpoint
 from trainer.importing.gguf import SUFFIX as GGUF
 from trainer.importing.gguf import read_gguf
@@ -40,6 +41,6 @@ def read_source(source: str, described: Described | None = None) -> Foreign:
 
 
 def default_run(source: str) -> str:
-    """Name of the run that a source goes to unless it is given one: its own last part."""
+    """Name of the run that a source goes to unless it is given one: its own last part's nearest."""
     path = Path(source.removeprefix(hub.PREFIX)).expanduser().resolve()
-    return path.stem if path.suffix in {GGUF, *SUFFIXES} else path.name
+    return as_run_name(path.stem if path.suffix in {GGUF, *SUFFIXES} else path.name)

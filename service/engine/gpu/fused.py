@@ -14,6 +14,7 @@ from service.engine.gpu.kernel_set import Step
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.variant import Variant
 from service.engine.sequence import Sequence
+from service.engine.served import FUSED
 
 if TYPE_CHECKING:  # importing it needs Triton
     from service.engine.gpu.kernels.choices import Choices
@@ -35,7 +36,7 @@ def why_unsupported(config: ModelConfig, dtype: torch.dtype, device: torch.devic
 class FusedKernels:
     """Makes steps of Triton kernels, and of cuBLAS's products where those are faster."""
 
-    name = "fused"
+    name = FUSED
 
     def __init__(self, choose: Choose | None = None) -> None:
         """``choose`` says which kernels are the fastest; without it all have defaults."""
@@ -121,7 +122,8 @@ class FusedSampler:
         if request.sampling.adjusts_logits or request.min_new_tokens:
             banned_ids = sequence.end_ids if request.min_new_tokens else ()
             self._adjustments.begin(
-                slot, request.sampling, request.prompt_ids, banned_ids=banned_ids
+                *(slot, request.sampling, request.prompt_ids, sequence.output_ids),
+                banned_ids=banned_ids,
             )
 
     def compute(

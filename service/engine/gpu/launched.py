@@ -7,6 +7,7 @@ from collections.abc import Sequence as Items
 import torch
 from torch import Tensor
 
+from service.engine.faults import must_pass
 from service.engine.gpu.buffers.outputs import Drawn
 from service.engine.sampling import draw_row
 from service.engine.scheduler import Chunk
@@ -56,6 +57,8 @@ class StepResult:
         self._parts = parts
         self.token_ids: list[list[int]] = [[] for _ in chunks]
         """The drawn tokens of each chunk."""
+        self.faults: dict[int, BaseException] = {}
+        """Why there is nothing of a chunk whose tokens are drawn on the host."""
         self.is_finite = [True] * len(chunks)
         """Whether the hidden states that each chunk's draws were made from are finite."""
         for part in parts:
@@ -112,8 +115,13 @@ class Launched:
             count = self._num_draws[number]
             if not count or sequence.slot is None or not self._draws_on_host(sequence):
                 continue
-            rows = result.logits(number)[-count:]
-            result.token_ids[number] = [
-                draw_row(row, sequence, chunk.draft[:ahead]) for ahead, row in enumerate(rows)
-            ]
+            try:
+                rows = result.logits(number)[-count:]
+                result.token_ids[number] = [
+                    draw_row(row, sequence, chunk.draft[:ahead]) for ahead, row in enumerate(rows)
+                ]
+            except BaseException as error:
+                if must_pass(error):
+                    raise
+                result.faults[number] = error
         return result

@@ -104,6 +104,7 @@ class Library:
         if not pool:
             raise OSError(f"{threads} threads cannot be had")
         self._pool = ctypes.c_void_p(pool)
+        self._alone: ctypes.c_void_p | None = None
 
     @property
     def pool(self) -> ctypes.c_void_p:
@@ -112,22 +113,37 @@ class Library:
 
     def __del__(self) -> None:
         """End the threads."""
-        if hasattr(self, "_pool"):
-            self.functions.nestling_pool_free(self._pool)
+        for pool in (getattr(self, "_pool", None), getattr(self, "_alone", None)):
+            if pool is not None:
+                self.functions.nestling_pool_free(pool)
 
     def pack(self, precision: str, arguments: PackArguments, threads: int) -> None:
         """Pack rows on so many threads of their own; raises ``MemoryError``."""
         _check(self.functions.nestling_pack(FORMATS[precision], arguments, threads))
 
-    def step(self, model: ctypes.c_void_p, arguments: StepArguments) -> None:
-        """Compute one step.
+    def alone(self) -> ctypes.c_void_p:
+        """Handle of a pool of the calling thread alone, for what must not take the threads."""
+        if self._alone is None:
+            pool = self.functions.nestling_pool_new(1)
+            if not pool:
+                raise MemoryError("no memory for a pool")
+            self._alone = ctypes.c_void_p(pool)
+        return self._alone
+
+    def step(
+        self,
+        model: ctypes.c_void_p,
+        arguments: StepArguments,
+        pool: ctypes.c_void_p | None = None,
+    ) -> None:
+        """Compute one step, by default on the library's threads.
 
         Raises:
             IndexError: a number of the step would index past an array; nothing was computed.
             MemoryError: there is no memory for it.
 
         """
-        _check(self.functions.nestling_step(model, self._pool, arguments))
+        _check(self.functions.nestling_step(model, pool or self._pool, arguments))
 
 
 def _check(outcome: int) -> None:

@@ -97,7 +97,8 @@ class Model {
 
   // What would read or write past an array; everything else Python has checked.
   bool is_valid(const StepArguments& step) const {
-    if (step.rows < 1 || step.rows > s_.max_rows || step.logit_rows > step.rows) return false;
+    if (step.rows < 1 || step.rows > s_.max_rows) return false;
+    if (step.logit_rows < 0 || step.logit_rows > step.rows) return false;
     if (step.max_tokens % kPanel || step.logits_stride < padded(s_.vocab)) return false;
     for (int row = 0; row < step.rows; ++row) {
       const int token = step.token_ids[row], position = step.positions[row];

@@ -31,6 +31,8 @@ class NativeRunner:
         if not model:
             raise MemoryError(f"no memory for steps of {max_step_tokens} tokens")
         self._model = ctypes.c_void_p(model)
+        self._pool: ctypes.c_void_p | None = None
+        """The threads of its steps; ``None`` are the library's."""
         self._nanoseconds = torch.zeros(len(PARTS), dtype=torch.int64)
         self.cache = cache
 
@@ -43,6 +45,14 @@ class NativeRunner:
     def config(self) -> ModelConfig:
         """Shape of the decoder."""
         return self._weights.config
+
+    def keep_aside(self) -> None:
+        """Compute on the calling thread alone: another model serves with the library's threads."""
+        self._pool = self._library.alone()
+
+    def serve(self) -> None:
+        """Compute with the library's threads from now on."""
+        self._pool = None
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> StepOutput:
@@ -98,7 +108,7 @@ class NativeRunner:
             finite=finite.data_ptr(),
             nanoseconds=self._nanoseconds.data_ptr(),
         )
-        self._library.step(self._model, step)
+        self._library.step(self._model, step, self._pool)
         return logits[:, :vocab_size], finite.tolist()
 
     @torch.inference_mode()

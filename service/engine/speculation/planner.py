@@ -1,11 +1,14 @@
 """Puts guesses into plans where every sequence decodes and rows are to spare."""
 
 import dataclasses
+import logging
 import weakref
 
 from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
 from service.engine.speculation.drafter import Drafter
+
+logger = logging.getLogger(__name__)
 
 MAX_ROWS = 16
 """Rows of a step with guesses: up to about here a step costs what its weights cost to read."""
@@ -44,7 +47,7 @@ class Speculation:
         """
         if self._max_rows // max(1, num_running) < 2 or not self._may_guess(sequence):
             return False
-        return bool(self._drafter(sequence).draft(sequence, self._max_rows))
+        return bool(self._drafted(sequence, self._max_rows))
 
     def give_up(self, sequence: Sequence) -> None:
         """Guess no more for a sequence that had guesses."""
@@ -59,8 +62,18 @@ class Speculation:
             sequence.request.max_new_tokens - len(sequence.output_ids),
             self._max_model_tokens - sequence.num_tokens,
         )
-        draft = self._drafter(sequence).draft(sequence, max(0, min(room, num_left - 1)))
+        draft = self._drafted(sequence, max(0, min(room, num_left - 1)))
         return chunk._replace(end=chunk.end + len(draft), draft=draft)
+
+    def _drafted(self, sequence: Sequence, limit: int) -> tuple[int, ...]:
+        """Guesses for a sequence; none any more where guessing fails."""
+        drafter = self._drafter(sequence)
+        try:
+            return drafter.draft(sequence, limit)
+        except Exception:
+            logger.exception("guessing failed for a request, which goes on without")
+            drafter.has_given_up = True
+            return ()
 
     def _may_guess(self, sequence: Sequence) -> bool:
         """Whether draws can be verified; a grammar knows only what has been written."""

@@ -1,8 +1,10 @@
 import hashlib
+import io
 import json
 import os
 import random
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import safetensors.torch
@@ -26,6 +28,8 @@ from lm.volume import (
     StepDamaged,
     StepVanished,
     load_model_config,
+    load_side_files,
+    load_tokenizer,
     load_weights,
     model_files,
     publish,
@@ -227,12 +231,12 @@ def test_a_file_that_became_a_link_after_its_step_was_read_is_not_followed(step:
         read_file(step, "config.json")
 
 
-def test_a_hash_is_compared_where_it_is_asked_for(step: Step) -> None:
+def test_a_hash_is_compared_unless_that_is_left_out(step: Step) -> None:
     content = (step.path / "config.json").read_bytes()
     (step.path / "config.json").write_bytes(content.replace(b"e", b"E"))
-    assert len(read_file(step, "config.json")) == len(content)
+    assert len(read_file(step, "config.json", check_hash=False)) == len(content)
     with pytest.raises(StepDamaged, match=r"config\.json: SHA-256 differs"):
-        read_file(step, "config.json", check_hash=True)
+        read_file(step, "config.json")
 
 
 def test_the_weights_file_says_that_it_is_pytorchs(step: Step) -> None:
@@ -245,3 +249,58 @@ def test_a_step_without_weights_is_damage(tmp_path: Path) -> None:
     step = publish(tmp_path / "run", 1, {"a.txt": TextFile("a")}, toy_details(1))
     with pytest.raises(StepDamaged, match=r"model\.safetensors"):
         load_weights(step)
+
+
+UNLISTED = {
+    "chat_template.jinja": "{{ 1/0 }}",
+    "added_tokens.json": '{"<|more|>": 300}',
+    "special_tokens_map.json": '{"eos_token": "a"}',
+    "tokenizer.model": "no vocabulary",
+}
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+def test_a_file_that_the_manifest_does_not_list_has_no_effect_on_a_tokenizer(
+    step: Step, name: str
+) -> None:
+    before = load_tokenizer(step)
+    (step.path / name).write_text(UNLISTED[name])
+    after = load_tokenizer(step)
+    assert after.fingerprint == before.fingerprint == step.manifest.details.tokenizer_fingerprint
+    assert (after.chat_template, after.kept, after.vocab_size) == (
+        *(before.chat_template, before.kept),
+        before.vocab_size,
+    )
+
+
+def test_an_unlisted_generation_config_has_no_effect(tmp_path: Path) -> None:
+    step = publish_toy(tmp_path, "run", 1)
+    edit_manifest(step.path, lambda values: values["files"].pop("generation_config.json"))
+    (step.path / "generation_config.json").write_text('{"eos_token_id": 5, "temperature": 0.1}')
+    tokenizer = load_tokenizer(read_step(step.path))
+    assert (tokenizer.eos_token_ids, tokenizer.generation) == ((0,), {})
+
+
+def test_a_step_without_a_listed_tokenizer_has_none(tmp_path: Path) -> None:
+    step = publish_toy(tmp_path, "run", 1)
+    edit_manifest(step.path, lambda values: values["files"].pop("tokenizer.json"))
+    with pytest.raises(StepDamaged, match="no tokenizer"):
+        load_tokenizer(read_step(step.path))
+
+
+def test_what_is_parsed_is_what_was_hashed(step: Step) -> None:
+    """Each file is opened once; one that is replaced just after it was read changes nothing."""
+    opened: list[str] = []
+
+    def then_replace(path: Path) -> BinaryIO:
+        opened.append(path.name)
+        file = io.BytesIO(path.read_bytes())
+        path.unlink()
+        path.write_text("{}")
+        return file
+
+    files = load_side_files(step, open_file=then_replace)
+    assert load_model_config(step, files).hidden_size == 64
+    tokenizer = load_tokenizer(step, files)
+    assert tokenizer.fingerprint == step.manifest.details.tokenizer_fingerprint
+    assert sorted(opened) == sorted(set(step.manifest.files) - {"model.safetensors"})

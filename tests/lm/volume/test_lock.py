@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 import stat
@@ -119,6 +121,81 @@ def test_a_leftover_lock_file_locks_nobody_out(tmp_path: Path) -> None:
     (tmp_path / LOCK_FILE).write_text("12345")
     with RunLock(tmp_path), pytest.raises(WriterBusy), RunLock(tmp_path):
         pass
+
+
+OUR_WRITER = """
+import sys, pathlib
+from lm.volume import RunLock, WriterBusy
+try:
+    with RunLock(pathlib.Path(sys.argv[1])):
+        print("holds it", flush=True)
+        sys.stdin.read()
+except WriterBusy:
+    print("refused", flush=True)
+"""
+
+
+@contextmanager
+def our_writer(run_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Another process with ``RunLock``, and what it says."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OUR_WRITER, str(run_dir)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+        process.kill()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_who_removes_the_lock_file_lets_no_second_writer_in(tmp_path: Path, how: str) -> None:
+    with our_writer(tmp_path) as (_, first):
+        assert first == "holds it"
+        (tmp_path / LOCK_FILE).unlink()
+        if how == "replaced":
+            (tmp_path / LOCK_FILE).touch()
+        with our_writer(tmp_path) as (_, second):
+            assert second == "refused"
+        with pytest.raises(WriterBusy), RunLock(tmp_path):
+            pytest.fail("two writers at once")
+    with our_writer(tmp_path) as (_, third):
+        assert third == "holds it"
+
+
+def test_a_file_removed_between_opening_and_locking_is_not_taken_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes would each hold a file of that name, one of which nobody finds."""
+    taken: list[int] = []
+    flock = fcntl.flock
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        if not taken:
+            (tmp_path / LOCK_FILE).unlink()
+        taken.append(descriptor)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with RunLock(tmp_path), other_writer(tmp_path) as (_, said):
+        assert said == "refused"
+    assert len(taken) == 3, "the file, the file again, and the directory"
+
+
+def test_a_file_system_that_locks_no_directories_has_the_files_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def refuse_directories(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "as NFS says it")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refuse_directories)
+    with RunLock(tmp_path), pytest.raises(WriterBusy), RunLock(tmp_path):
+        pytest.fail("two writers at once")
 
 
 def test_locks_of_two_runs_do_not_meet(tmp_path: Path) -> None:

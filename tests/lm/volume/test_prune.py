@@ -5,7 +5,18 @@ import pytest
 from toys import publish_toy, toy_training_state
 from toys.damage import flip_byte, truncate
 
-from lm.volume import Retention, Step, list_steps, load_weights, newest_step, prune, sweep, verify
+from lm.volume import (
+    Retention,
+    Step,
+    StepUnreadable,
+    list_steps,
+    load_weights,
+    newest_step,
+    prune,
+    read,
+    sweep,
+    verify,
+)
 from lm.volume.read import read_step
 
 
@@ -26,8 +37,11 @@ def resumable(run_dir: Path) -> list[int]:
 
 
 def test_the_newest_steps_and_the_best_stay(tmp_path: Path) -> None:
-    run_dir = publish_steps(tmp_path, 1, 2, 3, 4, 5)
-    assert prune(run_dir, Retention(keep_last=2), best=2) == [1, 3]
+    run_dir = publish_steps(tmp_path, 1, 3)
+    extra = toy_training_state()
+    publish_toy(tmp_path, "run", 2, extra_files=extra, resumable=True, metrics={"val_loss": 0.5})
+    publish_steps(tmp_path, 4, 5)
+    assert prune(run_dir, Retention(keep_last=2), keep_best=True) == [1, 3]
     assert numbers(list_steps(run_dir)) == resumable(run_dir) == [2, 4, 5]
     for step in list_steps(run_dir):
         verify(step)
@@ -39,9 +53,31 @@ def test_what_goes_goes_without_remains(tmp_path: Path) -> None:
     assert {path.name for path in run_dir.iterdir()} == {".lock", "step-00000002", "step-00000003"}
 
 
-def test_a_best_step_that_is_not_there_saves_none(tmp_path: Path) -> None:
-    run_dir = publish_steps(tmp_path, 1, 2, 3)
-    assert prune(run_dir, Retention(keep_last=2), best=99) == [1]
+def test_a_run_whose_loss_was_never_measured_keeps_the_newest_alone(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        publish_toy(tmp_path, "run", number, metrics={})
+    assert prune(tmp_path / "run", Retention(keep_last=2), keep_best=True) == [1]
+
+
+def test_a_best_step_that_cannot_be_read_just_now_is_not_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails for a moment between two looks would otherwise cost the best step."""
+    run_dir = publish_steps(tmp_path, 3, 4, 5)
+    best = publish_toy(tmp_path, "run", 1, metrics={"val_loss": 0.5})
+    publish_toy(tmp_path, "run", 2, metrics={"val_loss": 0.6})
+    fails = [True]
+
+    def read_badly(path: Path) -> Step:
+        if path == best.path and fails:
+            fails.pop()
+            raise StepUnreadable("EIO")
+        return read_step(path)
+
+    monkeypatch.setattr(read, "read_step", read_badly)
+    assert prune(run_dir, Retention(keep_last=2), keep_best=True) == [3]
+    assert prune(run_dir, Retention(keep_last=2), keep_best=True) == [2]
+    assert numbers(list_steps(run_dir)) == [1, 4, 5]
 
 
 def test_pruning_again_does_nothing(tmp_path: Path) -> None:

@@ -8,12 +8,22 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toys import publish_toy, toy_details, toy_training_state
-from toys.damage import HIDDEN, VISIBLE, Damage
+from toys.damage import HIDDEN, VISIBLE, Damage, edit_manifest
 
-from lm.volume import MANIFEST_FILE, Step, list_steps, newest_step, publish, verify
+from lm.volume import (
+    MANIFEST_FILE,
+    Step,
+    StepUnreadable,
+    UnknownFormat,
+    list_steps,
+    newest_step,
+    publish,
+    verify,
+)
 from lm.volume.publish import PHASES, TextFile, Writer
 
 NOBODY = 65534
@@ -25,9 +35,7 @@ FILES = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
-every_damage = pytest.mark.parametrize(
-    "damage", [damage for damage, _ in (VISIBLE | HIDDEN).values()], ids=list(VISIBLE | HIDDEN)
-)
+DAMAGED = {name: case for name, case in (VISIBLE | HIDDEN).items() if case[1] is not UnknownFormat}
 
 
 @pytest.fixture
@@ -253,7 +261,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return volume
 
 
-@every_damage
+@pytest.mark.parametrize("damage", [case[0] for case in DAMAGED.values()], ids=DAMAGED)
 def test_publishing_over_a_broken_step_moves_it_aside(
     tmp_path: Path, published: Path, damage: Damage
 ) -> None:
@@ -268,6 +276,38 @@ def test_publishing_over_a_broken_step_moves_it_aside(
         "step-00000001",
         "step-00000002",
     }
+
+
+def test_a_step_of_a_newer_format_is_left_alone(tmp_path: Path, published: Path) -> None:
+    volume = shutil.copytree(published, tmp_path / "volume")
+    path = volume / "run" / "step-00000002"
+    edit_manifest(path, lambda values: values.update(format_version=2))
+    before = (path / MANIFEST_FILE).read_bytes()
+    with pytest.raises(UnknownFormat):
+        publish_toy(volume, "run", 2, seed=2)
+    assert (path / MANIFEST_FILE).read_bytes() == before
+    assert names(volume / "run") == {".lock", "step-00000001", "step-00000002"}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("file", [MANIFEST_FILE, "model.safetensors"])
+def test_a_step_that_cannot_be_read_just_now_is_left_alone(
+    tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch, number: int, file: str
+) -> None:
+    volume = shutil.copytree(published, tmp_path / "volume")
+    os_open = os.open
+
+    def fail(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith(f"step-00000002/{file}"):
+            raise OSError(number, os.strerror(number))
+        return os_open(path, *arguments, **options)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "open", fail)
+        with pytest.raises(StepUnreadable):
+            publish_toy(volume, "run", 2, seed=2)
+    assert names(volume / "run") == {".lock", "step-00000001", "step-00000002"}
+    assert publish_toy(volume, "run", 2, seed=2).number == 2
 
 
 def test_what_is_moved_aside_never_replaces_what_was_moved_before(run_dir: Path) -> None:

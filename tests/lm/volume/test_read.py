@@ -129,7 +129,7 @@ def test_a_disk_that_fails_is_not_the_steps_fault(tmp_path: Path, number: int) -
 
 def test_a_step_that_is_a_link_out_of_the_volume_is_damage(tmp_path: Path) -> None:
     run_dir = publish_steps(tmp_path / "volume", 1)
-    outside = tmp_path / "step-00000002"
+    outside = tmp_path / "run" / "step-00000002"
     shutil.copytree(run_dir / "step-00000001", outside)
     edit_manifest(outside, lambda values: values.update(step=2))
     assert read_step(outside).number == 2

@@ -1,7 +1,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import pytest
 from toys import publish_toy, toy_training_state
@@ -16,6 +16,7 @@ from lm.volume import (
     UnknownFormat,
     VolumeError,
     newest_sound_step,
+    open_plain,
     prune,
     verify,
 )
@@ -95,36 +96,28 @@ def test_a_step_that_is_gone_has_vanished(step: Step) -> None:
         verify(step)
 
 
-def test_a_step_that_goes_while_it_is_hashed_has_vanished(
-    step: Step, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_that_goes_while_it_is_hashed_has_vanished(step: Step) -> None:
     opened: list[str] = []
-    path_open = Path.open
 
-    def open_then_prune(path: Path, mode: str = "r") -> Any:
-        if path.name not in ("manifest.json", *opened):
-            opened.append(path.name)
-        if len(opened) == 2 and step.path.exists():
+    def open_then_prune(path: Path) -> BinaryIO:
+        opened.append(path.name)
+        if len(opened) == 2:
             step.path.rename(step.path.with_name(".trash-step-00000002-1"))
-        return path_open(path, mode)
+        return open_plain(path)
 
-    monkeypatch.setattr(Path, "open", open_then_prune)
     with pytest.raises(StepVanished):
-        verify(step)
+        verify(step, open_file=open_then_prune)
     assert len(opened) == 2
 
 
-def test_a_file_that_cannot_be_read_is_said(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
-    path_open = Path.open
-
-    def refuse(path: Path, mode: str = "r") -> Any:
+def test_a_file_that_cannot_be_read_is_said(step: Step) -> None:
+    def refuse(path: Path) -> BinaryIO:
         if path.name == "model.safetensors":
             raise PermissionError(13, os.strerror(13), str(path))
-        return path_open(path, mode)
+        return open_plain(path)
 
-    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(StepUnreadable, match=r"model\.safetensors: Permission denied"):
-        verify(step)
+        verify(step, open_file=refuse)
 
 
 def test_a_step_that_becomes_a_milestone_after_it_was_read_still_verifies(step: Step) -> None:
@@ -136,20 +129,17 @@ def test_a_step_that_becomes_a_milestone_after_it_was_read_still_verifies(step: 
     verify(step)
 
 
-def test_a_step_that_becomes_a_milestone_while_it_is_hashed_still_verifies(
-    step: Step, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_that_becomes_a_milestone_while_it_is_hashed_still_verifies(step: Step) -> None:
     publish_toy(step.path.parents[1], "run", 3)
     publish_toy(step.path.parents[1], "run", 4)
-    path_open, pruned = Path.open, []
+    pruned = []
 
-    def prune_then_open(path: Path, *arguments: Any, **options: Any) -> Any:
+    def prune_then_open(path: Path) -> BinaryIO:
         if path.name == "tokenizer.json" and not pruned:
             pruned.append(prune(step.path.parent, Retention(keep_last=2, keep_steps=(2,))))
-        return path_open(path, *arguments, **options)
+        return open_plain(path)
 
-    monkeypatch.setattr(Path, "open", prune_then_open)
-    verify(step)
+    verify(step, open_file=prune_then_open)
     assert pruned == [[1]]
     assert not (step.path / "training_state.json").exists()
 

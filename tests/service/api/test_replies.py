@@ -203,3 +203,32 @@ def test_several_tokens_of_one_step_are_as_many_observations() -> None:
     assert exposition.value("inter_token_latency_seconds_sum") == 1.5 + 1.5
     assert exposition.value("inter_token_latency_seconds_bucket", {"le": "0.5"}) == 3
     assert exposition.value("prefix_cache_hits_total") == 2
+
+
+def test_a_reply_that_cannot_be_handed_out_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        office = Office()
+        bad, good = office.open("bad"), office.open("good")
+        observe = Switchboard._observe
+
+        def odd(self: Switchboard, reply: Reply, *arguments: object) -> None:
+            if reply is bad:
+                raise KeyError("odd")
+            observe(self, reply, *arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Switchboard, "_observe", odd)
+        turn: list[Event] = [Started("bad"), Started("good"), TokenGenerated("good", 5, "x")]
+        office.switchboard.on_turn(Turn(turn, 0.0, 0.1, StepStats()))
+        end = await bad.next_event()
+        assert isinstance(end, Finished)
+        assert end.reason is FinishReason.ERROR
+        assert await good.next_event() == TokenGenerated("good", 5, "x")
+        assert office.worker.aborted == ["bad"]
+        # What the engine still says of it is for nobody.
+        late: list[Event] = [TokenGenerated("bad", 5, "x"), Finished("bad", FinishReason.ABORT)]
+        office.switchboard.on_turn(Turn(late, 0.2, 0.3, StepStats()))
+        assert not bad.has_event
+        assert office.switchboard.num_open == 1
+        assert office.switchboard.num_open_on(office.model) == 1
+
+    asyncio.run(run())

@@ -219,7 +219,7 @@ def test_who_is_ended_from_outside_has_not_stopped_by_itself(reason: FinishReaso
     """Even if half a character, sent as a replacement at the end, completes a stop string."""
     engine = toy_engine(decoder(), num_slots=1)
     engine.submit(generation_request("a", (5, 6), stop=("\N{REPLACEMENT CHARACTER}",)))
-    engine._scheduler.waiting[0].text.push(toy_tokenizer().encode("🙂")[0])
+    next(iter(engine._scheduler.waiting)).text.push(toy_tokenizer().encode("🙂")[0])
     assert [(e.reason, e.text) for e in engine.finish("a", reason)] == [(reason, "")]
 
 

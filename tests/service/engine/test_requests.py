@@ -19,6 +19,7 @@ from transformers import (
     SequenceBiasLogitsProcessor,
 )
 
+from service.engine import structured
 from service.engine.engine import Engine
 from service.engine.request import (
     Event,
@@ -299,3 +300,21 @@ def test_what_is_one_is_not() -> None:
     assert not constraint.is_complete
     assert not constraint.accept(toy_tokenizer().encode("x")[0])
     assert constraint.problem.startswith("the structure is too complex")
+
+
+def test_what_was_read_for_a_request_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many others were read since: the engine's thread begins with what it holds."""
+    grammars = Grammars(toy_tokenizer())
+    held = grammars.check(regex_grammar("ab"))
+    for number in range(structured.MAX_KEPT + 1):
+        grammars.check(regex_grammar(f"a{{{number + 1}}}"))
+    monkeypatch.setattr(grammars, "_begun", None)
+    constraint = grammars.begin(regex_grammar("ab"), held)
+    assert constraint.accept(toy_tokenizer().encode("a")[0])
+    again = grammars.begin(regex_grammar("ab"), held)
+    assert not again.accept(toy_tokenizer().encode("b")[0])
+
+
+def test_models_of_one_tokenizer_share_its_trie() -> None:
+    tokenizer = toy_tokenizer()
+    assert Grammars(tokenizer)._trie is Grammars(tokenizer)._trie

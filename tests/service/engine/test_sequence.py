@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from serving import generation_request
 from toys import toy_tokenizer
@@ -63,3 +66,28 @@ def test_the_limit_is_the_requests_or_the_models(
 def test_an_empty_prompt_is_a_bug_of_the_border() -> None:
     with pytest.raises(AssertionError):
         make_sequence(0)
+
+
+class Counting(tuple[int, ...]):
+    """A prompt that counts what is copied of it."""
+
+    copied = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        Counting.copied += len(found) if isinstance(key, slice) else 0
+        return found
+
+    def __iter__(self) -> Iterator[int]:
+        Counting.copied += len(self)
+        return super().__iter__()
+
+
+def test_a_token_costs_nothing_of_the_text_before_it() -> None:
+    sequence = Sequence(generation_request(prompt_ids=Counting(range(5000))), toy_tokenizer())
+    Counting.copied = 0
+    for number in range(100):
+        sequence.output_ids.append(number)
+        end = sequence.num_tokens
+        assert sequence.tokens(end - 1, end) == (number,)
+    assert Counting.copied == 0

@@ -20,7 +20,7 @@ from serving.desk import Desk
 from torch import Tensor
 from toys import toy_decoder
 
-from service.engine.engine import Engine
+from service.engine.answers import Answers
 from service.engine.request import Event, FinishReason
 from service.engine.sequence import Sequence
 from service.engine.served import ServedModel
@@ -139,25 +139,26 @@ def test_a_step_that_fails_half_way_loses_nobodys_end(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder, model = gated_model()
-    append = Engine._append
+    append = Answers.append
 
     def fail_for_b(
-        engine: Engine, sequence: Sequence, token_id: int, logits: Tensor
+        answers: Answers, sequence: Sequence, token_id: int, logits: Tensor
     ) -> list[Event]:
         if sequence.request_id == "b":
             raise ValueError("half way")
-        return append(engine, sequence, token_id, logits)
+        return append(answers, sequence, token_id, logits)
 
-    monkeypatch.setattr(Engine, "_append", fail_for_b)
+    monkeypatch.setattr(Answers, "append", fail_for_b)
     for name, tokens in (("blocker", 9), ("a", 1), ("gone", 1), ("b", 1)):
         desk.worker.submit(model, generation_request(name, max_new_tokens=tokens))
         if name == "blocker":
             wait_for_steps(decoder, 1)
     desk.worker.abort("gone")
     decoder.open()
-    for name in ("blocker", "a", "b"):
-        end = desk.end(name)
-        assert (end.reason, end.message) == (FinishReason.ERROR, "ValueError, see the log")
+    end = desk.end("b")
+    assert (end.reason, end.message) == (FinishReason.ERROR, "ValueError, see the log")
+    for name in ("blocker", "a"):
+        assert desk.end(name).reason is FinishReason.LENGTH
     assert desk.end("gone").reason is FinishReason.ABORT
     monkeypatch.undo()
     desk.worker.submit(model, generation_request("later"))

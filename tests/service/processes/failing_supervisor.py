@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from service.processes.supervisor import ENGINE, Supervisor, listen
+from service.listening import listen_together
+from service.processes.supervisor import ENGINE, Supervisor
 from service.settings import Settings
 
 
@@ -31,6 +32,6 @@ class Failing(Supervisor):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as directory:
-        sockets = listen("127.0.0.1", 0, 1)
+        sockets = listen_together("127.0.0.1", 0, 1)
         status = Failing(Settings(), sockets, Path(directory)).run()
     sys.exit(status)

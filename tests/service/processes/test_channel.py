@@ -7,7 +7,7 @@ import pytest
 
 from service.processes import channel
 from service.processes.channel import Channel
-from service.processes.messages import Kind, frame
+from service.processes.frames import Kind, frame
 
 SENT = [(Kind.TURN, bytes([number % 251]) * 5000) for number in range(400)]
 """More than a socket holds."""

@@ -6,7 +6,7 @@ from service.api.limits import Admission, Limits
 from service.api.replies import Switchboard
 from service.metrics import FrontMetrics
 from service.processes.door import Door
-from service.processes.messages import Kind, message
+from service.processes.frames import Kind, message
 
 
 def test_a_card_that_makes_no_sense_ends_the_talk(tmp_path: Path) -> None:

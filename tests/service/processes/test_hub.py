@@ -10,9 +10,9 @@ from service.engine.request import Event, Finished, FinishReason, TokenGenerated
 from service.engine.worker import Turn, Worker
 from service.errors import QueueFull, TooManyRequests
 from service.metrics import Metrics
+from service.processes.frames import Kind, Splitter
 from service.processes.hub import Hub, Opened
-from service.processes.messages import Kind, Splitter
-from service.processes.turns import events_of, read_turn
+from service.processes.turns import TurnWriter, events_of, read_turn
 
 
 class Listener:
@@ -141,3 +141,24 @@ def test_requests_of_a_process_that_is_gone_are_ended_and_counted() -> None:
     assert 'nestling_requests_total{outcome="abort"} 2.0' in text
     assert "nestling_e2e_request_latency_seconds_count 2.0" in text
     assert 'nestling_requests_total{outcome="length"} 0.0' in text, "its own process counts it"
+
+
+def test_an_event_that_cannot_be_written_ends_its_request_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench, listener = Bench(), Listener("a")
+    add = TurnWriter.add
+
+    def odd(self: TurnWriter, number: int, event: Event) -> None:
+        if number == 1 and isinstance(event, TokenGenerated):
+            raise OverflowError("no room")
+        add(self, number, event)
+
+    monkeypatch.setattr(TurnWriter, "add", odd)
+    bench.worker.start()
+    bench.worker.flip(bench.model)
+    bench.submit(listener, [1, 2], max_new_tokens=40)
+    wait_until(lambda: len(listener.ends()) == 2, "both end")
+    bench.worker.stop()
+    reasons = {end.request_id: end.reason for end in listener.ends()}
+    assert reasons == {"a1": FinishReason.ERROR, "a2": FinishReason.LENGTH}

@@ -10,8 +10,8 @@ from lm.sampling import SamplingParams
 from service import errors
 from service.engine.request import GenerationRequest
 from service.engine.served import Checkpoint, ModelCard
-from service.processes import messages
-from service.processes.messages import Kind, Splitter, frame, message
+from service.processes import frames, messages
+from service.processes.frames import Kind, Splitter, frame, message
 
 IDS = st.integers(0, 2**32 - 1)
 ERRORS = [
@@ -53,7 +53,7 @@ def test_requests_cross_whole(requests: list[GenerationRequest]) -> None:
     payload = message(Kind.SUBMIT, {"requests": heads}, b"".join(prompts))
     ((kind, content),) = Splitter().feed(payload)
     assert kind is Kind.SUBMIT
-    head, body = messages.read(content)
+    head, body = frames.read(content)
     cut = messages.prompts(head["requests"], body)
     read = [messages.decode_request(*one) for one in zip(head["requests"], cut, strict=True)]
     assert read == requests

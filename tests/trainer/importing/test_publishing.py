@@ -74,10 +74,11 @@ def test_a_step_of_another_source_is_not_replaced(tmp_path: Path, model_dir: Pat
     assert newest.number == 1
 
 
-@pytest.mark.parametrize("run", ["", ".hidden", "a/b", ".."])
-def test_a_run_is_a_plain_directory_name(tmp_path: Path, model_dir: Path, run: str) -> None:
-    with pytest.raises(ValueError, match="is not a plain directory name"):
-        import_model(str(model_dir), tmp_path, run=run)
+@pytest.mark.parametrize("run", ["", ".hidden", "a/b", "..", "a b", "a\nb", "a\0", "x" * 101])
+def test_a_run_is_made_by_the_rule_of_names(tmp_path: Path, model_dir: Path, run: str) -> None:
+    with pytest.raises(ValueError, match="is no name of a run"):
+        import_model(str(model_dir), tmp_path / "volume", run=run)
+    assert not (tmp_path / "volume").exists()
     with pytest.raises(ValueError, match="must not be negative"):
         import_model(str(model_dir), tmp_path, step=-1)
 

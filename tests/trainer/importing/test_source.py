@@ -31,6 +31,11 @@ def test_anything_else_is_refused(tmp_path: Path) -> None:
         ("weights/SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1"),
         ("/models/Mine-1.5/", "Mine-1.5"),
         ("runs/checkpoint_step_5000.pt", "checkpoint_step_5000"),
+        ("/models/My model (2).gguf", "My-model-2"),
+        ("/volume/tiny/step-00000500", "run-step-00000500"),
+        ("/models/.hidden", "hidden"),
+        ("/models/" + "x" * 120, "x" * 100),
+        ("/models/???", "run"),
     ],
 )
 def test_a_run_bears_its_source_s_name(source: str, run: str) -> None:

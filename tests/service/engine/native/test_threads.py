@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from serving.native import native_runner, open_native
 
 from service.engine.native.library import Library
@@ -90,3 +91,18 @@ def test_any_other_number_of_threads_runs_anywhere(threads: int) -> None:
 def test_a_thread_of_the_idle_policy_is_not_kept_to_a_core() -> None:
     library, _ = open_with_workers(len(CORES))
     assert cores_while_computing(library, is_idle_policy=True) == {frozenset(CORES)}
+
+
+def test_a_candidate_computes_beside_the_threads_and_to_the_same_bits() -> None:
+    library = open_native(threads=2)
+    serving, candidate = native_runner(library, "int8"), native_runner(library, "int8")
+    text = [number % 300 for number in range(40)]
+    expected = serving.score(text)
+    candidate.keep_aside()
+    alone = library.alone()
+    assert alone.value != library.pool.value
+    assert torch.equal(candidate.score(text), expected)
+    assert candidate._pool is alone
+    candidate.serve()
+    assert candidate._pool is None
+    assert torch.equal(candidate.score(text), expected)
