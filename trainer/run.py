@@ -166,7 +166,9 @@ def _assemble(
 
 def _compare_data(start: Start, data: Data, report: Report) -> None:
     """Raise ``ValueError`` if the text is not what the run was trained on, unless that is asked."""
-    changed = changed_data(start.state.data if start.state is not None else {}, data.hashes)
+    if start.state is None:
+        return
+    changed = changed_data(start.recipe, start.state.data, data, start.changed_sources)
     if changed and not start.accepts_data:
         raise ValueError(
             f"{', '.join(changed)}: changed since the run was saved; restore it, go on with what "

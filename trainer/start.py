@@ -38,6 +38,8 @@ class Start:
     """What the recipe asked for there, for the state."""
     accepts_data: bool = False
     """Whether text that is not what it was is trained on all the same."""
+    changed_sources: frozenset[str] = frozenset()
+    """Names of the sources whose text a forced recipe changes."""
     step: Step | None = None
     """Where the weights and the tokenizer come from."""
     state: TrainingState | None = None
@@ -94,7 +96,10 @@ class Start:
             description=f"going on from step {newest.number}",
             changes=tuple(changes),
             step=newest,
-            accepts_data=amendment.accept_data or any(one.startswith("sources") for one in changes),
+            accepts_data=amendment.accept_data,
+            changed_sources=frozenset(
+                one.name for one in recipe.sources if one not in stored.sources
+            ),
             asked_model=state.asked_model,
             state=state,
             precision=state.precision if stored.precision == recipe.precision else None,
