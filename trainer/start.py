@@ -81,7 +81,9 @@ class Start:
         state, moments = load_state(newest)
         stored = stored_recipe(state.recipe, recipe)
         if odd := same_function(stored.model, load_model_config(newest)):
-            raise StepDamaged(f"{newest.path}: its training state and config differ: {odd}")
+            raise StepDamaged(
+                f"{newest.path}: training_state.json and config.json differ: {'; '.join(odd)}"
+            )
         recipe = with_kept_fields(recipe, state.asked_model, stored.model)
         recipe = recipe.model_copy(update={"extension": recipe.extension or stored.extension})
         changes = differences(stored.binding(), recipe.binding())
