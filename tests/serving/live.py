@@ -40,7 +40,9 @@ class LiveService:
     def __init__(self, settings: Settings) -> None:
         app = create_app(settings)
         self.runtime: Runtime = app.state.runtime
-        self._server = uvicorn.Server(server_config(app, settings))
+        config = server_config(app, settings)
+        config.host, config.port = settings.host, settings.port
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="uvicorn")
         self.port = 0
         self.client = http_client()
