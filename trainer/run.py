@@ -39,6 +39,7 @@ from trainer.speed.norm import use_fast_norms
 from trainer.speed.recompute import recompute_activations
 from trainer.speed.residual import halve_residual
 from trainer.start import Start
+from trainer.state import MOMENTS_FILE
 from trainer.steps import Parts
 
 TOKEN_CACHE = ".cache/tokens"  # noqa: S105
@@ -139,7 +140,7 @@ def _assemble(
         getattr(torch, precision),
         reads_back=reads_back,
     )
-    optimizer.load_state_tensors(start.moments)
+    _load_moments(optimizer, start)
     subject = Subject(
         recipe=recipe,
         decoder=decoder,
@@ -162,6 +163,14 @@ def _assemble(
         reads_back=reads_back,
         is_compiled=is_compiled,
     )
+
+
+def _load_moments(optimizer: Optimizer, start: Start) -> None:
+    try:
+        optimizer.load_state_tensors(start.moments)
+    except ValueError as error:
+        assert start.step is not None, "they are a step's"
+        raise StepDamaged(f"{start.step.path / MOMENTS_FILE}: {error}") from error
 
 
 def _compare_data(start: Start, data: Data, report: Report) -> None:

@@ -19,7 +19,7 @@ from trainer.config import Recipe
 from trainer.keeping import asked_for, same_function, with_kept_fields, with_kept_model
 from trainer.plan import Plan
 from trainer.precision import Precision
-from trainer.state import Counters, TrainingState, load_state
+from trainer.state import STATE_FILE, Counters, TrainingState, load_state
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,10 @@ class Start:
     @classmethod
     def _resumed(cls, newest: Step, recipe: Recipe, amendment: Amendment) -> Self:
         state, moments = load_state(newest)
-        stored = stored_recipe(state.recipe, recipe)
+        try:
+            stored = stored_recipe(state.recipe, recipe)
+        except ValueError as error:
+            raise StepDamaged(f"{newest.path / STATE_FILE}: {error}") from error
         if odd := same_function(stored.model, load_model_config(newest)):
             raise StepDamaged(
                 f"{newest.path}: training_state.json and config.json differ: {'; '.join(odd)}"
