@@ -21,6 +21,9 @@ _LLAMA_FIELDS = (
     "tie_word_embeddings",
 )
 
+_ROPE_KEYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+"""What the rotary section of a model without scaling may say."""
+
 
 def to_hf(config: ModelConfig, *, dtype: str = "float32") -> dict[str, Any]:
     """Content of ``config.json`` for weights of the given dtype."""
@@ -84,8 +87,18 @@ def _from_hf(values: Mapping[str, Any]) -> ModelConfig:
 
 def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Rotary settings: a section of its own since transformers 5, top-level before."""
-    section: Mapping[str, Any] = values.get("rope_scaling") or values.get("rope_parameters") or {}
-    return {"rope_theta": values.get("rope_theta") or 10_000.0, **section}
+    theta = values.get("rope_theta")
+    if theta is not None and type(theta) not in (int, float):
+        raise ValueError(f"config.json: rope_theta={theta!r} is not supported")
+    made: dict[str, Any] = {"rope_theta": 10_000.0 if theta is None else theta}
+    for name in ("rope_parameters", "rope_scaling"):
+        section = values.get(name)
+        if section is None:
+            continue
+        if not isinstance(section, Mapping):
+            raise ValueError(f"config.json: {name}={section!r} is not supported")
+        made |= section
+    return made
 
 
 def _refuse_unsupported(values: Mapping[str, Any]) -> None:
@@ -94,12 +107,14 @@ def _refuse_unsupported(values: Mapping[str, Any]) -> None:
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     if rope_type != "default":
         raise ValueError(f"config.json: rope_scaling of type {rope_type!r} is not supported")
+    if unknown := sorted(rope.keys() - _ROPE_KEYS):
+        raise ValueError(f"config.json: rope_scaling with {unknown[0]!r} is not supported")
     share = rope.get("partial_rotary_factor", values.get("partial_rotary_factor"))
     values = {**values, "partial_rotary_factor": share}
     unsupported = {
         "hidden_act": values.get("hidden_act", "silu") != "silu",
-        "attention_bias": bool(values.get("attention_bias")),
-        "mlp_bias": bool(values.get("mlp_bias")),
+        "attention_bias": values.get("attention_bias") not in (None, False),
+        "mlp_bias": values.get("mlp_bias") not in (None, False),
         "sliding_window": values.get("sliding_window") is not None,
         "quantization_config": values.get("quantization_config") is not None,
         "partial_rotary_factor": share not in (None, 1),

@@ -53,8 +53,10 @@ class ByteDecoder:
     def push(self, token_id: int) -> str:
         """See ``IncrementalDecoder``."""
         data = self._tokenizer.bytes_of(token_id)
-        if self._at_start and data:
-            data, self._at_start = self._tokenizer.first_bytes_of(token_id), False
+        if self._at_start:
+            first = self._tokenizer.first_bytes_of(token_id)
+            if data or first:  # a "##" alone is text at the beginning only
+                data, self._at_start = first, False
         return self._utf8.decode(data)
 
     def finish(self) -> str:

@@ -143,8 +143,21 @@ class Tokenizer:
             eos_token_ids=self.eos_token_ids,
             chat_template=self.chat_template,
             kept={name: value for name, value in self.kept.items() if _is_kept(value, names)},
-            generation=self.generation,
+            generation={
+                name: value
+                for name, value in self.generation.items()
+                if max(_ids_of_generation(name, value), default=0) < num_ids
+            },
         )
+
+    @property
+    def ids_of_generation(self) -> list[int]:
+        """Token ids that ``generation_config.json`` names beside those that begin and end."""
+        return [
+            one
+            for name, value in self.generation.items()
+            for one in _ids_of_generation(name, value)
+        ]
 
     @property
     def vocab_size(self) -> int:
@@ -243,6 +256,13 @@ def _read_backend(given: SideFiles, name: str) -> tuple[Backend, dict[str, Any]]
         raise LibraryPanic(f"{file}: {error}") from error
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{file} is not a tokenizer: {error}") from error
+
+
+def _ids_of_generation(name: str, value: Any) -> list[int]:
+    """Token ids that an entry of ``generation_config.json`` names."""
+    if not name.endswith(("_token_id", "_token_ids", "suppress_tokens")):
+        return []
+    return [one for one in (value if isinstance(value, list) else [value]) if type(one) is int]
 
 
 def _is_kept(value: Any, gone: set[str]) -> bool:

@@ -80,6 +80,9 @@ def add_missing(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -
 def kept_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of the config decides no ids and is written again with the tokenizer."""
     facts = {key: config[key] for key in _KEPT if config.get(key) is not None}
+    longest = facts.get("model_max_length", 1)
+    if type(longest) not in (int, float):
+        raise ValueError(f"{TOKENIZER_CONFIG_FILE}: model_max_length must be a number: {longest!r}")
     for key in _SPECIALS:
         if key in facts:
             facts[key] = _content(facts[key])
@@ -120,8 +123,12 @@ def chat_template(files: SideFiles, config: Mapping[str, Any]) -> str | None:
     template = config.get("chat_template")
     if isinstance(template, list):
         named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        if len(named) < len(template):
+            raise ValueError(f"{files.where / TOKENIZER_CONFIG_FILE}: chat_template names no texts")
         template = named.get("default")
-    return template if isinstance(template, str) else None
+    if template is not None and not isinstance(template, str):
+        raise ValueError(f"{files.where / TOKENIZER_CONFIG_FILE}: chat_template is no text")
+    return template
 
 
 def _added(files: SideFiles, config: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:

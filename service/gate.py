@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from lm.config import ModelConfig
+from lm.sampling_defaults import sampling_defaults
 from lm.tokenizer import Tokenizer
 from lm.volume import Step
 from service.engine.runner import StepRunner
@@ -84,6 +85,14 @@ def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, fingerprint: str)
             "tokenizer",
             f"texts begin or end with token {max(ends)}, the model has {config.vocab_size}",
         )
+
+
+def check_sampling(tokenizer: Tokenizer) -> None:
+    """Refuse sampling defaults that no request could ask for."""
+    try:
+        sampling_defaults(tokenizer.generation)
+    except ValueError as error:
+        raise CheckpointRefused("generation_config", str(error)) from error
 
 
 def check_weights(pieces: Iterable[Piece]) -> Iterator[Piece]:

@@ -35,7 +35,13 @@ from service.engine.overlapped import OverlappedEngine
 from service.engine.profile import Laps
 from service.engine.runner import StepRunner
 from service.engine.served import ServedModel
-from service.gate import CheckpointRefused, check_logits, check_tokenizer, check_weights
+from service.gate import (
+    CheckpointRefused,
+    check_logits,
+    check_sampling,
+    check_tokenizer,
+    check_weights,
+)
 from service.probe import bits_per_byte, greedy_continuation, is_degenerate
 from service.weights import step_weights
 
@@ -82,6 +88,7 @@ class Loader:
         tokenizer = self._tokenizer(step, files)
         choice = self._backend.choose(config)
         check_tokenizer(config, tokenizer, step.manifest.details.tokenizer_fingerprint)
+        check_sampling(tokenizer)
         _ = tokenizer.token_bytes  # half a second for whoever needs it first, of all who are served
         max_tokens = min(
             options.max_model_tokens or config.max_position_embeddings,

@@ -69,23 +69,31 @@ def read_settings(arguments: Sequence[str] | None) -> Settings:
     """Settings from every source; raises ``ValueError`` in one line."""
     options = read_options(arguments)
     refuse_unknown_variables(os.environ)
-    try:
-        files = {
-            name: path.read_text("utf-8").strip() for name, path in read_secrets(options).items()
-        }
-    except OSError as error:
-        raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
+    secrets = read_secrets(options)
+    files = {name: _content(path) for name, path in secrets.items()}
     try:
         return Settings(**files, **options)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise ValueError(_in_one_line(error)) from error
+        raise ValueError(_in_one_line(error, secrets)) from error
 
 
-def _in_one_line(error: ValidationError) -> str:
+def _content(path: Path) -> str:
+    """What a file says of a setting; raises ``ValueError`` naming it if that is no text."""
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"cannot read {path}: no UTF-8 text") from error
+
+
+def _in_one_line(error: ValidationError, secrets: Mapping[str, Path]) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:  # about several settings; the message names them
         return message
     name = ".".join(str(part) for part in first["loc"])
+    if first["loc"][0] in secrets:  # whatever it is of, a secret may be in the wrong file
+        return f"{secrets[str(first['loc'][0])]}: {name}: {message}"
     got = "" if is_secret(str(first["loc"][0])) else f", got {first['input']!r}"
     return f"{name}: {message}{got}"

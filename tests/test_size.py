@@ -21,7 +21,7 @@ EXTRAS = {
     "lm": {"chat", "foreign", "tokenizer_files", "sentencepiece_file", "template", "trial"},
     "service/engine": {
         *("gpu", "graphs", "native", "profile", "speculation", "structured", "rewriting"),
-        "closing",
+        *("closing", "schemas", "conditions"),
         *("sampling", "device_sampling"),
     },
 }

@@ -1,7 +1,7 @@
 """A recipe's text, opened: tokenizer, training micro-batches, held-out batches."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from lm.foreign import hub
 from lm.tokenizer import Tokenizer
 from lm.volume import Step, load_tokenizer
 from trainer.batches import Batches
-from trainer.config import Recipe
+from trainer.config import Recipe, SourceConfig
 from trainer.corpus import Split, open_corpus
 from trainer.tokenizer_source import TRAIN, WEIGHTS, named_tokenizer, resolve_tokenizer
 from trainer.tokens import TokenSource, bytes_of_tokens, check_fits, encode_split
@@ -34,10 +34,13 @@ class Data:
         *,
         flags: tuple[str, ...] = (),
         hashes: Mapping[str, str] = MappingProxyType({}),
+        other_line_ends: Sequence[str] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.hashes = dict(hashes)
         """SHA-256 of what was read from outside the volume, by what a recipe calls it."""
+        self.other_line_ends = tuple(other_line_ends)
+        """Of these, the sources whose line ends were changed."""
         self.flags = flags
         """What the manifest says of the data."""
         self.token_bytes = torch.from_numpy(bytes_of_tokens(tokenizer))
@@ -101,14 +104,13 @@ def open_data(
     ]
     check_fits(sources, tokenizer, length=recipe.batch.length, vocab_size=recipe.model.vocab_size)
     hashes = data_hashes(recipe, splits)
-    return Data(recipe, tokenizer, sources, flags=flags, hashes=hashes)
+    others = [_named(one) for one in recipe.sources if splits[one.name].changes_line_ends]
+    return Data(recipe, tokenizer, sources, flags=flags, hashes=hashes, other_line_ends=others)
 
 
 def data_hashes(recipe: Recipe, splits: Mapping[str, Split]) -> dict[str, str]:
     """What a resumed run has to find again: each source's text, and a tokenizer at a path."""
-    hashes = {
-        f"source {one.name!r} ({one.corpus})": splits[one.name].sha256 for one in recipe.sources
-    }
+    hashes = {_named(one): splits[one.name].sha256 for one in recipe.sources}
     source = recipe.tokenizer.source
     if source in {TRAIN, WEIGHTS} or source.startswith(hub.PREFIX):
         return hashes
@@ -117,9 +119,21 @@ def data_hashes(recipe: Recipe, splits: Mapping[str, Split]) -> dict[str, str]:
     return hashes
 
 
-def changed_data(saved: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """Names of what is not what it was; what a recipe names newly was not anything before."""
-    return [name for name, content in saved.items() if found.get(name, content) != content]
+def changed_data(recipe: Recipe, saved: Mapping[str, str], data: Data, free: Set[str]) -> list[str]:
+    """Names of what is not what it was; what a recipe names newly was not anything before.
+
+    A run without hashes was saved when line ends were kept. ``free`` are names of sources whose
+    text the recipe itself changes.
+    """
+    may_change = {_named(one) for one in recipe.sources if one.name in free}
+    changed = [one for one, was in saved.items() if data.hashes.get(one, was) != was]
+    if not saved:
+        changed += data.other_line_ends
+    return [one for one in changed if one not in may_change]
+
+
+def _named(source: SourceConfig) -> str:
+    return f"source {source.name!r} ({source.corpus})"
 
 
 def _open_tokenizer(

@@ -130,7 +130,7 @@ class Optimizer:
         }
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over copies of saved moments; raises ``ValueError`` for an unknown parameter."""
+        """Take over copies of saved moments; raises ``ValueError`` for what no update can use."""
         owners = {
             name: (optimizer, parameter)
             for optimizer, named in self._parts
@@ -141,7 +141,18 @@ class Optimizer:
             if name not in owners:
                 raise ValueError(f"optimizer state of {name!r}, which this model does not have")
             optimizer, parameter = owners[name]
+            if key != "step" and tensor.shape != parameter.shape:
+                raise ValueError(f"optimizer state {path!r} has another shape than its parameter")
             optimizer.state[parameter][key] = tensor.to(parameter.device, copy=True)
+        for name, (optimizer, parameter) in owners.items():
+            found = {*optimizer.state.get(parameter, {})}
+            whole = _ADAMW if isinstance(optimizer, torch.optim.AdamW) else _MUON
+            if found not in (set(), whole):
+                raise ValueError(f"optimizer state of {name!r} is {', '.join(sorted(found))}")
+
+
+_ADAMW, _MUON = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
+"""What each keeps of a parameter, once that was updated."""
 
 
 def _adamw(named: NamedParameters, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -39,6 +39,7 @@ from trainer.speed.norm import use_fast_norms
 from trainer.speed.recompute import recompute_activations
 from trainer.speed.residual import halve_residual
 from trainer.start import Start
+from trainer.state import MOMENTS_FILE
 from trainer.steps import Parts
 
 TOKEN_CACHE = ".cache/tokens"  # noqa: S105
@@ -139,7 +140,7 @@ def _assemble(
         getattr(torch, precision),
         reads_back=reads_back,
     )
-    optimizer.load_state_tensors(start.moments)
+    _load_moments(optimizer, start)
     subject = Subject(
         recipe=recipe,
         decoder=decoder,
@@ -164,9 +165,19 @@ def _assemble(
     )
 
 
+def _load_moments(optimizer: Optimizer, start: Start) -> None:
+    try:
+        optimizer.load_state_tensors(start.moments)
+    except ValueError as error:
+        assert start.step is not None, "they are a step's"
+        raise StepDamaged(f"{start.step.path / MOMENTS_FILE}: {error}") from error
+
+
 def _compare_data(start: Start, data: Data, report: Report) -> None:
     """Raise ``ValueError`` if the text is not what the run was trained on, unless that is asked."""
-    changed = changed_data(start.state.data if start.state is not None else {}, data.hashes)
+    if start.state is None:
+        return
+    changed = changed_data(start.recipe, start.state.data, data, start.changed_sources)
     if changed and not start.accepts_data:
         raise ValueError(
             f"{', '.join(changed)}: changed since the run was saved; restore it, go on with what "

@@ -19,7 +19,7 @@ from trainer.config import Recipe
 from trainer.keeping import asked_for, same_function, with_kept_fields, with_kept_model
 from trainer.plan import Plan
 from trainer.precision import Precision
-from trainer.state import Counters, TrainingState, load_state
+from trainer.state import STATE_FILE, Counters, TrainingState, load_state
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class Start:
     """What the recipe asked for there, for the state."""
     accepts_data: bool = False
     """Whether text that is not what it was is trained on all the same."""
+    changed_sources: frozenset[str] = frozenset()
+    """Names of the sources whose text a forced recipe changes."""
     step: Step | None = None
     """Where the weights and the tokenizer come from."""
     state: TrainingState | None = None
@@ -77,9 +79,14 @@ class Start:
     @classmethod
     def _resumed(cls, newest: Step, recipe: Recipe, amendment: Amendment) -> Self:
         state, moments = load_state(newest)
-        stored = stored_recipe(state.recipe, recipe)
+        try:
+            stored = stored_recipe(state.recipe, recipe)
+        except ValueError as error:
+            raise StepDamaged(f"{newest.path / STATE_FILE}: {error}") from error
         if odd := same_function(stored.model, load_model_config(newest)):
-            raise StepDamaged(f"{newest.path}: its training state and config differ: {odd}")
+            raise StepDamaged(
+                f"{newest.path}: training_state.json and config.json differ: {'; '.join(odd)}"
+            )
         recipe = with_kept_fields(recipe, state.asked_model, stored.model)
         recipe = recipe.model_copy(update={"extension": recipe.extension or stored.extension})
         changes = differences(stored.binding(), recipe.binding())
@@ -94,7 +101,10 @@ class Start:
             description=f"going on from step {newest.number}",
             changes=tuple(changes),
             step=newest,
-            accepts_data=amendment.accept_data or any(one.startswith("sources") for one in changes),
+            accepts_data=amendment.accept_data,
+            changed_sources=frozenset(
+                one.name for one in recipe.sources if one not in stored.sources
+            ),
             asked_model=state.asked_model,
             state=state,
             precision=state.precision if stored.precision == recipe.precision else None,

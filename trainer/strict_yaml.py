@@ -1,4 +1,7 @@
-"""YAML without its silent traps: a key that is given twice is refused, not overwritten."""
+"""YAML without its silent traps: a key that is given twice is refused, not overwritten.
+
+So is half a character (``"\\ud800"``), which no output can show.
+"""
 
 from typing import Any
 
@@ -21,6 +24,16 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+def _whole_text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    text = loader.construct_scalar(node)
+    assert isinstance(text, str), "a scalar's"
+    if any("\ud800" <= character <= "\udfff" for character in text):  # no file can hold it
+        line = node.start_mark.line + 1
+        raise yaml.MarkedYAMLError(problem=f"half a character, line {line}")
+    return text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _whole_text)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from trainer.encoding import encode_documents, separator_id
 
 TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
-LAYOUT_VERSION = 2
-"""To be raised with every change of ``trainer.encoding`` that changes ids."""
+LAYOUT_VERSION = 3
+"""To be raised with every change of ``trainer.encoding`` that changes ids, or of the files."""
 _BAR_FROM_CHARACTERS = 4_000_000
 """Encoding less takes no time that anybody would watch."""
 _TRAIN, _VALIDATION, _META = "train.bin", "validation.bin", "meta.json"
@@ -69,10 +70,14 @@ def encode_split(
     """
     separator = separator_id(tokenizer)
     directory = cache_dir / _cache_key(split, tokenizer, separator)
-    source = _open(name, directory)
+    wanted = {
+        "dtype": _dtype(tokenizer).name,
+        "bytes": {_TRAIN: num_bytes(split.train), _VALIDATION: num_bytes(split.validation)},
+    }
+    source = _open(name, directory, wanted)
     if source is None:
         _write(name, split, tokenizer, separator, directory, console)
-        source = _open(name, directory)
+        source = _open(name, directory, wanted)
         assert source is not None, directory
     return source
 
@@ -106,10 +111,17 @@ def _cache_key(split: Split, tokenizer: Tokenizer, separator: int) -> str:
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
-def _open(name: str, directory: Path) -> TokenSource | None:
-    """What a complete cache entry holds; ``None`` if it is absent or damaged."""
+def _dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
+    return np.dtype(np.uint16 if tokenizer.num_ids <= 1 << 16 else np.uint32)
+
+
+def _open(name: str, directory: Path, wanted: Mapping[str, Any]) -> TokenSource | None:
+    """What a complete cache entry holds; ``None`` if it is absent, damaged or of another text."""
     try:
         meta: dict[str, Any] = json.loads((directory / _META).read_text("utf-8"))
+        sums = {file: _checksum(directory / file) for file in (_TRAIN, _VALIDATION)}
+        if meta != {**wanted, "tokens": meta["tokens"], "crc32": sums}:
+            return None
         train, validation = (
             np.memmap(
                 directory / file, dtype=meta["dtype"], mode="r", shape=(meta["tokens"][file],)
@@ -118,8 +130,17 @@ def _open(name: str, directory: Path) -> TokenSource | None:
         )
         sizes = meta["bytes"]
         return TokenSource(name, train, validation, sizes[_TRAIN], sizes[_VALIDATION])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file: one flipped bit is a token that no text has."""
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
 
 
 def _write(
@@ -155,14 +176,15 @@ def _fill(
     advance: Callable[[int], object],
 ) -> None:
     """Write both parts, then what is needed to read them."""
-    dtype = np.dtype(np.uint16 if tokenizer.num_ids <= 1 << 16 else np.uint32)
+    dtype = _dtype(tokenizer)
     parts = {_TRAIN: split.train, _VALIDATION: split.validation}
     tokens = {}
     for file, documents in parts.items():
         ids = encode_documents(documents, tokenizer, separator, advance)
         tokens[file] = _append_all(directory / file, ids, dtype)
     sizes = {file: num_bytes(documents) for file, documents in parts.items()}
-    meta = {"dtype": dtype.name, "tokens": tokens, "bytes": sizes}
+    sums = {file: _checksum(directory / file) for file in parts}
+    meta = {"dtype": dtype.name, "tokens": tokens, "bytes": sizes, "crc32": sums}
     (directory / _META).write_text(json.dumps(meta, indent=2) + "\n", "utf-8")
 
 

@@ -49,8 +49,11 @@ class Foreign:
         check_frequencies(weights, config)
         _check_tied_head(config, weights)
         _check_weights(config, kept)
-        ends = [*tokenizer.eos_token_ids, tokenizer.bos_token_id or 0]
-        if max(tokenizer.num_ids - 1, *ends) >= config.vocab_size:
+        named = [
+            *(*tokenizer.eos_token_ids, tokenizer.bos_token_id or 0),
+            *tokenizer.ids_of_generation,
+        ]
+        if max(tokenizer.num_ids - 1, *named) >= config.vocab_size:
             tokenizer = tokenizer.without_ids_from(config.vocab_size)
         return cls(config, kept, tokenizer)
 

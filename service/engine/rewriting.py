@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.engine.conditions import without_conditions
+from service.engine.schemas.circles import BY_NAME, DEFINITION, PARTS, without_circles
+from service.engine.schemas.unique import UNIQUE, bounded
 
 KNOWN_FORMATS = frozenset(
     {
@@ -17,17 +19,6 @@ KNOWN_FORMATS = frozenset(
         *("ipv4", "ipv6", "uuid", "uri"),
     }
 )
-_SCHEMAS_BY_NAME = (
-    *("properties", "patternProperties", "$defs", "definitions"),
-    *("dependentSchemas", "dependencies"),
-)
-_SCHEMAS = (
-    *("allOf", "anyOf", "oneOf", "prefixItems"),
-    *("items", "additionalProperties", "contains", "not", "if", "then", "else"),
-    "propertyNames",
-)
-"""Keys of one schema or of a list of them."""
-_DEFINITION = re.compile(r"#|#/(\$defs|definitions)/[^/]*")
 _ESCAPE_OR_CLASS = re.compile(r"\\.|\[\^?\]?|\]", re.DOTALL)
 
 
@@ -36,9 +27,10 @@ def rewritten(schema: object, *, implies_objects: bool = False) -> Any:
 
     ``implies_objects``: ``properties`` without a type mean an object, as in TGI.
     """
-    return _rewritten(
+    made = _rewritten(
         schema, implies_objects=implies_objects, writes_out=not _points_inside(schema)
     )
+    return bounded(without_circles(made)) if isinstance(made, Mapping) else made
 
 
 def _rewritten(schema: object, *, implies_objects: bool, writes_out: bool) -> Any:
@@ -48,20 +40,29 @@ def _rewritten(schema: object, *, implies_objects: bool, writes_out: bool) -> An
         return [part(one) for one in schema]
     if not isinstance(schema, Mapping):
         return schema
+    made = _known(schema, implies_objects=implies_objects)
+    for key in PARTS:
+        if key in made:
+            made[key] = part(made[key])
+    for key in BY_NAME:
+        if isinstance(made.get(key), Mapping):
+            made[key] = {name: part(one) for name, one in made[key].items()}
+    return without_conditions(made, writes_out=writes_out)
+
+
+def _known(schema: Mapping[str, Any], *, implies_objects: bool) -> dict[str, Any]:
+    """A schema with such keys as the library knows for one, but its conditions."""
     made = dict(schema)
     if isinstance(made.get("format"), str) and made["format"] not in KNOWN_FORMATS:
         del made["format"]
     if implies_objects and "properties" in made and "type" not in made:
         made["type"] = "object"
-    if made.get("uniqueItems") is True and _never_holds_two(made):
+    differs = made.get("uniqueItems")
+    if isinstance(differs, bool):
         del made["uniqueItems"]
-    for key in _SCHEMAS:
-        if key in made:
-            made[key] = part(made[key])
-    for key in _SCHEMAS_BY_NAME:
-        if isinstance(made.get(key), Mapping):
-            made[key] = {name: part(one) for name, one in made[key].items()}
-    return without_conditions(made, writes_out=writes_out)
+    if differs is True and not _never_holds_two(made):
+        made[UNIQUE] = True
+    return made
 
 
 def _points_inside(schema: object) -> bool:
@@ -71,7 +72,7 @@ def _points_inside(schema: object) -> bool:
     if not isinstance(schema, Mapping):
         return False
     target = schema.get("$ref")
-    if isinstance(target, str) and not _DEFINITION.fullmatch(target):
+    if isinstance(target, str) and not DEFINITION.fullmatch(target):
         return True
     return any(map(_points_inside, schema.values()))
 
@@ -91,7 +92,7 @@ def with_ascii_digits(pattern: str) -> str:
         nonlocal in_class
         text = found[0]
         if text[0] != "\\":
-            in_class = text[0] == "["
+            in_class = text[0] == "[" and not (in_class and text[-1] == "]")
         elif text == r"\d":
             return "0-9" if in_class else "[0-9]"
         elif text == r"\D" and not in_class:

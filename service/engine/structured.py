@@ -7,7 +7,7 @@ an answer the library says which tokens may come next; all others get no probabi
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from service.engine.closing.promise import Promise, first_closing
 from service.engine.closing.search import Closing
 from service.engine.closing.spellings import Spellings
 from service.engine.rewriting import rewritten, with_ascii_digits
+from service.engine.schemas.differing import differing, has_unique_items
 
 if TYPE_CHECKING:  # imported where it is used: most engines never meet a grammar
     from llguidance import LLMatcher, LLTokenizer
@@ -138,6 +139,9 @@ class Constraint:
 
         Each one that is not gets -inf in place; see ``engine.closing``.
         """
+        takes = getattr(self._matcher, "takes", None)
+        if takes is not None:
+            draw = functools.partial(_draw_taken, takes, draw)
         token_id = draw(logits)
         if self._promise is None or self._has_panicked:
             return token_id
@@ -232,8 +236,11 @@ class Grammars:
         )
         with without_panics("the structure"):
             matcher = LLMatcher(self._trie, grammar, log_level=0, limits=limits)
-            if not matcher.is_error():
-                matcher.compute_logit_bias()
+            if matcher.is_error():
+                return matcher
+            matcher.compute_logit_bias()
+        if has_unique_items(grammar):  # it has all the methods that are used
+            return cast("LLMatcher", differing(matcher, grammar, self._spellings))
         return matcher
 
     @functools.cached_property
@@ -252,6 +259,17 @@ class Grammars:
             self._tokenizer.companions[_TRIE] = made
         assert isinstance(made, LLTokenizer), "nobody else writes there"
         return made
+
+
+def _draw_taken(takes: Callable[[int], bool], draw: Callable[[Tensor], int], logits: Tensor) -> int:
+    """Draw from logits [V] a token that ``takes`` lets through; each other gets -inf in place."""
+    token_id = draw(logits)
+    while not takes(token_id):
+        logits[token_id] = -torch.inf
+        if bool(torch.isneginf(logits).all()):
+            break
+        token_id = draw(logits)
+    return token_id
 
 
 def _in_a_line(problem: str) -> str:

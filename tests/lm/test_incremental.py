@@ -307,6 +307,17 @@ def test_word_piece_pieces_join_to_the_whole_for_any_ids(token_ids: list[int]) -
     assert "".join(pieces) == word_piece().decode(token_ids)
 
 
+@pytest.mark.parametrize("tokens", [["##", "a"], ["##"], ["##", "##", "##b"], ["a", "##"]])
+def test_a_word_piece_of_the_prefix_alone_is_text_only_at_the_beginning(tokens: list[str]) -> None:
+    vocabulary = {"[UNK]": 0, "##": 1, "a": 2, "##b": 3}
+    backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.decoder = decoders.WordPiece()
+    tokenizer = Tokenizer(backend, bos_token_id=None, eos_token_ids=[0])
+    token_ids = [vocabulary[token] for token in tokens]
+    pieces = pieces_of(incremental_decoder(tokenizer), token_ids)
+    assert "".join(pieces) == tokenizer.decode(token_ids) == backend.decode(token_ids)
+
+
 @examples(200)
 @given(st.text(alphabet="ab cé日😀\u0301", max_size=20))
 def test_byte_fallback_pieces_join_to_the_whole_for_any_text(text: str) -> None:

@@ -10,7 +10,14 @@ from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
 from lm.tokenizer import Tokenizer
 from service.engine.served import ServedModel
-from service.gate import CheckpointRefused, Gate, check_logits, check_tokenizer, check_weights
+from service.gate import (
+    CheckpointRefused,
+    Gate,
+    check_logits,
+    check_sampling,
+    check_tokenizer,
+    check_weights,
+)
 
 
 def measured(step: int, bits_per_byte: float) -> ServedModel:
@@ -129,6 +136,18 @@ def test_the_highest_id_counts_not_the_number_of_tokens() -> None:
     assert refused.value.reason == "tokenizer"
     fitting = gapped(toy_config().vocab_size - 1)
     check_tokenizer(toy_config(), fitting, fitting.fingerprint)
+
+
+@pytest.mark.parametrize("value", [-1, "warm", True, 1e9])
+def test_sampling_defaults_that_no_request_could_ask_for_are_refused(value: object) -> None:
+    backend = toy_tokenizer().backend
+    kept = Tokenizer(
+        backend, bos_token_id=None, eos_token_ids=[0], generation={"temperature": value}
+    )
+    with pytest.raises(CheckpointRefused, match=r"generation_config\.json: temp") as refused:
+        check_sampling(kept)
+    assert refused.value.reason == "generation_config"
+    check_sampling(toy_tokenizer())
 
 
 @pytest.mark.parametrize("end", [toy_config().vocab_size, 10**9])

@@ -1,24 +1,17 @@
 """Files that hold what nobody expects: status 0 or 2, one line that names one, no traceback."""
 
-import hashlib
-import json
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from toy_run import tensors_of, toy_recipe, train_toy
+from toys.odd_content import damage, vouch
 
 from trainer.__main__ import main
 
-ODD: tuple[Any, ...] = (
-    *(None, True, -1, 0, 2.5, 1e308, 10**30, "", "text", "\ud800", [], [1], {}, {"a": 1}),
-    json.loads("[" * 200 + "]" * 200),
-)
 SHORT, LONG = 12, 300
 """Damages of each file in the short dose and in the thorough one."""
 IN_THE_STEP = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -36,6 +29,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name.startswith("model.safetensors")
     }
     torch.save({"model": weights}, path / "toy.pt")
+    lightning = {"epoch": 1, "global_step": 5, "hyper_parameters": {"lr": 0.1}, "loops": {}}
+    torch.save({**lightning, "state_dict": weights}, path / "toy.ckpt")
     out = ["--output", str(path / "out"), "--measure-tokens", "0"]
     assert main(["export", "toy", "--volume", str(path / "volume"), "--format", "gguf", *out]) == 0
     (made,) = (path / "out").glob("*.gguf")
@@ -54,11 +49,17 @@ def calls(path: Path) -> dict[str, list[str]]:
     return {
         "toy.gguf": ["import", str(path / "toy.gguf"), *volume, "--run", "new"],
         "toy.pt": ["import", str(path / "toy.pt"), *recipe, *tokenizer, *volume, "--run", "new"],
+        "toy.ckpt": ["import", str(path / "toy.ckpt"), *recipe, *tokenizer, *volume, "--run", "c"],
         "toy.yaml": ["describe", *recipe],
         "volume/toy/metrics.jsonl": ["plot", str(path / "volume/toy"), "--output", str(path / "p")],
         f"{step}/training_state.json": train,
         f"{step}/training_state.safetensors": train,
         f"{step}/manifest.json": train,
+        "volume/toy/samples.jsonl": train,
+        "volume/toy/training.log": train,
+        "volume/.cache/tokens/*/train.bin": train,
+        "volume/.cache/tokens/*/validation.bin": train,
+        "volume/.cache/tokens/*/meta.json": train,
         **{f"{step}/{name}": export for name in IN_THE_STEP},
         f"{step}/model.safetensors": export,
     }
@@ -89,7 +90,7 @@ def survive(
     for seed in seeds:
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(good, path)
-        damaged = path / file
+        (damaged,) = path.glob(file)
         damaged.write_bytes(damage(damaged.read_bytes(), damaged.suffix, random.Random(seed)))
         manifest = damaged.with_name("manifest.json")
         if manifest.is_file() and damaged != manifest:
@@ -109,51 +110,46 @@ def survive(
 
 
 def names(told: str, damaged: Path) -> bool:
-    """Whether an error says which file it is about: by its name, its step's or its recipe's."""
-    return any(name in told for name in (damaged.name, damaged.parent.name, damaged.stem))
+    """Whether an error names a file, or what differs where the file is as it should be.
+
+    Whether a step is one is up to its manifest, so that an error about it names the step.
+    """
+    differs = ("was begun with another recipe", "is no step of this recipe", "changed since")
+    named = [damaged.name, *([damaged.parent.name] if damaged.name == "manifest.json" else [])]
+    return any(words in told for words in (*named, *differs))
 
 
-def damage(content: bytes, suffix: str, chance: random.Random) -> bytes:
-    """A file's content with one thing wrong."""
-    ways: list[Callable[[bytes, random.Random], bytes]] = [cut, flip, flip, empty]
-    if suffix in (".json", ".yaml"):
-        ways += [replace, replace, replace, replace]
-    return chance.choice(ways)(content, chance)
+def test_a_damaged_cache_of_tokens_is_made_again(good: Path, tmp_path: Path) -> None:
+    """The run goes on bit for bit as over the whole one."""
+    weights = []
+    for index, name in enumerate((None, "train.bin", "validation.bin", "meta.json")):
+        path = tmp_path / str(index)
+        shutil.copytree(good, path)
+        if name is not None:
+            (file,) = (path / "volume/.cache/tokens").glob(f"*/{name}")
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+        train_toy(path / "volume", last_step=8)
+        weights.append(tensors_of(path / "volume"))
+    for other in weights[1:]:
+        assert other.keys() == weights[0].keys()
+        assert all(torch.equal(other[one], weights[0][one]) for one in other)
 
 
-def cut(content: bytes, chance: random.Random) -> bytes:
-    return content[: chance.randrange(len(content))]
-
-
-def flip(content: bytes, chance: random.Random) -> bytes:
-    """Some bits of the beginning, where what describes the rest is."""
-    changed = bytearray(content)
-    for _ in range(chance.choice((1, 1, 4, 32))):
-        changed[chance.randrange(min(len(changed), 4096))] ^= 1 << chance.randrange(8)
-    return bytes(changed)
-
-
-def empty(content: bytes, chance: random.Random) -> bytes:
-    return chance.choice((b"", b"\0" * len(content), b"[]", b"\xff\xfe", b"null", b'"a"'))
-
-
-def replace(content: bytes, chance: random.Random) -> bytes:
-    """One value of a JSON or YAML file by an odd one."""
-    values = yaml.safe_load(content) if content[:1] not in b"{[" else json.loads(content)
-    at = values
-    while isinstance(at, dict | list) and at:
-        key = chance.choice([*at] if isinstance(at, dict) else range(len(at)))
-        if not isinstance(at[key], dict | list) or not at[key] or chance.random() < 0.3:
-            at[key] = chance.choice(ODD)
-            break
-        at = at[key]
-    return json.dumps(values).encode()
-
-
-def vouch(manifest: Path, damaged: Path) -> None:
-    """Let a step's manifest say that a file is as it should be."""
-    values = json.loads(manifest.read_text())
-    content = damaged.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    values["files"][damaged.name] = {"size": len(content), "sha256": digest}
-    manifest.write_text(json.dumps(values))
+@pytest.mark.parametrize("name", ["toy", "toy@5", "toy@latest", "toy@best"])
+def test_an_export_of_a_damaged_step_says_what_is_damaged(
+    name: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(good, tmp_path / "v")
+    volume = tmp_path / "v/volume"
+    weights = volume / "toy/step-00000005/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    for step in (volume / "toy").glob("step-*"):
+        if step != weights.parent:
+            shutil.rmtree(step)
+    out = ["--output", str(tmp_path / "out"), "--measure-tokens", "0"]
+    assert main(["export", name, "--volume", str(volume), "--format", "hf", *out]) == 2
+    errors = capsys.readouterr().err
+    assert "model.safetensors: " in errors
+    assert "bytes, the manifest says" in errors

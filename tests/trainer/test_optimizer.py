@@ -164,6 +164,19 @@ def test_state_of_a_parameter_that_is_not_there_is_refused_by_name() -> None:
         )
 
 
+def test_a_state_that_lacks_a_part_or_has_another_shape_is_refused_by_name() -> None:
+    decoder = with_gradients(toy_decoder())
+    optimizer = optimizer_for(decoder)
+    optimizer.step(RATES)
+    saved = optimizer.state_tensors()
+    name = "model.norm.weight"
+    without = {key: value for key, value in saved.items() if key != f"{name}/exp_avg_sq"}
+    with pytest.raises(ValueError, match=f"'{name}' is exp_avg, step"):
+        optimizer_for(toy_decoder()).load_state_tensors(without)
+    with pytest.raises(ValueError, match=f"'{name}/exp_avg' has another shape"):
+        optimizer_for(toy_decoder()).load_state_tensors(saved | {f"{name}/exp_avg": torch.ones(1)})
+
+
 def test_zero_grad_drops_every_gradient() -> None:
     decoder = with_gradients(toy_decoder())
     optimizer_for(decoder).zero_grad()

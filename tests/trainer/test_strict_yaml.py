@@ -26,3 +26,8 @@ def test_what_is_no_plain_mapping_is_refused_in_one_line(text: str, message: str
     with pytest.raises(ValueError, match=message) as error:
         parse(text)
     assert "\n" not in str(error.value)
+
+
+def test_half_a_character_is_refused_by_its_line() -> None:
+    with pytest.raises(ValueError, match="broken YAML: half a character, line 2"):
+        parse('a: 1\nb: {"c": ["\\ud800"]}')

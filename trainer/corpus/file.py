@@ -4,6 +4,7 @@ Lines of ``<|endoftext|>`` alone stand between documents, as in TinyStories. Lin
 ``\\n`` unless the source keeps them.
 """
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -38,8 +39,13 @@ def read(source: SourceConfig) -> Split:
             f"file, with lines of {END_OF_TEXT} between them"
         )
     text = _read_text(path)
-    if not source.keep_line_ends:
+    changes = "\r" in text and not source.keep_line_ends
+    if changes:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return dataclasses.replace(_split(path, text, source), changes_line_ends=changes)
+
+
+def _split(path: Path, text: str, source: SourceConfig) -> Split:
     fraction, documents = source.validation_fraction, _documents(text)
     tail = f"the last {fraction:.0%} held out"
     if len(documents) > 1:

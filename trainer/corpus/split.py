@@ -17,6 +17,8 @@ class Split:
     validation: tuple[str, ...]
     description: str
     """One line for the log: what it is and where it is from."""
+    changes_line_ends: bool = False
+    """Whether the source has others than these texts."""
 
     @functools.cached_property
     def sha256(self) -> str:

@@ -17,11 +17,9 @@ from torch import Tensor
 from lm.config import ModelConfig
 from lm.tokenizer import Tokenizer
 from trainer.exporting.source import Source
-from trainer.importing.gguf_facts import SAMPLING
+from trainer.importing.gguf_facts import ENDS, SAMPLING
 
 ARCHITECTURE = "llama"
-_ENDS = ("eos", "eot", "eom")
-"""The format's places for end tokens: of the text, of a turn, of a message."""
 
 
 def file_name(source: Source, quantization: str) -> str:
@@ -115,9 +113,9 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer, vocab_size: int) -> None:
 def _add_special(writer: Any, tokenizer: Tokenizer) -> None:
     """Special tokens by what they are for; ``ValueError`` for more ends than the format has."""
     ends = tokenizer.eos_token_ids
-    if len(ends) > len(_ENDS):
-        raise ValueError(f"gguf: the format holds {len(_ENDS)} end tokens, the model has {ends}")
-    for kind, token_id in zip(_ENDS, ends, strict=False):
+    if len(ends) > len(ENDS):
+        raise ValueError(f"gguf: the format holds {len(ENDS)} end tokens, the model has {ends}")
+    for kind, token_id in zip(ENDS, ends, strict=False):
         getattr(writer, f"add_{kind}_token_id")(token_id)
     if tokenizer.bos_token_id is not None:
         writer.add_bos_token_id(tokenizer.bos_token_id)

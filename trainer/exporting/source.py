@@ -1,7 +1,7 @@
 """The step that leaves the volume: found by name, read whole, its bytes checked."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from lm.config import ModelConfig
 from lm.tokenizer import Tokenizer
 from lm.volume import (
     Step,
+    VolumeError,
     best_step,
     list_runs,
     list_steps,
@@ -19,6 +20,8 @@ from lm.volume import (
     newest_step,
     verify,
 )
+from lm.volume.manifest import step_number
+from lm.volume.read import read_step, step_paths
 from trainer.amendment import stored_recipe
 from trainer.config import Recipe
 from trainer.recipes import load_recipe
@@ -76,8 +79,19 @@ def find_step(volume: Path, name: str) -> Step:
         step = next((one for one in list_steps(run_dir) if str(one.number) == which), None)
     if step is None:
         steps = ", ".join(str(one.number) for one in list_steps(run_dir)) or "none"
-        raise ValueError(f"run {run} has no step {which or LATEST!r}; complete ones: {steps}")
+        why = "".join(f"; {reason}" for reason in _why_incomplete(run_dir, which))
+        raise ValueError(f"run {run} has no step {which or LATEST!r}; complete ones: {steps}{why}")
     return step
+
+
+def _why_incomplete(run_dir: Path, which: str) -> Iterator[str]:
+    """What is wrong with the step of a number, or with each of a run."""
+    for path in step_paths(run_dir):
+        if which in ("", LATEST, BEST, str(step_number(path.name))):
+            try:
+                read_step(path)
+            except VolumeError as error:
+                yield str(error)
 
 
 def read_source(step: Step) -> Source:

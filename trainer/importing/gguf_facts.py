@@ -42,7 +42,8 @@ _TENSOR = re.compile(
     r"|blk\.\d+\.(attn_norm|attn_q|attn_k|attn_v|attn_output|ffn_norm|ffn_gate|ffn_up|ffn_down)"
     r")\.weight"
 )
-_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+ENDS = ("eos", "eot", "eom")
+"""The format's places for end tokens: of the text, of a turn, of a message."""
 _KEPT = {
     "padding_token_id": "pad_token",
     "unknown_token_id": "unk_token",
@@ -86,7 +87,7 @@ def value_of(reader: Any, name: str) -> Any:
 
 def end_ids(reader: Any) -> list[int]:
     """Ids that end a text or a turn, the end of text first; ``ValueError`` if there is none."""
-    found = [value_of(reader, f"tokenizer.ggml.{name}") for name in _ENDS]
+    found = [value_of(reader, f"tokenizer.ggml.{name}_token_id") for name in ENDS]
     ids = [int(one) for one in dict.fromkeys(found) if one is not None]
     if not ids:
         raise ValueError("the file names no end-of-text token")

@@ -67,7 +67,8 @@ class Promise:
     def allows(self, matcher: "LLMatcher", token_id: int) -> bool:
         """Whether the answer can end whole after a token that its matcher lets follow."""
         left = self._left - 1
-        is_due = left <= self._looks_at and bool(self._spellings.bytes_of[token_id])
+        is_near = left <= self._looks_at or getattr(matcher, "is_within", False)
+        is_due = is_near and bool(self._spellings.bytes_of[token_id])
         closing = self._after(matcher, token_id, left) if is_due else None
         if is_due and closing is None and self._closing is not None:
             return False

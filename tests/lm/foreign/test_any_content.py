@@ -34,6 +34,46 @@ CASES = [
 ]
 
 
+NUMBERS: list[Any] = [-1, 0, 2.5, 1e308, 10**30]
+NAMES: list[Any] = [None, "", "text"]
+"""A special token of no text is none; one that the vocabulary has not is added, as elsewhere."""
+ENDS: list[Any] = [None, 0, [], [1]]
+EFFECTLESS = {"nestling", "image_token"}
+"""Keys that another ``model_type`` has, or that nothing here reads."""
+ACCEPTED: dict[str, list[Any]] = {
+    "rms_norm_eps": [0, 2.5, 1e308, 10**30],
+    "rope_theta": [None, *NUMBERS],  # beside ``rope_parameters``, which count
+    "head_dim": [None],
+    "rope_scaling": [None, {}],
+    "rope_parameters": [None, {}],
+    "tie_word_embeddings": [True],
+    "attention_bias": [None, 0],
+    "initializer_range": [None, 0, 2.5, 1e308, 10**30],
+    "sliding_window": [None],
+    "quantization_config": [None],
+    "eos_token_id": ENDS,
+    "partial_rotary_factor": [None, True],
+    "bos_token": NAMES,
+    "eos_token": NAMES,
+    "pad_token": NAMES,
+    "unk_token": NAMES,
+    "chat_template": [None, "", "text", []],
+    "added_tokens_decoder": [None, {}],
+    "extra_special_tokens": [None, [], ["a"], {}],
+    "additional_special_tokens": [None, [], ["a"], {}],
+    "model_max_length": [None, *NUMBERS],
+    "temperature": [None, 0, 2.5],
+    "top_k": [None, -1, 0],
+    "top_p": [None],
+    "min_p": [None, 0],
+    "repetition_penalty": [None, 2.5],
+    "added_tokens": [[]],
+    "decoder": [None, ["a"]],  # the library reads fields without their names too
+    "normalizer": [None, ["a"]],
+}
+"""Of the odd values those that mean something, or that the file may hold without a meaning."""
+
+
 @pytest.mark.parametrize(("file", "name"), CASES)
 def test_any_value_is_read_or_refused_in_one_line_that_names_the_file(
     model_dir: Path, file: str, name: str
@@ -42,13 +82,17 @@ def test_any_value_is_read_or_refused_in_one_line_that_names_the_file(
     if file == INDEX_FILE:
         (model_dir / "model.safetensors").unlink()
     before = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    accepted: list[Any] = []
     for value in ODD:
         path.write_text(json.dumps(before | {name: value}), "utf-8")
         try:
             read_directory(model_dir)
+            accepted.append(value)
         except ValueError as error:
             assert _names(str(error), file), (value, error)  # noqa: PT017
             assert "\n" not in str(error)  # noqa: PT017
+    if name not in EFFECTLESS:
+        assert repr(accepted) == repr(ACCEPTED.get(name, [])), name
 
 
 def _names(message: str, file: str) -> bool:

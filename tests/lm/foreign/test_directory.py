@@ -231,11 +231,21 @@ def add_tokens(directory: Path, count: int, *, special: bool = True, **names: st
 def test_a_pad_token_past_the_embedding_is_left_out(model_dir: Path, tokenizer: Tokenizer) -> None:
     count = 281 - tokenizer.vocab_size
     add_tokens(model_dir, count, pad_token=f"[PAD{count - 1}]", unk_token="[PAD0]")
+    edit(model_dir / "generation_config.json", pad_token_id=280, max_new_tokens=9999, top_k=5)
     kept = read_directory(model_dir).tokenizer
     assert kept.vocab_size == 280
+    assert kept.generation == {"max_new_tokens": 9999, "top_k": 5}
     assert kept.kept == {"unk_token": "[PAD0]"}
     assert max(kept.encode(f"to be [PAD{count - 1}]")) < 280
     assert kept.encode("to be or not") == tokenizer.encode("to be or not")
+
+
+def test_a_pad_id_that_no_tokenizer_and_no_embedding_has_is_left_out(model_dir: Path) -> None:
+    edit(model_dir / "generation_config.json", pad_token_id=5000, suppress_tokens=[1, 5000])
+    assert read_directory(model_dir).tokenizer.generation == {}
+    edit(model_dir / "generation_config.json", pad_token_id=2, suppress_tokens=[1])
+    kept = read_directory(model_dir).tokenizer.generation
+    assert kept == {"pad_token_id": 2, "suppress_tokens": [1]}
 
 
 def test_a_token_of_text_past_the_embedding_is_refused_by_name(

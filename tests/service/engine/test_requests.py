@@ -309,9 +309,9 @@ def test_what_was_read_for_a_request_is_not_read_again(monkeypatch: pytest.Monke
     for number in range(structured.MAX_KEPT + 1):
         grammars.check(regex_grammar(f"a{{{number + 1}}}"))
     monkeypatch.setattr(grammars, "_begun", None)
-    constraint = grammars.begin(regex_grammar("ab"), held)
+    constraint = grammars.begin(regex_grammar("ab"), prepared=held)
     assert constraint.accept(toy_tokenizer().encode("a")[0])
-    again = grammars.begin(regex_grammar("ab"), held)
+    again = grammars.begin(regex_grammar("ab"), prepared=held)
     assert not again.accept(toy_tokenizer().encode("b")[0])
 
 
