@@ -68,8 +68,8 @@ class Follow:
 
 
 def ours(recipe: Recipe, volume: Path, pace: Pace, side: str = "ours", device: str = "cpu") -> None:
-    """Train with this project's trainer, in a run of each side's own."""
-    run_dir = volume / side
+    """Train with this project's trainer, in a copy of the run for each side."""
+    run_dir = volume / side / RUN
     shutil.copytree(volume / RUN, run_dir)
     pace.rest()
     train(

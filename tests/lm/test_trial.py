@@ -143,7 +143,7 @@ def test_t5s_normalizer_is_let_through_and_one_that_writes_more_is_not(tmp_path:
 def _nmt_nfkc() -> str:
     """SentencePiece's own map, as T5 has it."""
     sentencepiece = pytest.importorskip("sentencepiece")
-    proto = pytest.importorskip("transformers.utils.sentencepiece_model_pb2_new")
+    proto = pytest.importorskip("sentencepiece.sentencepiece_model_pb2")
     written, model = io.BytesIO(), proto.ModelProto()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([f"hello world this is {n}" for n in range(200)]),

@@ -252,9 +252,11 @@ def test_ids_that_the_model_has_not_are_refused_at_admission(change: dict[str, A
     assert engine.is_idle
 
 
-def test_an_end_token_that_the_model_has_not_is_never_banned() -> None:
+def test_an_end_token_that_the_model_has_not_is_never_banned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     engine = toy_engine()
-    engine._tokenizer.eos_token_ids = (0, 5000)
+    monkeypatch.setattr(engine._tokenizer, "eos_token_ids", (0, 5000))  # all toys share it
     request = dataclasses.replace(generation_request(max_new_tokens=3), min_new_tokens=3)
     engine.submit(request)
     events = [event for _ in range(6) for event in engine.step()]
