@@ -144,14 +144,18 @@ def _compile(command: list[str], path: Path, scratch: str) -> None:
             [*command, "-o", str(output)],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=TIMEOUT_S,
             check=False,
             env=os.environ | {"TMPDIR": scratch},  # the one of the environment may not be there
         )
     except subprocess.SubprocessError as error:
         raise NoKernels(f"cannot compile the native kernels: {error}") from error
-    if done.returncode:
-        raise NoKernels(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
+    except OSError as error:
+        raise NoKernels(f"{command[0]} cannot be run: {error.strerror}") from error
+    if done.returncode or not output.exists():
+        said = done.stderr.strip()[-500:] or "it says nothing"
+        raise NoKernels(f"{command[0]} failed with status {done.returncode}: {said}")
     with output.open("rb") as file:
         os.fsync(file.fileno())  # a library cut short by a power failure would kill who loads it
     output.rename(path)

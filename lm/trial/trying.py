@@ -121,6 +121,10 @@ def _run(where: Path, name: str, contents: Mapping[str, bytes]) -> _Outcome:
             _program.cache_clear()
     if said["answer"]:
         return _Outcome(**json.loads(said["answer"]))
+    if said["code"] > 0:
+        raise RuntimeError(
+            f"{where / name}: the trial has failed; its fault is not the tokenizer's"
+        )
     what = _SIGNALS.get(-said["code"], "of something")
     return _Outcome(part="tokenizer", message=f"it takes more {what} than it may")
 

@@ -68,7 +68,7 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
 LABELS = frozenset(
     {
         *("metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention"),
-        *("safety_identifier", "reasoning_effort"),
+        *("safety_identifier", "reasoning_effort", "tool_call_id"),
     }
 )
 """Fields that name or sort a request and change nothing of its answer: taken, and not looked at."""

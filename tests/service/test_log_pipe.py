@@ -4,18 +4,24 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from serving import wait_until
 
 from service.excerpts import excerpt
 from service.log_pipe import MAX_WAITING_BYTES, PipeHandler, report_drops
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    handlers: list[PipeHandler] = []
+    begin = PipeHandler._begin
+    monkeypatch.setattr(PipeHandler, "_begin", lambda self: (handlers.append(self), begin(self))[1])
     ends = os.pipe()
     fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, 4096)
     yield ends
-    for end in ends:
-        os.close(end)
+    os.close(ends[0])
+    # A thread that still writes must not write to whatever gets this number next.
+    wait_until(lambda: not any(handler._num_bytes for handler in handlers), "all is given up")
+    os.close(ends[1])
 
 
 def record(text: str) -> logging.LogRecord:

@@ -46,7 +46,7 @@ class Noticed:
     resident_bytes: int
     """Memory of the service and its children at the stretch's end."""
     peak_bytes: int
-    """The most that the service's first process ever held."""
+    """The most that each of its processes ever held, added up."""
 
     def __str__(self) -> str:
         """One line for a table."""
@@ -127,7 +127,7 @@ class SteadyClient:
             tokens=len(inside) - 2,
             errors=tuple(errors),
             resident_bytes=self.resident_bytes(),
-            peak_bytes=_peak(self._service.process.pid),
+            peak_bytes=sum(map(_peak, _family(self._service.process.pid))),
         )
 
     def _events(self, kind: str) -> list[list[Any]]:
@@ -150,8 +150,12 @@ def assert_unhurt(under: Noticed, alone: Noticed, *, settled_bytes: int | None =
 
 
 def _resident(pid: int) -> int:
-    process = psutil.Process(pid)
-    return sum(one.memory_info().rss for one in [process, *process.children(recursive=True)])
+    return sum(psutil.Process(one).memory_info().rss for one in _family(pid))
+
+
+def _family(pid: int) -> list[int]:
+    """A process and those below it."""
+    return [pid, *(one.pid for one in psutil.Process(pid).children(recursive=True))]
 
 
 def _peak(pid: int) -> int:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from trainer.config import SourceConfig
-from trainer.corpus.split import Split, split_tail
+from trainer.corpus.split import Split, num_bytes, split_tail
 from trainer.tokenizer_training import END_OF_TEXT
 
 PREFIX = "file:"
@@ -23,6 +23,8 @@ _OTHER_FORMATS = {
     ".arrow": "a table",
 }
 """What these suffixes hold is no running text."""
+FAR_OFF = 2.0
+"""Times the wanted share, or parts of it, from which on documents are not kept whole."""
 _SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
 
 
@@ -49,12 +51,36 @@ def _split(path: Path, text: str, source: SourceConfig) -> Split:
     fraction, documents = source.validation_fraction, _documents(text)
     tail = f"the last {fraction:.0%} held out"
     if len(documents) > 1:
-        return split_tail(documents, fraction, f"{path}, {len(documents):,} documents, {tail}")
+        return _split_documents(path, documents, fraction)
     text = documents[0] if documents else text
     cut = _cut(text, 1.0 - fraction)
     if not text[:cut].strip() or not text[cut:].strip():
         raise ValueError(f"{path}: too short to hold out {fraction:.0%} of it")
     return Split((text[:cut],), (text[cut:],), f"{path}, {tail}")
+
+
+def _split_documents(path: Path, documents: list[str], fraction: float) -> Split:
+    """Between documents, or inside the one where whole documents are far from the fraction."""
+    total = num_bytes(documents)
+    split = split_tail(documents, fraction, "")
+    if not fraction / FAR_OFF <= num_bytes(split.validation) / total <= fraction * FAR_OFF:
+        split = _split_inside(documents, fraction * total)
+    share = num_bytes(split.validation) / total
+    said = f"{path}, {len(documents):,} documents, the last {share:.0%} held out"
+    return dataclasses.replace(split, description=said)
+
+
+def _split_inside(documents: list[str], wanted: float) -> Split:
+    """Hold out so many bytes from the end, a part of one document among them."""
+    first, held_out = len(documents), 0
+    while first > 1 and held_out + num_bytes(documents[first - 1 : first]) <= wanted:
+        first -= 1
+        held_out += num_bytes(documents[first : first + 1])
+    divided = documents[first - 1]
+    cut = _cut(divided, 1.0 - (wanted - held_out) / num_bytes([divided]))
+    train = (*documents[: first - 1], divided[:cut])
+    held = (divided[cut:], *documents[first:])
+    return Split(tuple(filter(str.strip, train)), tuple(filter(str.strip, held)), "")
 
 
 def _documents(text: str) -> list[str]:

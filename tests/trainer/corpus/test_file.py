@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from trainer.config import SourceConfig
 from trainer.corpus import file
-from trainer.corpus.split import Split
+from trainer.corpus.split import Split, num_bytes
 
 
 def source(path: Path, fraction: float = 0.1) -> SourceConfig:
@@ -130,3 +131,22 @@ def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "input.txt"
     path.write_bytes("\ufeffa\nb\nc\n".encode())
     assert file.read(source(path)).train[0].startswith("a\n")
+
+
+@pytest.mark.parametrize(
+    "sizes", [(100, 5000), (50, 50), (30, 30, 30), (5000, 1), (9, 5000, 9), (1,) * 50 + (5000,)]
+)
+def test_documents_of_any_sizes_hold_out_about_the_share_that_is_said(
+    tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    lines = (f"line {number} of some words" for number in itertools.count())
+    texts = ["\n".join(itertools.islice(lines, size)) + "\n" for size in sizes]
+    path = tmp_path / "documents.txt"
+    path.write_text("<|endoftext|>\n".join(texts), "utf-8")
+    split = file.read(source(path))
+    train, held_out = num_bytes(split.train), num_bytes(split.validation)
+    assert train + held_out == num_bytes(texts)
+    share = held_out / (train + held_out)
+    assert 0.05 <= share <= 0.2
+    assert f"the last {share:.0%} held out" in split.description
+    assert "".join((*split.train, *split.validation)) == "".join(texts)
