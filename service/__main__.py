@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
+NO_THREAD = "can't start new thread"
+"""What Python says where the system allows no more."""
+
+
 def program(arguments: Sequence[str] | None = None) -> int:
     """``main`` in a process of its own, whatever it was started with."""
     signals.listen_before_all()
@@ -29,13 +33,21 @@ def program(arguments: Sequence[str] | None = None) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the service or a command beside it; 0 at its end, 1 without its port, 2 for no sense."""
+    """Run the service or a command; 0 at its end, 1 without its port or threads, 2 for no sense."""
     try:
         with signals.ending_quietly():
             return _run(arguments)
     except (ValueError, CannotListen) as error:
         sys.stderr.write(f"service: {error}\n")
         return 1 if isinstance(error, CannotListen) else 2
+    except RuntimeError as error:
+        if str(error) != NO_THREAD:
+            raise
+        sys.stderr.write(
+            "service: the system allows no more threads (ulimit -u, or a container's limit of "
+            "processes); ask for fewer with --threads\n"
+        )
+        return 1
     finally:
         gc.enable()
 

@@ -2,6 +2,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,14 @@ def test_a_signal_while_modules_are_imported_is_exit_0(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (child.returncode, child.stdout, child.stderr) == (0, "", "")
+
+
+def test_a_system_without_threads_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def begin(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    assert main(["--volume", str(tmp_path), "--port", "0"]) == 1
+    assert "the system allows no more threads" in capsys.readouterr().err
