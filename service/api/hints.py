@@ -31,6 +31,8 @@ _NOT_SERVED = {
 _WORDS = (
     (re.compile(r"^(?:Input|List|String|Dictionary|Value) should (be|have) "), r"must \1 "),
     (re.compile(r" after validation"), ""),
+    (re.compile(r"must be a valid (?:dictionary|object).*"), "must be an object"),
+    (re.compile(r"^String should match pattern '\^\[0-9\].*"), "must be a token id, in digits"),
     (re.compile(r"^Field required$"), "is required"),
     (re.compile(r"^Extra inputs are not permitted$"), "is not a field here"),
 )

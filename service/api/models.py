@@ -74,7 +74,7 @@ def _model(runtime: Runtime, name: str, checkpoint: Checkpoint) -> Model:
     )
 
 
-def _sampling_defaults(runtime: Runtime, checkpoint: Checkpoint) -> dict[str, float] | None:
+def _sampling_defaults(runtime: Runtime, checkpoint: Checkpoint) -> dict[str, int | float] | None:
     """What requests get that say nothing; ``None`` while the checkpoint is not in memory."""
     if runtime.settings.sampling_defaults == "none":
         return {}

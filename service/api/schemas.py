@@ -238,7 +238,7 @@ class Model(Schema):
     created: int = Field(description="When the checkpoint was written, in seconds.")
     owned_by: Literal["nestling"] = "nestling"
     checkpoint: str = Field(description="What the name means now.", examples=["tiny@500"])
-    sampling_defaults: dict[str, float] | None = Field(
+    sampling_defaults: dict[str, int | float] | None = Field(
         None,
         description="How a request samples that does not say; null while it is not in memory.",
     )
