@@ -9,7 +9,7 @@ from service.api.hints import in_plain_words
     ("spoken", "plain"),
     [
         ("Input should be a valid list", "must be a valid list"),
-        ("Input should be a valid dictionary or object to extract fields from", "must be an object"),
+        ("Input should be a valid dictionary or object to extract", "must be an object"),
         ("Input should be a valid dictionary", "must be an object"),
         ("String should match pattern '^[0-9]{1,9}$'", "must be a token id, in digits"),
         ("Input should be less than or equal to 2", "must be less than or equal to 2"),
