@@ -42,8 +42,11 @@ def library_path(isa: InstructionSet) -> Path:
     flags = (*COMMON_FLAGS, *isa.compiler_flags)
     name = f"{_fingerprint(compiler, flags)}-{isa.name}.so"
     directories, reasons = _directories()
-    for directory in directories:
+    for number, directory in enumerate(directories):
         if _is_there(directory / name):
+            if reasons or number:
+                why = "; ".join(reasons) or f"not in {directories[0]}"
+                logger.warning("the native kernels are kept in %s: %s", directory, why)
             return directory / name
     for directory in directories:
         try:
@@ -116,7 +119,8 @@ def _directories() -> tuple[list[Path], list[str]]:
 def _is_there(path: Path) -> bool:
     """Whether a library can be loaded: its path may lie in a home that may not be looked into."""
     try:
-        return path.exists() and _may_be_loaded_from(path.parent)
+        is_whole = path.exists() and path.stat().st_size > 0
+        return is_whole and _may_be_loaded_from(path.parent)
     except OSError:
         return False
 

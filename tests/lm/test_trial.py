@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import pickle
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from toys import publish_toy, toy_tokenizer
 
 from lm.tokenizer import Tokenizer
-from lm.trial import Refused, load_tried, read_tried, trying
+from lm.trial import Refused, load_tried, program, read_tried, trying
 from lm.volume import StepUnreadable, load_tokenizer
 
 LONG = "x" * 100_000
@@ -214,3 +216,22 @@ def test_what_was_tried_is_what_is_read(tmp_path: Path) -> None:
 
     read_tried(SideFiles(directory, read))
     assert len(reads) == len(set(reads))
+
+
+def test_a_system_that_bounds_no_address_space_tries_without_that_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS refuses a limit below what is mapped already."""
+    setrlimit = resource.setrlimit
+
+    def refuse(which: int, limits: tuple[int, int]) -> None:
+        if which == resource.RLIMIT_AS:
+            raise ValueError("current limit exceeds maximum limit")
+        setrlimit(which, limits)
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    toy_tokenizer().save(tmp_path)
+    contents = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    request = pickle.dumps((1 << 20, str(tmp_path), "tokenizer.json", contents))
+    assert program._in_child(request) == ("{}", 0)
+    assert program._in_child(b"no request") == ("", 1)

@@ -110,7 +110,40 @@ def test_without_a_cache_directory_libraries_lie_in_one_of_the_user_s_own(
     assert caplog.messages[0].startswith(f"the native kernels are kept in {path.parent}: ")
     caplog.clear()
     assert library_path(AVX2) == path
-    assert caplog.messages == []
+    assert len(caplog.messages) == 1, "each start says where they were found"
+    assert caplog.messages[0].startswith(f"the native kernels are kept in {path.parent}: ")
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("#!/bin/sh\nprintf '\\377\\376' >&2\nexit 1\n", "failed with status 1: "),
+        ("#!/bin/sh\nexit 0\n", "failed with status 0: it says nothing"),
+        ("#!/bin/sh\nkill -SEGV $$\n", "failed with status -11: it says nothing"),
+        ("#!/no/such/interpreter\n", "cannot be run: "),
+    ],
+)
+def test_a_compiler_that_fails_in_any_way_is_named(
+    script: str,
+    reason: str,
+    own_cache: Path,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(script)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(NoKernels, match=f"{compiler} {reason}"):
+        library_path(AVX2)
+
+
+def test_an_empty_library_is_compiled_again(own_cache: Path, source: Path) -> None:
+    path = library_path(AVX2)
+    path.write_bytes(b"")
+    assert library_path(AVX2) == path
+    assert path.stat().st_size > 0
 
 
 def locked(directory: Path, exists: Callable[[Path], bool]) -> Callable[[Path], bool]:
