@@ -1,6 +1,7 @@
 """The policy as tables of cases: no model, no tensor, no time."""
 
 import dataclasses
+import itertools
 import zlib
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.scheduler import Plan, Scheduler
+from service.engine.scheduler import Plan, Scheduler, weight_at
 from service.engine.sequence import Sequence
 
 
@@ -265,3 +266,22 @@ def test_everybody_is_served_within_a_bound_that_no_flood_moves(
             assert step <= bounds.pop(sequence.request_id, step)
     assert bounds == {}
     assert started[: len(sizes)] == [str(number) for number in range(len(sizes))]
+
+
+def test_a_long_prompt_is_cut_in_smaller_chunks_the_longer_it_is() -> None:
+    scheduler = Scheduler(num_slots=2, max_step_tokens=256)
+    scheduler.add(Sequence(generation_request(prompt_ids=range(8000)), toy_tokenizer()))
+    sizes, start = [], 0
+    while start < 8000:
+        plan = scheduler.schedule()
+        assert plan is not None
+        (chunk,) = plan.chunks
+        assert chunk.start == start
+        start = chunk.sequence.num_computed = chunk.end
+        sizes.append(chunk.num_tokens)
+    assert sizes[:4] == [256, 256, 256, 256]
+    assert all(later <= earlier for earlier, later in itertools.pairwise(sizes))
+    assert 50 < sizes[-2] < 70
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    costs = [size * weight_at(at) for at, size in zip(starts, sizes, strict=True)]
+    assert max(costs) <= 256
