@@ -43,6 +43,7 @@ def read_gguf(path: Path) -> Foreign:
     directory = os.fspath(path.parent)
     try:
         reader = GGUFReader(path)
+        facts.refuse_split(reader)
         config = transformers.AutoConfig.from_pretrained(directory, **where)
         model_config = from_hf(_plain(config.to_dict()))
         facts.refuse_not_understood(reader, model_config)

@@ -49,13 +49,19 @@ def write_gguf(
     tokenizer: Tokenizer,
     fields: Mapping[str, Any] | None = None,
     add: Callable[[Any], object] = lambda writer: None,
+    *,
+    lacks: str | None = None,
+    block_count: int | None = None,
 ) -> Path:
-    """The file that llama.cpp's converter would make of these weights; ``add`` adds to it."""
+    """The file that llama.cpp's converter would make of these weights; ``add`` adds to it.
+
+    ``lacks`` names a tensor that is left out; ``block_count`` is what the file claims instead.
+    """
     config = decoder.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
+    writer.add_block_count(block_count or config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
@@ -71,7 +77,8 @@ def write_gguf(
             stored = llama_cpp_order(stored, config.num_key_value_heads)
         for ours, theirs in NAMES.items():
             name = name.replace(ours, theirs)  # noqa: PLW2901
-        writer.add_tensor(name, stored.numpy())
+        if name != lacks:
+            writer.add_tensor(name, stored.numpy())
     add(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -144,6 +151,80 @@ REFUSED: dict[str, Callable[[Any], object]] = {
         "blk.0.attn_q.bias", np.ones(32, np.float32)
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "lacks",
+    ["token_embd.weight", "output_norm.weight", "blk.1.ffn_up.weight", "blk.0.attn_norm.weight"],
+)
+def test_a_missing_tensor_is_named_and_not_made_up(
+    lacks: str, tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer, lacks=lacks)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ")) as error:
+        read_gguf(path)
+    assert f"tensor {lacks} is missing" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("block_count", "named"),
+    [
+        (1, r"tensor blk\.1\.\w+\.weight is not supported \(llama\.block_count = 1\)"),
+        (3, r"tensor blk\.2\.attn_norm\.weight is missing \(llama\.block_count = 3\)"),
+        (1000, r"tensor blk\.2\.attn_norm\.weight is missing"),
+    ],
+)
+def test_a_file_has_the_layers_that_it_claims(
+    block_count: int, named: str, tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer, block_count=block_count)
+    with pytest.raises(ValueError, match=named):
+        read_gguf(path)
+
+
+def test_a_tensor_of_another_shape_is_refused(
+    tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    name = "blk.1.ffn_up.weight"
+    path = write_gguf(
+        tmp_path / "tiny.gguf",
+        decoder,
+        tokenizer,
+        lacks=name,
+        add=lambda writer: writer.add_tensor(name, np.ones((40, 32), np.float32)),
+    )
+    with pytest.raises(
+        ValueError, match=re.escape(f"tensor {name} has shape [40, 32], the config wants [48, 32]")
+    ):
+        read_gguf(path)
+
+
+def test_a_part_of_a_split_model_is_refused_by_name(
+    tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    def add(writer: Any, parts: int) -> None:
+        writer.add_uint16("split.no", 0)
+        writer.add_uint16("split.count", parts)
+        writer.add_int32("split.tensors.count", 20)
+
+    path = write_gguf(tmp_path / "one.gguf", decoder, tokenizer, add=lambda to: add(to, 2))
+    with pytest.raises(ValueError, match=r"split\.count = 2: a part of a model is not supported"):
+        read_gguf(path)
+    read_gguf(write_gguf(tmp_path / "all.gguf", decoder, tokenizer, add=lambda to: add(to, 1)))
+
+
+def test_the_second_part_of_a_split_model_is_refused_by_name(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "two.gguf", "llama")
+    writer.kv_data[0].pop("general.architecture")  # as gguf-split leaves it
+    writer.add_uint16("split.no", 1)
+    writer.add_uint16("split.count", 2)
+    writer.add_tensor("blk.1.ffn_up.weight", np.ones((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match=r"split\.count = 2"):
+        read_gguf(tmp_path / "two.gguf")
 
 
 @pytest.mark.parametrize("named", REFUSED)
