@@ -71,6 +71,7 @@ def _tokenizer(reader: Any, tokenizer: Any, config: ModelConfig) -> Tokenizer:
     if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
         _set_cutting(backend, facts.value_of(reader, "tokenizer.ggml.pre"))
     ends, bos = facts.end_ids(reader), facts.value_of(reader, "tokenizer.ggml.bos_token_id")
+    facts.prefix_space(reader, backend)
     facts.surround(reader, backend, bos, ends[0])
     template = facts.value_of(reader, "tokenizer.chat_template")
     return Tokenizer(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as Backend
-from tokenizers import processors
+from tokenizers import decoders, normalizers, processors
 
 from lm.config import ModelConfig
 
@@ -150,6 +150,29 @@ def sampling_defaults(reader: Any) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def prefix_space(reader: Any, backend: Backend) -> None:
+    """Begin texts with a space, or not, as the file says and llama.cpp does.
+
+    Without a word a SentencePiece vocabulary has the space and a byte-level BPE has not. It stands
+    before every text and after every special token, whatever follows; transformers' reader passes
+    the key over and leaves texts alone that begin with one. Source: llama.cpp,
+    ``llama_vocab::impl::tokenize``. Raises ``ValueError`` for another kind of vocabulary that says
+    otherwise than its default.
+    """
+    model, key = value_of(reader, "tokenizer.ggml.model"), "tokenizer.ggml.add_space_prefix"
+    value = value_of(reader, key)
+    begins = model != "gpt2" if value is None else bool(value)
+    if model != "llama":
+        if begins != (model != "gpt2"):
+            raise ValueError(f"{key} = {value!r} is not supported with the vocabulary {model!r}")
+        return
+    space = [normalizers.Prepend("▁")] if begins else []
+    backend.normalizer = normalizers.Sequence([*space, normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = None
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if begins else [])])
 
 
 def surround(reader: Any, backend: Backend, bos: int | None, eos: int) -> None:

@@ -63,6 +63,21 @@ def test_shards_are_joined(model_dir: Path, decoder: Decoder) -> None:
     assert foreign.weights.keys() == dict(decoder.named_parameters()).keys()
 
 
+def test_a_weight_comes_from_the_shard_that_the_index_names(
+    model_dir: Path, decoder: Decoder
+) -> None:
+    shard_of, name = shard(model_dir), "model.norm.weight"
+    (other,) = set(shard_of.values()) - {shard_of[name]}
+    stale = safetensors.torch.load_file(model_dir / other) | {name: torch.zeros(32)}
+    safetensors.torch.save_file(stale, model_dir / other)
+    if other < shard_of[name]:  # the last one to be read holds the copy
+        (model_dir / other).rename(model_dir / "z.safetensors")
+        renamed = {one: "z.safetensors" if at == other else at for one, at in shard_of.items()}
+        edit(model_dir / INDEX_FILE, weight_map=renamed)
+    weights = read_directory(model_dir).weights
+    assert torch.equal(weights[name], dict(decoder.named_parameters())[name])
+
+
 def test_an_untied_head_is_kept(model_dir: Path) -> None:
     head = torch.rand(280, 32)
     edit(model_dir / "config.json", tie_word_embeddings=False)

@@ -87,9 +87,41 @@ def write_gguf(
     return path
 
 
+PIECES = ["▁the", "the", "▁model", "model", "▁", *"themodl"]
+SPM = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *PIECES]
+
+
+def add_sentencepiece(writer: Any, vocab_size: int, *, add_space_prefix: bool | None) -> None:
+    """A vocabulary in which a text with a space in front has other ids."""
+    merges = ["t h", "th e", "▁ the", "m o", "mo d", "mod e", "mode l", "▁ model"]
+    tokens = [*SPM, "th", "mo", "mod", "mode"]
+    tokens += [f"<unused {index}>" for index in range(vocab_size - len(tokens))]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * vocab_size)
+    writer.add_token_merges(merges)
+    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (vocab_size - 259))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    if add_space_prefix is not None:
+        writer.add_add_space_prefix(add_space_prefix)
+
+
 def add_tokenizer(
-    writer: Any, tokenizer: Tokenizer, vocab_size: int, *, pre: str = "smollm"
+    writer: Any,
+    tokenizer: Tokenizer,
+    vocab_size: int,
+    *,
+    pre: str = "smollm",
+    add_space_prefix: bool | None = None,
+    is_spm: bool = False,
 ) -> None:
+    if is_spm:
+        add_sentencepiece(writer, vocab_size, add_space_prefix=add_space_prefix)
+        return
+    if add_space_prefix is not None:
+        writer.add_add_space_prefix(add_space_prefix)
     model = json.loads(tokenizer.backend.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     padding = [f"<unused {index}>" for index in range(vocab_size - len(tokens))]
@@ -266,6 +298,38 @@ def test_facts_beside_the_weights_are_read(
     assert ours.generation == {"temperature": 0.6, "top_k": 40}
     assert ours.encode("to be") == [0, *tokenizer.encode("to be")]
     assert ours.encode("to be", add_special_tokens=False) == tokenizer.encode("to be")
+
+
+@pytest.mark.parametrize(
+    ("add_space_prefix", "first"), [(None, "▁the"), (True, "▁the"), (False, "the")]
+)
+def test_a_text_begins_with_a_space_where_the_file_says_so(
+    add_space_prefix: bool | None,
+    first: str,
+    tmp_path: Path,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+) -> None:
+    fields = {"is_spm": True, "add_space_prefix": add_space_prefix}
+    ours = read_gguf(write_gguf(tmp_path / "spm.gguf", decoder, tokenizer, fields)).tokenizer
+    ids = ours.encode("the model")
+    assert [ours.backend.id_to_token(one) for one in ids] == ["<s>", first, "▁model"]
+    assert ours.decode(ids) == "the model"
+    spaces = ours.encode("  the", add_special_tokens=False)
+    pieces = [ours.backend.id_to_token(one) for one in spaces]
+    assert pieces == ["▁"] * (1 if add_space_prefix is False else 2) + ["▁the"]
+    assert ours.decode(ours.encode("  the é")) == "  the é"
+    after = ours.encode("</s>the", add_special_tokens=False)
+    assert [ours.backend.id_to_token(one) for one in after] == ["</s>", first]
+
+
+def test_a_space_before_byte_level_text_is_refused_by_name(
+    tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    read_gguf(write_gguf(tmp_path / "a.gguf", decoder, tokenizer, {"add_space_prefix": False}))
+    path = write_gguf(tmp_path / "b.gguf", decoder, tokenizer, {"add_space_prefix": True})
+    with pytest.raises(ValueError, match=r"tokenizer\.ggml\.add_space_prefix = True is not"):
+        read_gguf(path)
 
 
 def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
