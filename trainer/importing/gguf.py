@@ -47,6 +47,7 @@ def read_gguf(path: Path) -> Foreign:
         config = transformers.AutoConfig.from_pretrained(directory, **where)
         model_config = from_hf(_plain(config.to_dict()))
         facts.refuse_not_understood(reader, model_config)
+        facts.refuse_unknown_ids(reader)
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **where)
         model = transformers.LlamaForCausalLM.from_pretrained(directory, dtype="float32", **where)
         ours = _tokenizer(reader, tokenizer, model_config)

@@ -130,6 +130,17 @@ def end_ids(reader: Any) -> list[int]:
     return ids
 
 
+def refuse_unknown_ids(reader: Any) -> None:
+    """Raise ``ValueError`` naming a special token's key whose id no token of the file has."""
+    tokens = reader.get_field("tokenizer.ggml.tokens")
+    count = 0 if tokens is None else len(tokens.data)
+    for name in ("bos", *ENDS, *(key.removesuffix("_token_id") for key in _KEPT)):
+        key = f"tokenizer.ggml.{name}_token_id"
+        value = value_of(reader, key)
+        if value is not None and not 0 <= value < count:
+            raise ValueError(f"{key} = {value}, the file has {count} tokens")
+
+
 def kept_facts(reader: Any, backend: Backend, config: ModelConfig) -> dict[str, Any]:
     """What ``tokenizer_config.json`` would say of padding, unknown tokens and lengths."""
     facts: dict[str, Any] = {"model_max_length": config.max_position_embeddings}

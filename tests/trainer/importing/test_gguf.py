@@ -332,6 +332,21 @@ def test_a_space_before_byte_level_text_is_refused_by_name(
         read_gguf(path)
 
 
+@pytest.mark.parametrize("kind", ["bos", "eos", "eot", "unknown", "padding"])
+def test_an_id_that_the_model_has_not_is_refused_by_its_kind(
+    kind: str, tmp_path: Path, decoder: Decoder, tokenizer: Tokenizer
+) -> None:
+    def add(writer: Any) -> None:
+        key = f"tokenizer.ggml.{kind}_token_id"
+        writer.kv_data[0].pop(key, None)
+        writer.add_uint32(key, 99999)
+
+    path = write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer, add=add)
+    named = rf"{re.escape(str(path))}: .*tokenizer\.ggml\.{kind}_token_id = 99999"
+    with pytest.raises(ValueError, match=named):
+        read_gguf(path)
+
+
 def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         read_gguf(tmp_path / "absent.gguf")
