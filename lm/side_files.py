@@ -6,11 +6,14 @@ compared with it; a directory from elsewhere is read as it lies there.
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from lm.plain_file import most_bytes, open_followed, read_bounded
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class SideFiles:
@@ -49,6 +52,11 @@ class SideFiles:
             return {}
         try:
             content = json.loads(text)
+            if _SURROGATE.search(text):  # JSON can name half of a pair, no text can hold it
+                json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise ValueError(f"{self.where / name}: {half!r} is half of a character") from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.where / name}: not JSON: {error}") from error
         if not isinstance(content, dict):

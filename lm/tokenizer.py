@@ -50,6 +50,8 @@ class Tokenizer:
         """What else ``tokenizer_config.json`` says: padding, unknown token, longest text."""
         self.generation = dict(generation)
         """What else ``generation_config.json`` says: how its makers sample from the model."""
+        self.end_files: Mapping[int, Path | None] = MappingProxyType({})
+        """The side file that an end token is from, for errors."""
         self.companions: dict[str, object] = {}
         """What others made of it at some cost, for whoever has the same tokenizer."""
         self._bytes_of: dict[int, bytes] = {}
@@ -76,14 +78,17 @@ class Tokenizer:
         generation = given.json_object(files.GENERATION_CONFIG_FILE)
         files.add_missing(backend, given, config)
         own = files.token_id(backend, config.get("eos_token"))
-        return cls(
+        ends = files.end_ids(own, given, generation)
+        made = cls(
             backend,
             bos_token_id=files.token_id(backend, config.get("bos_token")),
-            eos_token_ids=files.end_ids(own, given, generation),
+            eos_token_ids=list(ends),
             chat_template=files.chat_template(given, config),
             kept=files.kept_facts(config),
             generation={k: v for k, v in generation.items() if k not in _TOKENS_OF_GENERATION},
         )
+        made.end_files = ends
+        return made
 
     def save(self, directory: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, readable by transformers."""
@@ -133,7 +138,10 @@ class Tokenizer:
                 )
         for one in needed:
             if one is not None and one >= num_ids:
-                raise ValueError(f"the tokenizer has end token {one}, the model {num_ids} ids")
+                where = self.end_files.get(one)
+                kind = "end" if one in self.eos_token_ids else "begin"
+                whose = "the tokenizer has" if where is None else f"{where}: eos_token_id names"
+                raise ValueError(f"{whose} {kind} token {one}, the model has {num_ids} ids")
         content = json.loads(self.backend.to_str())
         kept = [one for one in content["added_tokens"] if one["id"] < num_ids]
         names = {token.content for token in beyond.values()}

@@ -54,7 +54,7 @@ def add_missing(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -
     Raises ``ValueError`` naming a token whose id would be another than the files say.
     """
     known = {str(token): repr(token) for token in backend.get_added_tokens_decoder().values()}
-    wanted = list(_added(files, config))
+    file, wanted = _added(files, config)
     named = {_content(config.get(key)) for key in _SPECIALS}
     fresh: list[AddedToken] = []
     for _, token in wanted:
@@ -72,7 +72,7 @@ def add_missing(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -
     for token_id, token in wanted:
         if (actual := backend.token_to_id(token.content)) != token_id:
             raise ValueError(
-                f"{files.where}: its files give token {token.content!r} the id {token_id}, "
+                f"{file}: gives token {token.content!r} the id {token_id}, "
                 f"after the vocabulary it would be {actual}"
             )
 
@@ -98,18 +98,19 @@ def token_id(backend: Backend, value: object) -> int | None:
     return None if content is None else backend.token_to_id(content)
 
 
-def end_ids(own: int | None, files: SideFiles, generation: Mapping[str, Any]) -> list[int]:
-    """Ids that end a text, the tokenizer's own first, each once."""
-    ids = [] if own is None else [own]
+def end_ids(
+    own: int | None, files: SideFiles, generation: Mapping[str, Any]
+) -> dict[int, Path | None]:
+    """Ids that end a text and the file that names each; the tokenizer's own first, with none."""
+    ids: dict[int, Path | None] = {} if own is None else {own: None}
     config = files.json_object("config.json")
     for file, content in ((GENERATION_CONFIG_FILE, generation), ("config.json", config)):
         value = content.get("eos_token_id")
-        listed = [] if value is None else value if isinstance(value, list) else [value]
-        for one in listed:
+        for one in [] if value is None else value if isinstance(value, list) else [value]:
             if type(one) is not int or one < 0:
                 raise ValueError(f"{files.where / file}: eos_token_id {value!r} is no token id")
-        ids += listed
-    return list(dict.fromkeys(ids))
+            ids.setdefault(one, files.where / file)
+    return ids
 
 
 def chat_template(files: SideFiles, config: Mapping[str, Any]) -> str | None:
@@ -131,8 +132,10 @@ def chat_template(files: SideFiles, config: Mapping[str, Any]) -> str | None:
     return template
 
 
-def _added(files: SideFiles, config: Mapping[str, Any]) -> Iterator[tuple[int, AddedToken]]:
-    """Tokens that the side files give an id, by id."""
+def _added(
+    files: SideFiles, config: Mapping[str, Any]
+) -> tuple[Path, list[tuple[int, AddedToken]]]:
+    """The side file that gives tokens an id, and those tokens by id."""
     decoder, file = config.get("added_tokens_decoder"), files.where / TOKENIZER_CONFIG_FILE
     if decoder is None:
         file = files.where / "added_tokens.json"
@@ -156,8 +159,7 @@ def _added(files: SideFiles, config: Mapping[str, Any]) -> Iterator[tuple[int, A
         by_id = sorted(((int(one), value) for one, value in pairs), key=lambda pair: pair[0])
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{file}: not ids and tokens: {error}") from error
-    for token_id, value in by_id:
-        yield token_id, _token(value, file, special=False)
+    return file, [(token_id, _token(value, file, special=False)) for token_id, value in by_id]
 
 
 def _special_values(config: Mapping[str, Any]) -> Iterator[object]:

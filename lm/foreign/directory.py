@@ -57,7 +57,9 @@ def _read_shards(directory: Path, index: str) -> dict[str, Tensor]:
     for shard in sorted(set(shard_of.values())):
         if Path(shard).name != shard:
             raise ValueError(f"{directory / index}: shard {shard!r} is not a plain file name")
-        weights |= _read_file(directory / shard)
+        found = _read_file(directory / shard)
+        # A copy in another shard than the index names counts for nothing.
+        weights |= {name: found[name] for name in found if shard_of.get(name, shard) == shard}
     if missing := shard_of.keys() - weights.keys():
         raise ValueError(f"{directory}: the shards lack {min(missing)}")
     return weights

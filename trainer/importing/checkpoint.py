@@ -125,7 +125,8 @@ def _others(content: Mapping[str, Any], weights_key: str | None) -> str:
     if weights_key is None:
         return ""
     taken = {weights_key, _LOSS, *_STEPS}
-    return ", ".join(str(name) for name in content if name not in taken)
+    listed = ", ".join(str(name) for name in content if name not in taken)
+    return listed.encode("utf-8", "backslashreplace").decode()  # a pickle may hold half characters
 
 
 def _sha256(path: Path) -> str:

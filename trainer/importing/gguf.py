@@ -43,9 +43,11 @@ def read_gguf(path: Path) -> Foreign:
     directory = os.fspath(path.parent)
     try:
         reader = GGUFReader(path)
+        facts.refuse_split(reader)
         config = transformers.AutoConfig.from_pretrained(directory, **where)
         model_config = from_hf(_plain(config.to_dict()))
         facts.refuse_not_understood(reader, model_config)
+        facts.refuse_unknown_ids(reader)
         tokenizer = transformers.AutoTokenizer.from_pretrained(directory, **where)
         model = transformers.LlamaForCausalLM.from_pretrained(directory, dtype="float32", **where)
         ours = _tokenizer(reader, tokenizer, model_config)
@@ -70,6 +72,7 @@ def _tokenizer(reader: Any, tokenizer: Any, config: ModelConfig) -> Tokenizer:
     if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
         _set_cutting(backend, facts.value_of(reader, "tokenizer.ggml.pre"))
     ends, bos = facts.end_ids(reader), facts.value_of(reader, "tokenizer.ggml.bos_token_id")
+    facts.prefix_space(reader, backend)
     facts.surround(reader, backend, bos, ends[0])
     template = facts.value_of(reader, "tokenizer.chat_template")
     return Tokenizer(

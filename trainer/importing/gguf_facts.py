@@ -4,14 +4,13 @@ transformers' reader passes over keys and tensors that it does not know, rotary 
 them. Source of the names: llama.cpp's ``gguf`` package, ``gguf.constants``.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as Backend
-from tokenizers import processors
+from tokenizers import decoders, normalizers, processors
 
 from lm.config import ModelConfig
 
@@ -37,11 +36,6 @@ _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = MappingProxyType(
 )
 """Keys that change nothing at these values."""
 _HEAD_WIDTHS = ("rope.dimension_count", "attention.key_length", "attention.value_length")
-_TENSOR = re.compile(
-    r"(token_embd|output_norm|output"
-    r"|blk\.\d+\.(attn_norm|attn_q|attn_k|attn_v|attn_output|ffn_norm|ffn_gate|ffn_up|ffn_down)"
-    r")\.weight"
-)
 ENDS = ("eos", "eot", "eom")
 """The format's places for end tokens: of the text, of a turn, of a message."""
 _KEPT = {
@@ -62,8 +56,21 @@ SAMPLING: Mapping[str, str] = MappingProxyType(
 """Sampling defaults: ``general.sampling.…`` and ``generation_config.json``'s names."""
 
 
+def refuse_split(reader: Any) -> None:
+    """Raise ``ValueError`` for one part of a model that llama.cpp's ``gguf-split`` cut up."""
+    count = value_of(reader, "split.count")
+    if count is not None and count > 1:
+        raise ValueError(
+            f"split.count = {count}: a part of a model is not supported; join the parts with "
+            "llama.cpp's gguf-split --merge"
+        )
+
+
 def refuse_not_understood(reader: Any, config: ModelConfig) -> None:
-    """Raise ``ValueError`` naming the first key or tensor that says more than the config."""
+    """Raise ``ValueError`` naming the first key or tensor that the config does not imply.
+
+    A tensor that it implies and the file lacks is refused too: transformers would make it up.
+    """
     architecture = str(value_of(reader, "general.architecture"))
     for name in reader.fields:
         if not name.startswith(f"{architecture}."):
@@ -74,9 +81,38 @@ def refuse_not_understood(reader: Any, config: ModelConfig) -> None:
         if key in _HEAD_WIDTHS and value == config.head_dim:
             continue
         raise ValueError(f"{name} = {value!r} is not supported")
-    for tensor in reader.tensors:
-        if not _TENSOR.fullmatch(tensor.name):
-            raise ValueError(f"tensor {tensor.name} is not supported")
+    layers = f"{architecture}.block_count = {config.num_hidden_layers}"
+    shapes = {tensor.name: [*map(int, reversed(tensor.shape))] for tensor in reader.tensors}
+    implied = set()
+    for name, shape in _implied(config):
+        if name not in shapes:  # the first ends this, however many layers the file claims
+            raise ValueError(f"tensor {name} is missing ({layers})")
+        if shapes[name] != shape:
+            raise ValueError(f"tensor {name} has shape {shapes[name]}, the config wants {shape}")
+        implied.add(name)
+    for name in shapes:
+        if name not in implied:
+            raise ValueError(f"tensor {name} is not supported ({layers})")
+
+
+def _implied(config: ModelConfig) -> Iterator[tuple[str, list[int]]]:
+    """Weights of a model, [out, in]; a tied head has none."""
+    width, inner = config.hidden_size, config.intermediate_size
+    key_value = config.num_key_value_heads * config.head_dim
+    yield "token_embd.weight", [config.vocab_size, width]
+    yield "output_norm.weight", [width]
+    if not config.tie_word_embeddings:
+        yield "output.weight", [config.vocab_size, width]
+    for layer in range(config.num_hidden_layers):
+        for part in ("attn_norm", "ffn_norm"):
+            yield f"blk.{layer}.{part}.weight", [width]
+        for part in ("attn_q", "attn_output"):
+            yield f"blk.{layer}.{part}.weight", [width, width]
+        for part in ("attn_k", "attn_v"):
+            yield f"blk.{layer}.{part}.weight", [key_value, width]
+        for part in ("ffn_gate", "ffn_up"):
+            yield f"blk.{layer}.{part}.weight", [inner, width]
+        yield f"blk.{layer}.ffn_down.weight", [width, inner]
 
 
 def value_of(reader: Any, name: str) -> Any:
@@ -92,6 +128,17 @@ def end_ids(reader: Any) -> list[int]:
     if not ids:
         raise ValueError("the file names no end-of-text token")
     return ids
+
+
+def refuse_unknown_ids(reader: Any) -> None:
+    """Raise ``ValueError`` naming a special token's key whose id no token of the file has."""
+    tokens = reader.get_field("tokenizer.ggml.tokens")
+    count = 0 if tokens is None else len(tokens.data)
+    for name in ("bos", *ENDS, *(key.removesuffix("_token_id") for key in _KEPT)):
+        key = f"tokenizer.ggml.{name}_token_id"
+        value = value_of(reader, key)
+        if value is not None and not 0 <= value < count:
+            raise ValueError(f"{key} = {value}, the file has {count} tokens")
 
 
 def kept_facts(reader: Any, backend: Backend, config: ModelConfig) -> dict[str, Any]:
@@ -114,6 +161,29 @@ def sampling_defaults(reader: Any) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def prefix_space(reader: Any, backend: Backend) -> None:
+    """Begin texts with a space, or not, as the file says and llama.cpp does.
+
+    Without a word a SentencePiece vocabulary has the space and a byte-level BPE has not. It stands
+    before every text and after every special token, whatever follows; transformers' reader passes
+    the key over and leaves texts alone that begin with one. Source: llama.cpp,
+    ``llama_vocab::impl::tokenize``. Raises ``ValueError`` for another kind of vocabulary that says
+    otherwise than its default.
+    """
+    model, key = value_of(reader, "tokenizer.ggml.model"), "tokenizer.ggml.add_space_prefix"
+    value = value_of(reader, key)
+    begins = model != "gpt2" if value is None else bool(value)
+    if model != "llama":
+        if begins != (model != "gpt2"):
+            raise ValueError(f"{key} = {value!r} is not supported with the vocabulary {model!r}")
+        return
+    space = [normalizers.Prepend("▁")] if begins else []
+    backend.normalizer = normalizers.Sequence([*space, normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = None
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if begins else [])])
 
 
 def surround(reader: Any, backend: Backend, bos: int | None, eos: int) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,21 @@ def test_shards_are_joined(model_dir: Path, decoder: Decoder) -> None:
     shard(model_dir)
     foreign = read_directory(model_dir)
     assert foreign.weights.keys() == dict(decoder.named_parameters()).keys()
+
+
+def test_a_weight_comes_from_the_shard_that_the_index_names(
+    model_dir: Path, decoder: Decoder
+) -> None:
+    shard_of, name = shard(model_dir), "model.norm.weight"
+    (other,) = set(shard_of.values()) - {shard_of[name]}
+    stale = safetensors.torch.load_file(model_dir / other) | {name: torch.zeros(32)}
+    safetensors.torch.save_file(stale, model_dir / other)
+    if other < shard_of[name]:  # the last one to be read holds the copy
+        (model_dir / other).rename(model_dir / "z.safetensors")
+        renamed = {one: "z.safetensors" if at == other else at for one, at in shard_of.items()}
+        edit(model_dir / INDEX_FILE, weight_map=renamed)
+    weights = read_directory(model_dir).weights
+    assert torch.equal(weights[name], dict(decoder.named_parameters())[name])
 
 
 def test_an_untied_head_is_kept(model_dir: Path) -> None:
@@ -264,6 +280,66 @@ def test_an_end_token_past_the_embedding_is_refused_by_name(
     add_tokens(model_dir, count, eos_token=f"[PAD{count - 1}]")
     with pytest.raises(ValueError, match=r"none for '\[PAD"):
         read_directory(model_dir)
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("value", [99999, [0, 99999]])
+def test_an_end_token_that_the_model_has_not_is_refused_by_its_file(
+    model_dir: Path, file: str, value: int | list[int]
+) -> None:
+    edit(model_dir / "generation_config.json", eos_token_id=0)
+    edit(model_dir / file, eos_token_id=value)
+    said = f"{model_dir / file}: eos_token_id names end token 99999, the model has 280 ids"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_directory(model_dir)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("added_tokens.json", {"<x>": 9000}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"9000": {"content": "<x>"}}}),
+    ],
+)
+def test_a_wrong_id_of_an_added_token_is_refused_by_its_file(
+    model_dir: Path, file: str, changes: dict[str, Any]
+) -> None:
+    (model_dir / "added_tokens.json").write_text("{}", "utf-8")
+    edit(model_dir / file, **changes)
+    said = f"{model_dir / file}: gives token '<x>' the id 9000"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_directory(model_dir)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        *(("tokenizer_config.json", name) for name in ("eos_token", "padding_side", "unk_token")),
+        *(("tokenizer_config.json", name) for name in ("chat_template", "\ud800", "image_token")),
+        *(("special_tokens_map.json", name) for name in ("pad_token", "mask_token")),
+        ("generation_config.json", "cache_implementation"),
+        ("added_tokens.json", "\ud800"),
+        *(("config.json", name) for name in ("hidden_act", "architectures")),
+        (INDEX_FILE, "metadata"),
+    ],
+)
+def test_half_a_character_is_refused_by_its_file(model_dir: Path, file: str, name: str) -> None:
+    if file == INDEX_FILE:
+        shard(model_dir)
+    if not (model_dir / file).exists():
+        (model_dir / file).write_text("{}", "utf-8")
+    edit(model_dir / file, **{name: "a\udc3f"})
+    with pytest.raises(ValueError, match="is half of a character") as error:
+        read_directory(model_dir)
+    assert str(model_dir / file) in str(error.value)
+    str(error.value).encode()  # and can be written
+    assert not isinstance(error.value, UnicodeError)
+
+
+def test_a_whole_pair_of_surrogates_is_text(model_dir: Path) -> None:
+    edit(model_dir / "tokenizer_config.json", pad_token="😀")
+    assert r"\ud83d" in (model_dir / "tokenizer_config.json").read_text("utf-8")
+    assert read_directory(model_dir).tokenizer.kept["pad_token"] == "😀"
 
 
 def test_a_token_past_the_embedding_that_begins_every_text_is_refused_by_name(

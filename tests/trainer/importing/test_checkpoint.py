@@ -320,6 +320,8 @@ def test_what_else_was_in_the_file_is_named_and_left_behind(
     foreign = read(tmp_path / "c.pt", content, LLAMA, tokenizer)
     assert foreign.origin[LEFT_BEHIND] == "optimizer_state_dict, scheduler_state_dict"
     assert foreign.metrics == {"train_loss": 0.0168}
+    odd = read(tmp_path / "c.pt", {**content, "a\ud800": 1}, LLAMA, tokenizer)
+    assert odd.origin[LEFT_BEHIND].endswith("a\\ud800"), "half of a character, which no file holds"
     alone = read(tmp_path / "c.pt", llama().state_dict(), LLAMA, tokenizer)
     assert (alone.origin[LEFT_BEHIND], alone.metrics) == ("", {})
     assert alone.origin["imported_sha256"] != foreign.origin["imported_sha256"]
