@@ -68,6 +68,8 @@ class Promise:
 
     def allows(self, matcher: "LLMatcher", token_id: int) -> bool:
         """Whether the answer can end whole after a token that its matcher lets follow."""
+        if not self._spellings.has(token_id):
+            return False
         left = self._left - 1
         is_near = left <= self._looks_at or getattr(matcher, "is_within", False)
         is_due = is_near and bool(self._spellings.bytes_of[token_id])
