@@ -25,8 +25,8 @@ MAX_TAILS = 6
 SELDOM = 16
 """Tokens from one look to the next while no closing is known.
 
-A known one is kept up with each token, however many are left: a search alone may not find it again
-(the quoted name of an email address, from a hundred tokens before its end).
+A known one is kept up with each token, however many are left: a search alone may not find it again,
+as from within the name of an email address.
 """
 
 
