@@ -6,7 +6,7 @@ an answer the library says which tokens may come next; all others get no probabi
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -89,13 +89,17 @@ class Prepared:
 class Constraint:
     """How far one answer has come through its grammar."""
 
-    def __init__(self, begun: "LLMatcher", promise: Promise | None = None) -> None:
+    def __init__(
+        self, begun: "LLMatcher", promise: Promise | None = None, end_ids: Sequence[int] = ()
+    ) -> None:
         """``begun`` stands at the beginning, for others too.
 
-        ``promise`` where the answer is to end whole within a budget.
+        ``promise`` where the answer is to end whole within a budget. ``end_ids`` of the tokenizer:
+        each ends the answer, be it ordinary text otherwise.
         """
         self._begun = begun
         self._promise = promise
+        self._end_ids = end_ids
         self._has_panicked = False
 
     @functools.cached_property
@@ -124,6 +128,7 @@ class Constraint:
         """Put -inf, in place, where a token of logits [V] may not follow."""
         try:
             bias = self._matcher.compute_logit_bias()
+            may_end = self.is_whole
         except BaseException as error:
             if not is_panic(error):
                 raise
@@ -133,6 +138,8 @@ class Constraint:
         allowed = allowed[: len(logits)]  # a tokenizer may have ids that the model has not
         logits[: len(allowed)].masked_fill_(allowed.to(logits.device) == 0, -torch.inf)
         logits[len(allowed) :] = -torch.inf
+        if not may_end:  # the library lets an end that is ordinary text follow as text
+            logits[[end for end in self._end_ids if end < len(logits)]] = -torch.inf
 
     def choose(self, logits: Tensor, draw: Callable[[Tensor], int]) -> int:
         """Draw from restricted logits [V] a token after which the answer can still end whole.
@@ -150,6 +157,8 @@ class Constraint:
                 if self._matcher.is_error() or self._promise.allows(self._matcher, token_id):
                     return token_id
                 logits[token_id] = -torch.inf
+                if bool(torch.isneginf(logits).all()):
+                    break
                 token_id = draw(logits)
             return self._promise.way_out(self._matcher, token_id)
         except BaseException as error:
@@ -222,7 +231,7 @@ class Grammars:
         if budget is not None and not begun.is_error():
             first = self._first_closing(grammar) if prepared is None else prepared.closing
             promise = Promise(self._spellings, first, budget, self._trie.eos_tokens)
-        return Constraint(begun, promise)
+        return Constraint(begun, promise, self._tokenizer.eos_token_ids)
 
     def _shortest(self, grammar: str) -> Closing | None:
         with without_panics("the structure"):
@@ -245,7 +254,7 @@ class Grammars:
 
     @functools.cached_property
     def _spellings(self) -> Spellings:
-        return Spellings(self._trie)
+        return Spellings(self._trie, self._tokenizer.eos_token_ids)
 
     @functools.cached_property
     def _trie(self) -> "LLTokenizer":

@@ -22,10 +22,12 @@ MAX_STEPS = 120
 """Of a search for one token of an answer: a few milliseconds."""
 MAX_TAILS = 6
 """Parts of the closing before a token that the one after it may end in."""
-FAR = 256
-"""With more tokens left than this and four times its closing, an answer is seldom looked at."""
 SELDOM = 16
-"""Tokens from one look to the next."""
+"""Tokens from one look to the next while no closing is known.
+
+A known one is kept up with each token, however many are left: a search alone may not find it again,
+as from within the name of an email address.
+"""
 
 
 _VALUE_ENDS = re.compile(rb'[",}\]]')
@@ -66,6 +68,8 @@ class Promise:
 
     def allows(self, matcher: "LLMatcher", token_id: int) -> bool:
         """Whether the answer can end whole after a token that its matcher lets follow."""
+        if not self._spellings.has(token_id):
+            return False
         left = self._left - 1
         is_near = left <= self._looks_at or getattr(matcher, "is_within", False)
         is_due = is_near and bool(self._spellings.bytes_of[token_id])
@@ -90,9 +94,8 @@ class Promise:
         self._left -= 1
         self._closing = None
         if allowed is not None and allowed.token_id == token_id and allowed.was_due:
-            self._closing = closing = allowed.closing
-            is_near = closing is not None and self._left <= max(FAR, 4 * len(closing))
-            self._looks_at = self._left - (1 if is_near else SELDOM)
+            self._closing = allowed.closing
+            self._looks_at = self._left - (SELDOM if self._closing is None else 1)
 
     def _after(self, matcher: "LLMatcher", token_id: int, left: int) -> Closing | None:
         """A closing of at most so many tokens after a token."""

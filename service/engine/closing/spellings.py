@@ -1,6 +1,7 @@
 """The bytes of a tokenizer's tokens, and the fewest tokens that spell a text."""
 
 import functools
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,14 @@ LONGEST = 16
 
 
 class Spellings:
-    """What the tokens of one tokenizer spell, special tokens aside."""
+    """What the tokens of one tokenizer spell, special tokens and ends aside."""
 
-    def __init__(self, trie: "LLTokenizer") -> None:
+    def __init__(self, trie: "LLTokenizer", end_ids: Collection[int] = ()) -> None:
+        """``end_ids`` spell nothing: an answer ends at each, be it ordinary text otherwise."""
         self.bytes_of = [
-            b"" if trie.is_special_token(token_id) else trie.decode_bytes([token_id])
+            b""
+            if token_id in end_ids or trie.is_special_token(token_id)
+            else trie.decode_bytes([token_id])
             for token_id in range(trie.vocab_size)
         ]
         self._ids: dict[bytes, int] = {}
@@ -32,6 +36,10 @@ class Spellings:
         self._places, self._bits = ids >> 3, (1 << (ids & 7)).astype(np.uint8)
         self.fewest = functools.lru_cache(256)(self._fewest)
         """``_fewest``, whose texts come again."""
+
+    def has(self, token_id: int) -> bool:
+        """Whether the tokenizer has such a token: a model may have rows for more."""
+        return token_id < len(self.bytes_of)
 
     def allowed_bytes(self, bitmask: bytes) -> bytes:
         """The bytes, ascending, whose own tokens a mask [V / 8] lets through."""

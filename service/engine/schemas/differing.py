@@ -47,13 +47,18 @@ class Differing:
 
     def takes(self, token_id: int) -> bool:
         """Whether no item comes again with a token that the library lets follow."""
-        return self._reader.after(self._spellings.bytes_of[token_id]) is not None
+        return self._after(token_id) is not None
+
+    def _after(self, token_id: int) -> Reader | None:
+        if not self._spellings.has(token_id):
+            return None
+        return self._reader.after(self._spellings.bytes_of[token_id])
 
     def deep_copy(self) -> "Differing":
         return Differing(self._matcher.deep_copy(), self._reader, self._spellings)
 
     def consume_token(self, token_id: int) -> bool:
-        after = self._reader.after(self._spellings.bytes_of[token_id])
+        after = self._after(token_id)
         if after is None:
             self._is_refused = True
             return False

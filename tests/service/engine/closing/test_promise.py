@@ -8,30 +8,18 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
-from serving import generation_request, toy_engine
+from serving import toy_engine
+from serving.structures import PROMPT, answer, ask, closed
 from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import ByteLevel
 from tokenizers.models import WordLevel
 from toys import toy_tokenizer
 
 from lm.tokenizer import Tokenizer
-from service.engine.engine import Engine
-from service.engine.request import Finished, FinishReason, GenerationRequest, TokenGenerated
+from service.engine.request import FinishReason
 from service.engine.structured import Grammars, regex_grammar, schema_grammar
 
 CONTEXT = 256
-PROMPT = (40, 50, 60, 70, 80)
-
-
-def closed(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    """Schema of an object without other properties; all of them are required if none are named."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [*properties] if required is None else required,
-        "additionalProperties": False,
-    }
-
 
 STRINGS = {"type": "array", "items": {"type": "string"}, "maxItems": 3}
 TREE = {
@@ -94,26 +82,6 @@ MINIMA = {
     "float": 1,
 }
 """Tokens of the shortest answers, counted by hand: a token of the toy tokenizer is a character."""
-
-
-def ask(grammar: str, budget: int, *, temperature: float, seed: int) -> GenerationRequest:
-    request = generation_request(
-        "a", PROMPT, max_new_tokens=budget, temperature=temperature, seed=seed
-    )
-    return dataclasses.replace(request, grammar=grammar)
-
-
-def answer(engine: Engine, request: GenerationRequest) -> tuple[str, FinishReason, int]:
-    """Text, reason and number of tokens."""
-    engine.submit(request)
-    text, count = "", 0
-    while not engine.is_idle:
-        for event in engine.step():
-            if isinstance(event, TokenGenerated):
-                text, count = text + event.text, count + 1
-            elif isinstance(event, Finished):
-                text, reason = text + event.text, event.reason
-    return text, reason, count
 
 
 def shortest(grammar: str) -> int:
