@@ -146,26 +146,31 @@ class Constraint:
 
         Each one that is not gets -inf in place; see ``engine.closing``.
         """
+        if self._has_panicked:
+            return draw(logits)
+        try:
+            return self._choose(logits, draw)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            self._has_panicked = True  # whatever is drawn now, ``accept`` ends the answer
+            return draw(logits)
+
+    def _choose(self, logits: Tensor, draw: Callable[[Tensor], int]) -> int:
         takes = getattr(self._matcher, "takes", None)
         if takes is not None:
             draw = functools.partial(_draw_taken, takes, draw)
         token_id = draw(logits)
-        if self._promise is None or self._has_panicked:
+        if self._promise is None:
             return token_id
-        try:
-            for _ in range(MAX_DRAWS):
-                if self._matcher.is_error() or self._promise.allows(self._matcher, token_id):
-                    return token_id
-                logits[token_id] = -torch.inf
-                if bool(torch.isneginf(logits).all()):
-                    break
-                token_id = draw(logits)
-            return self._promise.way_out(self._matcher, token_id)
-        except BaseException as error:
-            if not is_panic(error):
-                raise
-            self._has_panicked = True  # ``accept`` ends the answer
-            return token_id
+        for _ in range(MAX_DRAWS):
+            if self._matcher.is_error() or self._promise.allows(self._matcher, token_id):
+                return token_id
+            logits[token_id] = -torch.inf
+            if bool(torch.isneginf(logits).all()):
+                break
+            token_id = draw(logits)
+        return self._promise.way_out(self._matcher, token_id)
 
     def accept(self, token_id: int) -> bool:
         """Go on past the chosen token, an end too; false if the grammar was too much.
