@@ -177,11 +177,15 @@ def _validation_message(kind: str, message: str, param: str | None) -> str:
     return f"{param}: {in_plain_words(message)}" if param else in_plain_words(message)
 
 
+OURS = ("expected", "pattern")
+"""What a message repeats of a field's type, not of what was sent."""
+
+
 def _short(error: Any) -> str:
     """The library's message; what it repeats of a value is cut."""
     message = str(error["msg"])
-    for value in map(str, error.get("ctx", {}).values()):
-        if len(value) > MAX_EXCERPT // 2:
+    for name, value in ((name, str(value)) for name, value in error.get("ctx", {}).items()):
+        if name not in OURS and len(value) > MAX_EXCERPT // 2:
             message = message.replace(value, excerpt(value, MAX_EXCERPT // 2))
     return excerpt(message, MAX_MESSAGE)
 

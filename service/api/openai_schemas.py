@@ -40,7 +40,7 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "spaces_between_special_tokens": (True,),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True,),
+    "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),

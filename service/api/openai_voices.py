@@ -12,7 +12,7 @@ from service.api.chorus import Chorus
 from service.api.errors import error_body
 from service.api.openai_schemas import ChatRequest, CompletionRequest, OpenAIFields
 from service.api.replies import ReplyEvent
-from service.api.token_text import Offsets, prompt_utf8, token_text, utf8
+from service.api.token_text import Offsets, prompt_utf8, text_of, token_text, utf8
 from service.engine.request import Finished, PromptScored, TokenGenerated, TokenScore
 from service.errors import ServiceError
 
@@ -150,12 +150,13 @@ class CompletionVoice(OpenAIVoice):
         }
         for score in scores:
             token_id = score if isinstance(score, int) else score.token_id
-            text = token_text(self._tokenizer, token_id)
+            echoed = self._prompts.get(index)
+            content = echoed.popleft() if echoed else utf8(self._tokenizer, token_id)
+            # A token that begins a text has no bytes in it, and is spelled out all the same.
+            text = text_of(content) if content else token_text(self._tokenizer, token_id)
             said["tokens"].append(text)
             said["token_logprobs"].append(None if isinstance(score, int) else score.logprob)
             said["top_logprobs"].append(None if isinstance(score, int) else self._top(score))
-            echoed = self._prompts.get(index)
-            content = echoed.popleft() if echoed else utf8(self._tokenizer, token_id)
             said["text_offset"].append(self._offsets[index].add(content))
         return said if num_top else said | {"top_logprobs": None}
 

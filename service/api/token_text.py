@@ -43,7 +43,11 @@ class Offsets:
 
 def token_text(tokenizer: Tokenizer, token_id: int) -> str:
     """A token for people; a part of a character is spelled ``bytes:`` and hexadecimal escapes."""
-    content = utf8(tokenizer, token_id)
+    return text_of(utf8(tokenizer, token_id))
+
+
+def text_of(content: bytes) -> str:
+    """Bytes of a token for people, as ``token_text`` says them."""
     try:
         return content.decode()
     except UnicodeDecodeError:

@@ -82,7 +82,7 @@ def test_echo_is_the_prompt_and_offsets_are_those_of_its_text(client: httpx.Clie
     made = choice(client, "▁a", echo=True, logprobs=0)
     assert made["text"] == "Once upon a a"
     scores = made["logprobs"]
-    assert scores["tokens"] == ["<s>", " Once", " upon", " a", " a"]
+    assert scores["tokens"] == ["<s>", "Once", " upon", " a", " a"]
     assert scores["text_offset"] == [0, 0, 4, 9, 11]
 
 
@@ -106,3 +106,10 @@ def test_bytes_of_logprobs_are_those_of_the_text(client: httpx.Client) -> None:
     made = client.post("/v1/chat/completions", json=asked).json()["choices"][0]
     assert made["message"]["content"] == "\n\n"
     assert [one["bytes"] for one in made["logprobs"]["content"]] == [[10], [10]]
+
+
+def test_tokens_of_an_echo_are_its_text(client: httpx.Client) -> None:
+    echoed = choice(client, "▁a", echo=True, logprobs=1)
+    begins, *tokens = echoed["logprobs"]["tokens"]
+    assert begins == "<s>", "it stands in no text, and is spelled out"
+    assert "".join(tokens) == echoed["text"] == "Once upon a a"

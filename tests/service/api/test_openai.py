@@ -463,3 +463,23 @@ def test_more_answers_than_there_can_ever_be_are_refused_with_both_numbers(
     error = refused(client, "completions", n=100, prompt=["a", "b", "c"], max_tokens=1)
     assert "300 answers at once; there can be 260" in error["message"]
     assert error["param"] == "n"
+
+
+def test_what_can_be_called_and_is_not_to_be_needs_no_other_field_left_out(
+    client: httpx.Client,
+) -> None:
+    body = {
+        "messages": [{"role": "user", "content": PROMPT}],
+        "max_tokens": 1,
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "tool_choice": "none",
+        "parallel_tool_calls": False,
+        "tool_call_id": "call_1",
+    }
+    assert client.post("/v1/chat/completions", json=body).status_code == 200
+
+
+def test_a_role_that_is_none_is_told_all_that_are(client: httpx.Client) -> None:
+    body = {"messages": [{"role": "robot", "content": PROMPT}], "max_tokens": 1}
+    message = client.post("/v1/chat/completions", json=body).json()["error"]["message"]
+    assert all(f"'{role}'" in message for role in ("system", "user", "assistant", "tool"))
