@@ -25,6 +25,8 @@ _OTHER_FORMATS = {
 """What these suffixes hold is no running text."""
 FAR_OFF = 2.0
 """Times the wanted share, or parts of it, from which on documents are not kept whole."""
+FEW_CHARACTERS = 1024
+"""By which a short text may miss its share, so that it is cut at a line."""
 _SEPARATOR = re.compile(rf"^{re.escape(END_OF_TEXT)}[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
 
 
@@ -49,14 +51,14 @@ def read(source: SourceConfig) -> Split:
 
 def _split(path: Path, text: str, source: SourceConfig) -> Split:
     fraction, documents = source.validation_fraction, _documents(text)
-    tail = f"the last {fraction:.0%} held out"
     if len(documents) > 1:
         return _split_documents(path, documents, fraction)
     text = documents[0] if documents else text
     cut = _cut(text, 1.0 - fraction)
     if not text[:cut].strip() or not text[cut:].strip():
         raise ValueError(f"{path}: too short to hold out {fraction:.0%} of it")
-    return Split((text[:cut],), (text[cut:],), f"{path}, {tail}")
+    split = Split((text[:cut],), (text[cut:],), "")
+    return dataclasses.replace(split, description=f"{path}, {_said_share(split)}")
 
 
 def _split_documents(path: Path, documents: list[str], fraction: float) -> Split:
@@ -65,9 +67,13 @@ def _split_documents(path: Path, documents: list[str], fraction: float) -> Split
     split = split_tail(documents, fraction, "")
     if not fraction / FAR_OFF <= num_bytes(split.validation) / total <= fraction * FAR_OFF:
         split = _split_inside(documents, fraction * total)
-    share = num_bytes(split.validation) / total
-    said = f"{path}, {len(documents):,} documents, the last {share:.0%} held out"
+    said = f"{path}, {len(documents):,} documents, {_said_share(split)}"
     return dataclasses.replace(split, description=said)
+
+
+def _said_share(split: Split) -> str:
+    share = num_bytes(split.validation) / (num_bytes(split.train) + num_bytes(split.validation))
+    return f"the last {share:.0%} held out" if share >= 0.01 else f"the last {share:.2%} held out"
 
 
 def _split_inside(documents: list[str], wanted: float) -> Split:
@@ -111,7 +117,9 @@ def _cut(text: str, fraction: float) -> int:
     line = text.rfind("\n", begin, middle) + 1
     # A first line longer than the training share: everything after it is held out instead.
     line = line or text.find("\n", begin, end) + 1
-    if begin < line < end:
+    wanted, held_out = end - middle, end - line
+    is_near = wanted / FAR_OFF <= held_out <= wanted * FAR_OFF
+    if begin < line < end and (is_near or abs(held_out - wanted) <= FEW_CHARACTERS):
         return line
     cut = max(begin + 1, min(middle, end - 1))
     return cut + 1 if text[cut - 1 : cut + 1] == "\r\n" else cut

@@ -139,6 +139,8 @@ def _token(tokenizer: Tokenizer, all_added: Mapping[int, Any], token_id: int) ->
         return f"[PAD{token_id}]", gguf.TokenType.UNUSED
     if added is None:
         return text, gguf.TokenType.NORMAL
+    if added.lstrip or added.rstrip or added.single_word:
+        raise ValueError(f"GGUF cannot say that {text!r} takes the space beside it, or whole words")
     return text, gguf.TokenType.CONTROL if added.special else gguf.TokenType.USER_DEFINED
 
 

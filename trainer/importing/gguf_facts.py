@@ -19,6 +19,8 @@ _UNDERSTOOD = {
     *("attention.head_count", "attention.head_count_kv", "attention.layer_norm_rms_epsilon"),
     "rope.freq_base",
 }
+_REQUIRED = ("context_length", "attention.layer_norm_rms_epsilon")
+"""What llama.cpp requires; transformers would make it up."""
 _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "rope.scaling.type": ("none",),
@@ -72,15 +74,7 @@ def refuse_not_understood(reader: Any, config: ModelConfig) -> None:
     A tensor that it implies and the file lacks is refused too: transformers would make it up.
     """
     architecture = str(value_of(reader, "general.architecture"))
-    for name in reader.fields:
-        if not name.startswith(f"{architecture}."):
-            continue
-        key, value = name.removeprefix(f"{architecture}."), value_of(reader, name)
-        if key in _UNDERSTOOD or value in _WITHOUT_EFFECT.get(key, ()):
-            continue
-        if key in _HEAD_WIDTHS and value == config.head_dim:
-            continue
-        raise ValueError(f"{name} = {value!r} is not supported")
+    _refuse_keys(reader, config, architecture)
     layers = f"{architecture}.block_count = {config.num_hidden_layers}"
     shapes = {tensor.name: [*map(int, reversed(tensor.shape))] for tensor in reader.tensors}
     implied = set()
@@ -93,6 +87,21 @@ def refuse_not_understood(reader: Any, config: ModelConfig) -> None:
     for name in shapes:
         if name not in implied:
             raise ValueError(f"tensor {name} is not supported ({layers})")
+
+
+def _refuse_keys(reader: Any, config: ModelConfig, architecture: str) -> None:
+    for name in reader.fields:
+        if not name.startswith(f"{architecture}."):
+            continue
+        key, value = name.removeprefix(f"{architecture}."), value_of(reader, name)
+        if key in _UNDERSTOOD or value in _WITHOUT_EFFECT.get(key, ()):
+            continue
+        if key in _HEAD_WIDTHS and value == config.head_dim:
+            continue
+        raise ValueError(f"{name} = {value!r} is not supported")
+    for key in _REQUIRED:
+        if value_of(reader, f"{architecture}.{key}") is None:
+            raise ValueError(f"{architecture}.{key} is missing")
 
 
 def _implied(config: ModelConfig) -> Iterator[tuple[str, list[int]]]:

@@ -150,3 +150,20 @@ def test_documents_of_any_sizes_hold_out_about_the_share_that_is_said(
     assert 0.05 <= share <= 0.2
     assert f"the last {share:.0%} held out" in split.description
     assert "".join((*split.train, *split.validation)) == "".join(texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A title\n" + "word " * 2000,
+        "A title\n" + "word " * 2000 + "\n<|endoftext|>\nsmall\n",
+        "small\n<|endoftext|>\nA title\n" + "word " * 2000,
+        "word " * 2000 + "\n" + "short\n" * 100,
+    ],
+    ids=["a title", "a title first", "a title last", "a long line first"],
+)
+def test_long_lines_hold_out_about_the_share_that_is_said(tmp_path: Path, text: str) -> None:
+    split = read_text(tmp_path, text)
+    share = num_bytes(split.validation) / (num_bytes(split.train) + num_bytes(split.validation))
+    assert 0.05 <= share <= 0.2
+    assert f"the last {share:.0%} held out" in split.description

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
-from tokenizers import processors
 from toys import publish_toy, toy_tokenizer
 
 from lm.tokenizer import Tokenizer
@@ -53,4 +53,13 @@ def test_gguf_refuses_more_end_tokens_than_it_holds(tmp_path: Path) -> None:
     many = Tokenizer(toy_tokenizer().backend, bos_token_id=0, eos_token_ids=[0, 3, 4, 5])
     step = publish_toy(tmp_path / "volume", "toy", 0, tokenizer=many)
     with pytest.raises(ValueError, match=r"gguf: the format holds 3 end tokens"):
+        export(step, "gguf", tmp_path / "out", max_tokens=0)
+
+
+def test_gguf_refuses_added_tokens_that_take_the_space_beside_them(tmp_path: Path) -> None:
+    backend = Backend.from_str(toy_tokenizer().backend.to_str())
+    backend.add_special_tokens([AddedToken(str(backend.id_to_token(3)), rstrip=True)])
+    taking = Tokenizer(backend, bos_token_id=0, eos_token_ids=[0])
+    step = publish_toy(tmp_path / "volume", "toy", 0, tokenizer=taking)
+    with pytest.raises(ValueError, match="takes the space beside it"):
         export(step, "gguf", tmp_path / "out", max_tokens=0)

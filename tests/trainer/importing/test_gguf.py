@@ -355,3 +355,25 @@ def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a model that can be read") as error:
         read_gguf(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "key"),
+    [
+        ("add_context_length", "llama.context_length"),
+        ("add_layer_norm_rms_eps", "llama.attention.layer_norm_rms_epsilon"),
+    ],
+)
+def test_a_missing_key_that_every_file_has_is_named_and_not_made_up(
+    method: str,
+    key: str,
+    tmp_path: Path,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setattr(gguf.GGUFWriter, method, lambda *_: None)
+    path = write_gguf(tmp_path / "tiny.gguf", decoder, tokenizer)
+    with pytest.raises(ValueError, match=f"{key} is missing"):
+        read_gguf(path)
