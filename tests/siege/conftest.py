@@ -56,3 +56,10 @@ def released_service(released: Released) -> Iterator[ServiceProcess]:
         service.wait_serving(released.name)
         service.limit_memory(MEMORY_BYTES)
         yield service
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A gap is measured with nothing beside: tests that have a stream run alone."""
+    names = {*getattr(item, "fixturenames", ()), *vars(getattr(item, "module", object))}
+    if names & {"steady", "SteadyClient"}:
+        item.add_marker(pytest.mark.alone)
