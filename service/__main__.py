@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
+FAILED = 1
 NO_THREAD = "can't start new thread"
 """What Python says where the system allows no more."""
 
@@ -29,7 +30,13 @@ def program(arguments: Sequence[str] | None = None) -> int:
     signals.listen_before_all()
     surroundings.prepare()
     memory.have_few_arenas()
-    return main(arguments)
+    status = main(arguments)
+    if status == FAILED:  # libraries that got half of their threads crash while Python ends
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(arguments)
     except (ValueError, CannotListen) as error:
         sys.stderr.write(f"service: {error}\n")
-        return 1 if isinstance(error, CannotListen) else 2
+        return FAILED if isinstance(error, CannotListen) else 2
     except RuntimeError as error:
         if str(error) != NO_THREAD:
             raise
@@ -47,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "service: the system allows no more threads (ulimit -u, or a container's limit of "
             "processes); ask for fewer with --threads\n"
         )
-        return 1
+        return FAILED
     finally:
         gc.enable()
 
