@@ -99,6 +99,9 @@ class StubEngine:
                 events.append(Finished(name, FinishReason.LENGTH))
         return events
 
+    def observe(self, step_s: float) -> None:
+        assert step_s >= 0
+
     def stats(self) -> StepStats:
         return StepStats(num_running=len(self._left), batch_size=len(self._left))
 

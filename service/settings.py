@@ -80,11 +80,12 @@ class Settings(BaseSettings):
         None, ge=1, description="Threads of one step; by default one a core."
     )
     switch_interval_s: float = Field(
-        0.0005,
+        0.0001,
         gt=0,
         le=1,
         description="How long a Python thread keeps the interpreter's lock from one that waits: "
-        "short, so that tokens leave while a step is prepared.",
+        "short, so that tokens leave while a step is prepared, and that a step goes on while "
+        "many small requests are answered.",
     )
     num_slots: int | None = Field(
         None,

@@ -138,8 +138,11 @@ class SteadyClient:
 def assert_unhurt(under: Noticed, alone: Noticed, *, settled_bytes: int | None = None) -> None:
     """Nobody beside the attack noticed it.
 
-    ``settled_bytes`` is the memory some time after the attack, compared with that before it.
+    ``settled_bytes`` is the memory some time after the attack, compared with that before it. Prints
+    the figures: ``pytest -rP`` shows those of attacks that passed.
     """
+    settled = "" if settled_bytes is None else f"; {settled_bytes / 2**20:.0f} MiB afterwards"
+    sys.stdout.write(f"siege: {under}{settled}; alone: {alone}\n")
     assert under.errors == (), under.errors[:3]
     noise_s = max(alone.gap_s, alone.health_s)  # of the machine: either has it by chance
     assert under.gap_s <= max(MAX_GAP_S, MAX_GAP_RATIO * noise_s), f"{under}; alone: {alone}"
