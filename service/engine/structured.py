@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lm.panics import is_panic, without_panics
 from lm.tokenizer import Tokenizer
+from service.engine.closing.matches import Matches, matches_of
 from service.engine.closing.promise import Promise, first_closing
 from service.engine.closing.search import Closing
 from service.engine.closing.spellings import Spellings
@@ -84,6 +85,8 @@ class Prepared:
     matcher: "LLMatcher"
     closing: Closing | None
     """The shortest end that was found of a whole answer."""
+    matches: Matches
+    """Of its patterns, by which other ends are found."""
 
 
 class Constraint:
@@ -204,6 +207,7 @@ class Grammars:
         self._tokenizer = tokenizer
         self._begun = functools.lru_cache(MAX_KEPT)(self._begin)
         self._first_closing = functools.lru_cache(MAX_CLOSINGS)(self._shortest)
+        self._matches = functools.lru_cache(MAX_CLOSINGS)(matches_of)
 
     def warm_up(self) -> None:
         """Build the trie now: it takes half a second, in which no other thread runs."""
@@ -221,7 +225,7 @@ class Grammars:
             raise ValueError("no text has it")
         if problem:
             raise ValueError(_in_a_line(problem))
-        return Prepared(matcher, self._first_closing(grammar))
+        return Prepared(matcher, self._first_closing(grammar), self._matches(grammar))
 
     def begin(
         self, grammar: str, budget: int | None = None, prepared: Prepared | None = None
@@ -235,12 +239,14 @@ class Grammars:
         promise = None
         if budget is not None and not begun.is_error():
             first = self._first_closing(grammar) if prepared is None else prepared.closing
-            promise = Promise(self._spellings, first, budget, self._trie.eos_tokens)
+            matches = self._matches(grammar) if prepared is None else prepared.matches
+            ends = self._trie.eos_tokens
+            promise = Promise(self._spellings, first, budget, ends, matches)
         return Constraint(begun, promise, self._tokenizer.eos_token_ids)
 
     def _shortest(self, grammar: str) -> Closing | None:
         with without_panics("the structure"):
-            return first_closing(self._begun(grammar), self._spellings)
+            return first_closing(self._begun(grammar), self._spellings, self._matches(grammar))
 
     def _begin(self, grammar: str) -> "LLMatcher":
         from llguidance import LLMatcher, LLParserLimits

@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from service.engine.closing.search import Closing, Search, ends_whole
+from service.engine.closing.matches import Matches
+from service.engine.closing.search import NO_MATCHES, Closing, Search, ends_whole
 from service.engine.closing.spellings import Spellings
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ as from within the name of an email address.
 _VALUE_ENDS = re.compile(rb'[",}\]]')
 
 
-def first_closing(matcher: "LLMatcher", spellings: Spellings) -> Closing | None:
-    """The shortest closing that is found of a whole answer."""
-    return Search(spellings, MAX_FIRST_STEPS).closing(matcher)
+def first_closing(
+    matcher: "LLMatcher", spellings: Spellings, matches: Matches = NO_MATCHES
+) -> Closing | None:
+    """The shortest closing that is found of a whole answer; ``matches`` as in ``Search``."""
+    return Search(spellings, MAX_FIRST_STEPS, matches).closing(matcher)
 
 
 class _Allowed(NamedTuple):
@@ -50,9 +53,15 @@ class Promise:
     """The closing of one answer and what is left of its budget."""
 
     def __init__(
-        self, spellings: Spellings, first: Closing | None, budget: int, end_ids: Sequence[int]
+        self,
+        spellings: Spellings,
+        first: Closing | None,
+        budget: int,
+        end_ids: Sequence[int],
+        matches: Matches = NO_MATCHES,
     ) -> None:
-        """``budget`` in tokens; ``end_ids`` of the tokenizer."""
+        """``budget`` in tokens; ``end_ids`` of the tokenizer; ``matches`` as in ``Search``."""
+        self._matches = matches
         self._end_ids = end_ids
         self._spellings = spellings
         self._left = budget
@@ -115,7 +124,9 @@ class Promise:
         if known is not None and ends_whole(after, known.token_ids):
             return known
         tails = () if known is None else self._tails(known)
-        found = Search(self._spellings, MAX_STEPS).closing(after, enough=left, tails=tails)
+        found = Search(self._spellings, MAX_STEPS, self._matches).closing(
+            after, enough=left, tails=tails
+        )
         return found if found is not None and len(found) <= left else None
 
     def _tails(self, known: Closing) -> list[Closing]:

@@ -3,7 +3,8 @@
 A matcher says which bytes may follow, not how far the end is. So a walk takes what ends soonest in
 JSON (a quote within a string, a bracket, the shortest value) until the text is whole. Where that
 leads nowhere, another walk looks one byte ahead and goes where it has been least. Then each choice
-is tried otherwise, and the shortest text stays.
+is tried otherwise, and the shortest text stays. Within a string whose pattern only some letters
+lead out of, the ends of its matches are tried before all else; see ``matches``.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from service.engine.closing.matches import Matches
 from service.engine.closing.spellings import Spellings
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ LOOKS = 4
 """Looks ahead that count as a step."""
 _FIRST = b'}]0123456789"ntf[{,'
 """What to try first: what ends, then the shortest values."""
+NO_MATCHES = Matches()
 _RANKS = {byte: rank for rank, byte in enumerate(_FIRST)}
 
 
@@ -79,8 +82,10 @@ Uses = Counter[tuple[bytes, int]]
 class Search:
     """One search, of a bounded number of steps: each reads a mask or forced bytes."""
 
-    def __init__(self, spellings: Spellings, max_steps: int) -> None:
+    def __init__(self, spellings: Spellings, max_steps: int, matches: Matches = NO_MATCHES) -> None:
+        """``matches`` are those of the grammar's patterns."""
         self._spellings = spellings
+        self._matches = matches
         self._left = max_steps
         self._tails: Sequence[Closing] = ()
         self._forced: dict[tuple[bytes, int], int] = {}
@@ -160,9 +165,9 @@ class Search:
                     return _Walk(text + tail.text, tuple(choices))
             if not allowed:
                 return None
+            ahead = ahead or self._match(matcher, allowed)
             if not ahead:
                 way = self._way(matcher, allowed, uses, explores=explores)
-                uses[allowed, way] += 1
                 if len(choices) < MAX_CHOICES:
                     choices.append(_Choice(len(text), allowed, way, matcher.deep_copy()))
                 ahead = bytes([way])
@@ -172,8 +177,27 @@ class Search:
             text += ahead
         return None
 
+    def _match(self, matcher: "LLMatcher", allowed: bytes) -> bytes:
+        """The shortest end of a match after which a string or the text may end; empty if none."""
+        ends, quote, ids = self._matches.ends, self._matches.quote, self._spellings.id_of_byte
+        if not ends or len(allowed) == 1 or (quote and quote in allowed):
+            return b""
+        self._left -= 1
+        for end in ends:
+            if end[0] in allowed and all(byte in ids for byte in end + quote):
+                token_ids = [ids[byte] for byte in end + quote]
+                is_valid = matcher.validate_tokens(token_ids) == len(token_ids)
+                if is_valid and (quote or ends_whole(matcher, token_ids)):
+                    return end
+        return b""
+
     def _way(self, matcher: "LLMatcher", allowed: bytes, uses: Uses, *, explores: bool) -> int:
-        """Which of the allowed bytes to take."""
+        """Which of the allowed bytes to take; counted as a use."""
+        way = self._best_way(matcher, allowed, uses, explores=explores)
+        uses[allowed, way] += 1
+        return way
+
+    def _best_way(self, matcher: "LLMatcher", allowed: bytes, uses: Uses, *, explores: bool) -> int:
         if len(allowed) == 1:
             return allowed[0]
         if not explores:

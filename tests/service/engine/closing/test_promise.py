@@ -49,6 +49,17 @@ SCHEMAS: dict[str, Any] = {
     "long": {"type": "string", "minLength": 20},
     "short": {"type": "string", "maxLength": 5},
     "pattern": closed({"p": {"type": "string", "pattern": "^[A-Z]{2}[0-9]{3}$"}, "q": STRINGS}),
+    "email": closed({"e": {"type": "string", "pattern": "^[^@]+@[^@]+\\.[^@]+$"}, "q": STRINGS}),
+    "no space": {"type": "string", "pattern": "^\\S+@\\S+\\.\\S+$"},
+    "url": {"type": "array", "items": {"type": "string", "pattern": "^https?://.+\\.[a-z]{2,}$"}},
+    "comma": closed({"place": {"type": "string", "pattern": "^.+, .+$"}}),
+    "quoted": {"type": "string", "pattern": '^[^"]+"[^"]+"$'},
+    "keys": {
+        "type": "object",
+        "patternProperties": {"^[^_]+_id$": {}},
+        "minProperties": 1,
+        "additionalProperties": False,
+    },
     "loop": {"type": "string", "pattern": "^(foo|bar)+baz$"},
     "branches": {
         "anyOf": [
@@ -129,6 +140,11 @@ def test_an_answer_is_whole_whatever_the_budget(name: str) -> None:
         (r"[a-z ]+\.", 2),
         (r'("|a)*b', 1),
         (r"[0-9]+", 1),
+        (r"[a-z]*foo", 3),
+        (r"[^@]+@[^@]+\.[^@]+", 5),
+        (r".+, .+", 3),
+        (r"https?://.+\.[a-z]{2,}", 11),
+        (r"(, [a-z]+|#[0-9a-f]+)*\.", 1),
     ],
 )
 def test_a_regex_is_matched_within_the_budget(pattern: str, fewest: int) -> None:
@@ -159,11 +175,12 @@ def test_a_budget_below_the_shortest_answer_ends_by_length() -> None:
 
 
 def test_where_no_end_is_found_an_answer_goes_on_as_it_may() -> None:
-    """``foo`` has to come out of 26 letters that all lead to where they come from."""
-    grammar = regex_grammar("[a-z]*foo")
-    assert Grammars(toy_tokenizer()).begin(grammar, 30).shortest is None
-    text, reason, _ = answer(toy_engine(), ask(grammar, 30, temperature=1.0, seed=0))
-    assert re.fullmatch("[a-z]*foo", text) or reason is FinishReason.LENGTH
+    """``f`` has to come out of 26 letters that all lead to where they come from."""
+    pattern = "[a-z]*f(oooooooo){7}"
+    grammar = regex_grammar(pattern)
+    assert Grammars(toy_tokenizer()).begin(grammar, 90).shortest is None
+    text, reason, _ = answer(toy_engine(), ask(grammar, 90, temperature=1.0, seed=0))
+    assert re.fullmatch(pattern, text) or reason is FinishReason.LENGTH
 
 
 def test_with_enough_left_a_token_is_drawn_as_without_a_budget() -> None:
