@@ -52,6 +52,8 @@ class Tokenizer:
         """What else ``generation_config.json`` says: how its makers sample from the model."""
         self.end_files: Mapping[int, Path | None] = MappingProxyType({})
         """The side file that an end token is from, for errors."""
+        self.read_from: Path | None = None
+        """Its directory, for errors."""
         self.companions: dict[str, object] = {}
         """What others made of it at some cost, for whoever has the same tokenizer."""
         self._bytes_of: dict[int, bytes] = {}
@@ -77,6 +79,7 @@ class Tokenizer:
         config = named | files.read_config(given)
         generation = given.json_object(files.GENERATION_CONFIG_FILE)
         files.add_missing(backend, given, config)
+        files.apply_flags(backend, given, config)
         own = files.token_id(backend, config.get("eos_token"))
         ends = files.end_ids(own, given, generation)
         made = cls(
@@ -88,6 +91,7 @@ class Tokenizer:
             generation={k: v for k, v in generation.items() if k not in _TOKENS_OF_GENERATION},
         )
         made.end_files = ends
+        made.read_from = given.where
         return made
 
     def save(self, directory: Path) -> None:
@@ -133,8 +137,8 @@ class Tokenizer:
         for token_id, token in beyond.items():
             if not token.special or token_id in needed:
                 raise ValueError(
-                    f"the tokenizer has {self.num_ids} ids, the model {num_ids}: none for "
-                    f"{token.content!r}"
+                    f"{self._named_in(token_id)}the tokenizer has {self.num_ids} ids, the model "
+                    f"{num_ids}: none for {token.content!r}"
                 )
         for one in needed:
             if one is not None and one >= num_ids:
@@ -157,6 +161,14 @@ class Tokenizer:
                 if max(_ids_of_generation(name, value), default=0) < num_ids
             },
         )
+
+    def _named_in(self, token_id: int) -> str:
+        """Where a begin or end token is named, to begin an error; empty for others."""
+        key = "eos_token" if token_id in self.eos_token_ids else "bos_token"
+        if self.read_from is None or token_id not in (*self.eos_token_ids, self.bos_token_id):
+            return ""
+        file = self.end_files.get(token_id) or self.read_from / TOKENIZER_CONFIG_FILE
+        return f"{file}: {key if file.name == TOKENIZER_CONFIG_FILE else 'eos_token_id'}: "
 
     @property
     def ids_of_generation(self) -> list[int]:

@@ -6,6 +6,7 @@ tokens are the union of what the tokenizer, ``generation_config.json`` and ``con
 Every error names its file.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ GENERATION_CONFIG_FILE = "generation_config.json"
 OTHER_SPECIALS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """Special tokens that neither begin nor end a text, by their names in a config."""
 _SPECIALS = ("bos_token", "eos_token", *OTHER_SPECIALS)
+_BUILT_ANEW = ("GPT2Tokenizer", "RobertaTokenizer", "CodeGenTokenizer")
+"""Classes that transformers builds from vocabulary and merges, whatever ``tokenizer.json`` says."""
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")
 _KEPT = (
     *OTHER_SPECIALS,
@@ -75,6 +78,33 @@ def add_missing(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -
                 f"{file}: gives token {token.content!r} the id {token_id}, "
                 f"after the vocabulary it would be {actual}"
             )
+
+
+def apply_flags(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -> None:
+    """Follow flags of ``tokenizer_config.json`` that change how a text is split.
+
+    ``add_prefix_space`` counts for the classes that transformers builds anew from vocabulary and
+    merges; for others ``tokenizer.json`` alone does. Raises ``ValueError`` for a flag that would
+    make chat templates meaningless.
+    """
+    file = files.where / TOKENIZER_CONFIG_FILE
+    if config.get("split_special_tokens"):
+        raise ValueError(
+            f"{file}: split_special_tokens is not supported: special tokens in a chat's text "
+            "would be split into letters"
+        )
+    wanted = config.get("add_prefix_space", False)
+    if not isinstance(wanted, bool):
+        raise ValueError(f"{file}: add_prefix_space is neither true nor false: {wanted!r}")
+    if str(config.get("tokenizer_class")).removesuffix("Fast") not in _BUILT_ANEW:
+        return
+    content = json.loads(backend.to_str())
+    section = content["pre_tokenizer"] or {}
+    parts = [part for part in section.get("pretokenizers", [section]) if _adds_space(part)]
+    if any(part["add_prefix_space"] != wanted for part in parts):
+        for part in parts:
+            part["add_prefix_space"] = wanted
+        backend.pre_tokenizer = Backend.from_str(json.dumps(content)).pre_tokenizer
 
 
 def kept_facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,6 +201,11 @@ def _special_values(config: Mapping[str, Any]) -> Iterator[object]:
     for key, value in config.items():
         if key.endswith("_token") and key not in _SPECIALS and isinstance(value, str):
             yield value
+
+
+def _adds_space(part: Mapping[str, Any]) -> bool:
+    """Whether a part of a pre-tokenizer is one that may put a space before a text."""
+    return part.get("type") == "ByteLevel"
 
 
 def _content(value: object) -> str | None:

@@ -35,9 +35,17 @@ def fetch(source: str) -> Path:
 
 
 def read_directory(directory: Path) -> Foreign:
-    """Read a model; raises ``ValueError`` by name for what is missing or not supported."""
-    config = from_hf(read_json(directory / "config.json"))
-    return Foreign.checked(config, _read_weights(directory), load_tried(directory))
+    """Read a model; raises ``ValueError`` by path and name for what is missing or unsupported."""
+    try:
+        config = from_hf(read_json(directory / "config.json"))
+        return Foreign.checked(config, _read_weights(directory), load_tried(directory))
+    except ValueError as error:
+        said = str(error)
+        if str(directory) in said:
+            raise
+        file = said.split(":", maxsplit=1)[0]  # most say which, and cannot know where
+        joint = "/" if (directory / file).is_file() else ": "
+        raise ValueError(f"{directory}{joint}{said}") from error
 
 
 def _read_weights(directory: Path) -> dict[str, Tensor]:

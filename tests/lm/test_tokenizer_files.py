@@ -155,3 +155,32 @@ def test_facts_go_through_a_save_whole(tmp_path: Path) -> None:
         assert getattr(theirs, name) == getattr(first, name), name
     assert theirs.padding_side == "left"
     assert theirs.encode(TEXT) == first.encode(TEXT) == loaded.encode(TEXT)
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("flag", [True, False, None])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_space_before_a_text_is_added_as_transformers_does(
+    tmp_path: Path, name: str, flag: bool | None, own: bool
+) -> None:
+    flags = {} if flag is None else {"add_prefix_space": flag}
+    path = directory(tmp_path / "there", {"tokenizer_class": name, **flags})
+    content = json.loads((path / "tokenizer.json").read_text("utf-8"))
+    content["pre_tokenizer"]["add_prefix_space"] = own
+    (path / "tokenizer.json").write_text(json.dumps(content), "utf-8")
+    theirs = AutoTokenizer.from_pretrained(path)
+    ours = Tokenizer.load(path)
+    assert ours.encode("to be") == theirs.encode("to be")
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    ours.save(saved)
+    assert Tokenizer.load(saved).encode("to be") == ours.encode("to be")
+
+
+@pytest.mark.parametrize(
+    "flags", [{"split_special_tokens": True}, {"add_prefix_space": "yes"}], ids=str
+)
+def test_a_flag_that_cannot_be_followed_is_refused(tmp_path: Path, flags: dict[str, Any]) -> None:
+    path = directory(tmp_path / "there", flags)
+    with pytest.raises(ValueError, match=f"^{path / 'tokenizer_config.json'}: {min(flags)} is "):
+        Tokenizer.load(path)

@@ -1,15 +1,20 @@
 """Whatever the files of a model directory hold, a refusal is one line that names the file."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from foreign_model import CONFIG
 
+from lm.decoder import Decoder
 from lm.foreign.directory import INDEX_FILE, read_directory
+from lm.tokenizer import Tokenizer
+from lm.volume import model_files
 
 ODD: list[Any] = [None, True, -1, 0, 2.5, 1e308, 10**30, "", "text", [], [1], ["a"], {}, {"a": 1}]
-CONFIG = [
+FIELDS = [
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_key_value_heads"),
     *("num_attention_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta", "head_dim"),
     *("rope_scaling", "rope_parameters", "tie_word_embeddings", "hidden_act", "attention_bias"),
@@ -17,6 +22,7 @@ CONFIG = [
     *("nestling", "partial_rotary_factor"),
 ]
 TOKENIZER = [
+    *("add_prefix_space", "split_special_tokens"),
     *("bos_token", "eos_token", "pad_token", "unk_token", "chat_template", "added_tokens_decoder"),
     *("extra_special_tokens", "additional_special_tokens", "model_max_length", "image_token"),
 ]
@@ -24,7 +30,7 @@ GENERATION = ["eos_token_id", "temperature", "top_k", "top_p", "min_p", "repetit
 INDEX = ["weight_map"]
 MAP = ["bos_token", "extra_special_tokens", "pad_token"]
 CASES = [
-    *(("config.json", name) for name in CONFIG),
+    *(("config.json", name) for name in FIELDS),
     *(("tokenizer_config.json", name) for name in TOKENIZER),
     *(("generation_config.json", name) for name in GENERATION),
     *((INDEX_FILE, name) for name in INDEX),
@@ -61,6 +67,8 @@ ACCEPTED: dict[str, list[Any]] = {
     "added_tokens_decoder": [None, {}],
     "extra_special_tokens": [None, [], ["a"], {}],
     "additional_special_tokens": [None, [], ["a"], {}],
+    "add_prefix_space": [True],
+    "split_special_tokens": [None, 0, "", [], {}],
     "model_max_length": [None, *NUMBERS],
     "temperature": [None, 0, 2.5],
     "top_k": [None, -1, 0],
@@ -90,9 +98,24 @@ def test_any_value_is_read_or_refused_in_one_line_that_names_the_file(
             accepted.append(value)
         except ValueError as error:
             assert _names(str(error), file), (value, error)  # noqa: PT017
+            assert str(model_dir) in str(error), (value, error)  # noqa: PT017
             assert "\n" not in str(error)  # noqa: PT017
     if name not in EFFECTLESS:
         assert repr(accepted) == repr(ACCEPTED.get(name, [])), name
+
+
+@pytest.mark.parametrize("name", ["bos_token", "eos_token"])
+def test_a_begin_or_end_without_an_embedding_is_found_by_its_file(
+    tmp_path: Path, tokenizer: Tokenizer, name: str
+) -> None:
+    config = dataclasses.replace(CONFIG, vocab_size=tokenizer.num_ids)
+    weights = dict(Decoder(config).named_parameters())
+    for file, write in model_files(weights, config, tokenizer).items():
+        write(tmp_path / file)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {name: "<nope>"}), "utf-8")
+    with pytest.raises(ValueError, match=f"^{path}: {name}: .* none for '<nope>'$"):
+        read_directory(tmp_path)
 
 
 def _names(message: str, file: str) -> bool:
