@@ -2,6 +2,8 @@
 
 import json
 import socket
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,16 +47,60 @@ def swap_s(volume: Path, service: ServiceProcess, step: int) -> float:
     return time.monotonic() - began
 
 
-def test_abandoned_loads_do_not_delay_a_swap(stepped: tuple[Path, ServiceProcess]) -> None:
+def next_step(volume: Path) -> int:
+    """Newer than all that are there."""
+    return STEPS[-1] + 100 * (1 + len(list((volume / "toy").iterdir())))
+
+
+def assert_swap(under_s: float, alone_s: float) -> None:
+    sys.stdout.write(f"siege: a swap in {under_s:.2f} s, {alone_s:.2f} s alone\n")
+    assert under_s <= max(1.5, 4 * alone_s), f"{under_s:.2f} s, {alone_s:.2f} s alone"
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.slow)])
+def test_abandoned_loads_do_not_delay_a_swap(
+    stepped: tuple[Path, ServiceProcess], count: int
+) -> None:
     volume, service = stepped
-    first = STEPS[-1] + 100 * (1 + len(list((volume / "toy").iterdir())))
+    first = next_step(volume)
     alone = swap_s(volume, service, first)
-    for number in range(300):
+    for number in range(count):
         abandon(service, STEPS[number % (len(STEPS) - 1)])
-    under = swap_s(volume, service, first + 1)
-    assert under <= max(1.5, 4 * alone), f"{under:.2f} s, {alone:.2f} s alone"
+    assert_swap(swap_s(volume, service, first + 1), alone)
     answer = service.client.get("/healthz")
     assert answer.status_code == 200
+
+
+def test_two_who_name_steps_twice_a_second_do_not_delay_a_swap(
+    stepped: tuple[Path, ServiceProcess],
+) -> None:
+    volume, service = stepped
+    first = next_step(volume)
+    alone = swap_s(volume, service, first)
+    url, left = f"http://127.0.0.1:{service.port}/v1/completions", threading.Event()
+    statuses: list[int] = []
+
+    def name_steps(number: int) -> None:
+        """An honest client, which waits for each answer."""
+        while not left.is_set():
+            number = (number + 7) % (len(STEPS) - 1)
+            body = {"prompt": "a", "max_tokens": 1, "model": f"toy@{STEPS[number]}"}
+            statuses.append(httpx.post(url, json=body, timeout=60).status_code)
+            left.wait(0.5)
+
+    clients = [threading.Thread(target=name_steps, args=(number,)) for number in (0, 13)]
+    for client in clients:
+        client.start()
+    try:
+        time.sleep(2)
+        under = swap_s(volume, service, first + 1)
+    finally:
+        left.set()
+        for client in clients:
+            client.join()
+    assert_swap(under, alone)
+    assert statuses.count(200) > len(statuses) / 2, statuses
+    assert set(statuses) <= {200, 429, 503}, statuses
 
 
 def test_loads_of_clients_that_left_are_not_begun(stepped: tuple[Path, ServiceProcess]) -> None:
