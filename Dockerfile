@@ -29,7 +29,8 @@ FROM packages AS wheel
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++
 WORKDIR /build
-COPY pyproject.toml README.md /build/
+COPY pyproject.toml README.md LICENSE /build/
+COPY nestling /build/nestling
 COPY lm /build/lm
 COPY trainer /build/trainer
 COPY service /build/service

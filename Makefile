@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 run: $(STAMP)  ## Train RECIPE into VOLUME and serve it on PORT while it learns; Ctrl-C stops both
-	@$(BIN)/python scripts/run.py --recipe $(RECIPE) --port $(PORT) --volume $(VOLUME)
+	@$(BIN)/python -m nestling run --recipe $(RECIPE) --port $(PORT) --volume $(VOLUME)
 
 train: $(STAMP)  ## Train alone; the same command goes on where it stopped
 	@$(BIN)/python -m trainer --recipe $(RECIPE) --volume $(VOLUME)

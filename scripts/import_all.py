@@ -8,7 +8,7 @@ import importlib.util
 import pkgutil
 import sys
 
-PROGRAMS = ("lm", "trainer", "service", "playground")
+PROGRAMS = ("nestling", "lm", "trainer", "service", "playground")
 OPTIONAL = ("triton",)
 """Libraries that some systems have no build of."""
 

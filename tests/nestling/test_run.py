@@ -21,8 +21,7 @@ from toy_run import toy_recipe
 from lm.volume import newest_step
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "run.py"
-WITHOUT_LINUX = Path(__file__).with_name("without_linux")
+WITHOUT_LINUX = ROOT / "tests" / "scripts" / "without_linux"
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def job(recipe: Path, tmp_path: Path) -> Iterator["Job"]:
 
 
 class Job:
-    """``scripts/run.py`` in a process group of its own, as a shell would start it."""
+    """``nestling run`` in a process group of its own, as a shell would start it."""
 
     def __init__(self, recipe: Path, tmp_path: Path, **environment: str) -> None:
         self._environment = os.environ | environment
@@ -49,7 +48,7 @@ class Job:
         self.volume = tmp_path / "volume"
         self._log = tmp_path / "job.log"
         options = ["--recipe", recipe, "--port", str(self.port), "--volume", self.volume]
-        self._command = [sys.executable, SCRIPT, *options]
+        self._command = [sys.executable, "-m", "nestling", "run", *options]
 
     def __enter__(self) -> "Job":
         with self._log.open("w") as log:

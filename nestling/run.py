@@ -1,4 +1,4 @@
-"""``make run``: a trainer and a service on one volume, as one foreground job.
+"""``nestling run``: a trainer and a service on one volume, as one foreground job.
 
 Starts both, says when and how the model can be asked, and stops both at Ctrl-C: the trainer
 saves, the service drains, and nothing is left running. Each child gets every signal once, from
@@ -156,7 +156,12 @@ def announce(port: int, stopping: threading.Event) -> None:
 
 def parse() -> argparse.Namespace:
     """Options of the job."""
-    parser = argparse.ArgumentParser(description="Train and serve, as one foreground job.")
+    parser = argparse.ArgumentParser(
+        prog="nestling run",
+        description="Train a recipe and serve it while it learns. Ctrl-C stops both: the trainer "
+        "saves, the service finishes what it has begun. The same command resumes.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--recipe", default="tiny", help="name of a recipe, or a YAML file")
     parser.add_argument("--port", type=int, default=8000, help="port of the service")
     parser.add_argument("--volume", type=Path, default=Path("volume"), help="checkpoints go here")

@@ -1,0 +1,1 @@
+"""The one command, ``nestling train | serve | run | play | …``: it starts programs by name."""
