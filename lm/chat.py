@@ -21,7 +21,7 @@ import jinja2.runtime
 from lm.template import BoundedEnvironment, Budget, TemplateExceeds, render
 from lm.template.budget import weigh
 from lm.tokenizer import Tokenizer
-from lm.tokenizer_files import OTHER_SPECIALS
+from lm.tokenizer_files import named_tokens
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -73,6 +73,13 @@ def chat_prompt(
         raise ValueError(f"the chat template refuses these messages: {said}") from error
 
 
+def why_no_template(template: str) -> str | None:
+    """Why a text is no template at all, if it is none; what it does is found when it runs."""
+    made = _compiled(template)
+    is_wrong = isinstance(made, ValueError) and not isinstance(made, TemplateExceeds)
+    return str(made) if is_wrong else None
+
+
 class GenerationBlocks(jinja2.ext.Extension):
     """``{% generation %}`` around what an assistant says, which transformers marks for training."""
 
@@ -105,8 +112,11 @@ def _special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
         "eos_token": next(iter(tokenizer.eos_token_ids), None),
     }
     named = {n: tokenizer.backend.id_to_token(i) for n, i in ids.items() if i is not None}
-    others = {name: tokenizer.kept[name] for name in OTHER_SPECIALS if name in tokenizer.kept}
-    return {name: token for name, token in {**named, **others}.items() if isinstance(token, str)}
+    return {
+        name: token
+        for name, token in {**named, **named_tokens(tokenizer.kept)}.items()
+        if isinstance(token, str)
+    }
 
 
 @functools.lru_cache(maxsize=8)

@@ -76,6 +76,9 @@ def _from_hf(values: Mapping[str, Any]) -> ModelConfig:
     missing = [name for name, value in sizes.items() if value is None]
     if missing:
         raise ValueError(f"config.json: missing {', '.join(missing)}")
+    for name, value in sizes.items():
+        if name != "tie_word_embeddings" and (type(value) is not int or value < 1):
+            raise ValueError(f"config.json: {name}={value!r} is no positive integer")
     _refuse_unsupported(values)
     return ModelConfig(
         **sizes,
@@ -98,6 +101,9 @@ def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
         if not isinstance(section, Mapping):
             raise ValueError(f"config.json: {name}={section!r} is not supported")
         made |= section
+    theta = made["rope_theta"]
+    if type(theta) not in (int, float):
+        raise ValueError(f"config.json: rope_theta={theta!r} is not supported")
     return made
 
 

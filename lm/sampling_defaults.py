@@ -22,6 +22,8 @@ def sampling_defaults(generation: Mapping[str, Any]) -> dict[str, float]:
             continue
         if name == "top_k" and value == -1:  # as it is spelled elsewhere
             value = 0
+        if name == "top_p" and value == 0:  # the likeliest token alone, as in a request
+            value = _MIN_TOP_P
         low, high = RANGES.get(name, (_MIN_TOP_P, 1.0))
         if type(value) not in ((int,) if name == "top_k" else (int, float)):
             raise ValueError(f"generation_config.json: {name} must be a number, got {value!r}")

@@ -21,6 +21,7 @@ PROBES = (
     "",
     " ",
 )
+MAX_SYMBOLS = 256
 
 
 def read_sentencepiece(path: Path) -> tuple[Backend, dict[str, Any]]:
@@ -40,14 +41,26 @@ def read_sentencepiece(path: Path) -> tuple[Backend, dict[str, Any]]:
     except Exception as error:  # the file's bytes decide which
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path}: not a vocabulary that can be read: {reason}") from error
-    for backend in (_as_spelled(made), _unigram(theirs)):
-        if all(_ids(backend, text) == theirs.encode(text) for text in PROBES):
+    probes = [*PROBES, *_probes_of_symbols(theirs)]
+    for backend in (_as_spelled(made), _unigram(theirs, begins=bool(made.add_bos_token))):
+        if all(_ids(backend, text) == theirs.encode(text) for text in probes):
             ids = {"bos_token": theirs.bos_id(), "eos_token": theirs.eos_id()}
             return backend, {name: theirs.id_to_piece(one) for name, one in ids.items() if one >= 0}
     raise ValueError(
         f"{path}: the tokenizers library reads it in another way than SentencePiece does; save a "
         "tokenizer.json where the model was made"
     )
+
+
+def _probes_of_symbols(theirs: Any) -> list[str]:
+    """Texts with the symbols that the vocabulary's makers named: they have no score."""
+    symbols = [
+        theirs.id_to_piece(one)
+        for one in range(theirs.get_piece_size())
+        if not theirs.get_score(one)
+        and not (theirs.is_control(one) or theirs.is_byte(one) or theirs.is_unknown(one))
+    ]
+    return [f"a{symbol}b {symbol} to" for symbol in symbols[:MAX_SYMBOLS]]
 
 
 def _ids(backend: Backend, text: str) -> list[int]:
@@ -60,7 +73,7 @@ def _as_spelled(made: Any) -> Backend:
     return _spaced(backend)
 
 
-def _unigram(theirs: Any) -> Backend:
+def _unigram(theirs: Any, *, begins: bool) -> Backend:
     """The pieces and their scores as a Unigram vocabulary, which transformers takes for a BPE."""
     ids = range(theirs.get_piece_size())
     pieces = [(theirs.id_to_piece(one), theirs.get_score(one)) for one in ids]
@@ -77,7 +90,7 @@ def _unigram(theirs: Any) -> Backend:
         ]
     )
     begin = theirs.bos_id()
-    if begin >= 0:
+    if begin >= 0 and begins:
         name = theirs.id_to_piece(begin)
         backend.post_processor = processors.TemplateProcessing(
             single=f"{name} $A", special_tokens=[(name, begin)]

@@ -82,13 +82,18 @@ class Tokenizer:
         files.apply_flags(backend, given, config)
         own = files.token_id(backend, config.get("eos_token"))
         ends = files.end_ids(own, given, generation)
+        begin = files.token_id(backend, config.get("bos_token"))
+        facts = {k: v for k, v in generation.items() if k not in _TOKENS_OF_GENERATION}
+        facts |= files.named_ids(given, generation)
+        if begin is not None:
+            facts.pop("bos_token_id", None)
         made = cls(
             backend,
-            bos_token_id=files.token_id(backend, config.get("bos_token")),
+            bos_token_id=begin,
             eos_token_ids=list(ends),
             chat_template=files.chat_template(given, config),
             kept=files.kept_facts(config),
-            generation={k: v for k, v in generation.items() if k not in _TOKENS_OF_GENERATION},
+            generation=facts,
         )
         made.end_files = ends
         made.read_from = given.where
@@ -105,8 +110,18 @@ class Tokenizer:
 
     def generation_json(self) -> str:
         """The text of ``generation_config.json``."""
-        tokens = {"bos_token_id": self.bos_token_id, "eos_token_id": list(self.eos_token_ids)}
-        return json.dumps({**self.generation, **tokens}, indent=2) + "\n"
+        return json.dumps({**self.generation, **self.named_ids}, indent=2) + "\n"
+
+    @property
+    def named_ids(self) -> dict[str, Any]:
+        """Begin, end and padding ids by their names in ``config.json``."""
+        begin = self.generation.get("bos_token_id") if self.bos_token_id is None else None
+        ids = {
+            "bos_token_id": self.bos_token_id if begin is None else begin,
+            "eos_token_id": list(self.eos_token_ids),
+        }
+        padding = self.generation.get("pad_token_id")
+        return ids if padding is None else {**ids, "pad_token_id": padding}
 
     def _deciding(self) -> dict[str, Any]:
         """What of ``tokenizer_config.json`` decides ids and texts."""
@@ -133,7 +148,10 @@ class Tokenizer:
         needed = {self.bos_token_id, *self.eos_token_ids, *self.encode("")}
         vocabulary = self.backend.get_vocab(with_added_tokens=True).values()
         if any(one >= num_ids and one not in beyond for one in vocabulary):
-            raise ValueError(f"the tokenizer has ids up to {self.num_ids - 1}, the model {num_ids}")
+            file = "" if self.read_from is None else f"{self.read_from / TOKENIZER_FILE}: "
+            raise ValueError(
+                f"{file}the tokenizer has ids up to {self.num_ids - 1}, the model {num_ids}"
+            )
         for token_id, token in beyond.items():
             if not token.special or token_id in needed:
                 raise ValueError(
@@ -144,6 +162,8 @@ class Tokenizer:
             if one is not None and one >= num_ids:
                 where = self.end_files.get(one)
                 kind = "end" if one in self.eos_token_ids else "begin"
+                if one not in (*self.eos_token_ids, self.bos_token_id):
+                    kind = "around every text the"
                 whose = "the tokenizer has" if where is None else f"{where}: eos_token_id names"
                 raise ValueError(f"{whose} {kind} token {one}, the model has {num_ids} ids")
         content = json.loads(self.backend.to_str())
@@ -287,4 +307,5 @@ def _ids_of_generation(name: str, value: Any) -> list[int]:
 
 def _is_kept(value: Any, gone: set[str]) -> bool:
     """Whether a fact names none of the tokens that are gone."""
-    return not gone & set(value if isinstance(value, list) else [str(value)])
+    tokens = value if isinstance(value, list) else [value]
+    return not gone & {token for token in tokens if isinstance(token, str)}

@@ -9,20 +9,22 @@ Every error names its file.
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
+from tokenizers.pre_tokenizers import Metaspace
 
 from lm.side_files import SideFiles
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
 GENERATION_CONFIG_FILE = "generation_config.json"
 OTHER_SPECIALS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """Special tokens that neither begin nor end a text, by their names in a config."""
 _SPECIALS = ("bos_token", "eos_token", *OTHER_SPECIALS)
-_BUILT_ANEW = ("GPT2Tokenizer", "RobertaTokenizer", "CodeGenTokenizer")
-"""Classes that transformers builds from vocabulary and merges, whatever ``tokenizer.json`` says."""
+_BYTE_LEVEL = ("GPT2Tokenizer", "RobertaTokenizer", "CodeGenTokenizer")
+"""Classes of byte-level vocabularies that transformers builds anew, by the config's flags."""
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")
 _KEPT = (
     *OTHER_SPECIALS,
@@ -83,9 +85,9 @@ def add_missing(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -
 def apply_flags(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -> None:
     """Follow flags of ``tokenizer_config.json`` that change how a text is split.
 
-    ``add_prefix_space`` counts for the classes that transformers builds anew from vocabulary and
-    merges; for others ``tokenizer.json`` alone does. Raises ``ValueError`` for a flag that would
-    make chat templates meaningless.
+    ``add_prefix_space`` and ``legacy`` count for the classes that transformers builds anew from
+    vocabulary and merges; for others ``tokenizer.json`` alone does. Raises ``ValueError`` for what
+    is no flag, and for one that would make chat templates meaningless.
     """
     file = files.where / TOKENIZER_CONFIG_FILE
     if config.get("split_special_tokens"):
@@ -93,23 +95,63 @@ def apply_flags(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -
             f"{file}: split_special_tokens is not supported: special tokens in a chat's text "
             "would be split into letters"
         )
-    wanted = config.get("add_prefix_space", False)
-    if not isinstance(wanted, bool):
-        raise ValueError(f"{file}: add_prefix_space is neither true nor false: {wanted!r}")
-    if str(config.get("tokenizer_class")).removesuffix("Fast") not in _BUILT_ANEW:
-        return
+    for key in ("add_prefix_space", "legacy"):
+        if not isinstance(config.get(key), bool | None):
+            raise ValueError(f"{file}: {key} is neither true nor false: {config[key]!r}")
+    name = str(config.get("tokenizer_class")).removesuffix("Fast")
+    if name in _BYTE_LEVEL:
+        _space_byte_level(backend, wanted=config.get("add_prefix_space") or False)
+    elif name == "LlamaTokenizer":
+        is_never = config.get("add_prefix_space") is False
+        if is_never or config.get("legacy") is False:
+            _space_pieces(backend, "never" if is_never else "first")
+
+
+def _space_byte_level(backend: Backend, *, wanted: bool) -> None:
+    """Put a space before a text, or do not, where the vocabulary is one of bytes."""
     content = json.loads(backend.to_str())
     section = content["pre_tokenizer"] or {}
-    parts = [part for part in section.get("pretokenizers", [section]) if _adds_space(part)]
-    if any(part["add_prefix_space"] != wanted for part in parts):
-        for part in parts:
-            part["add_prefix_space"] = wanted
+    parts = [
+        part
+        for part in section.get("pretokenizers", [section])
+        if part.get("type") == "ByteLevel" and part["add_prefix_space"] != wanted
+    ]
+    for part in parts:
+        part["add_prefix_space"] = wanted
+    if parts:
         backend.pre_tokenizer = Backend.from_str(json.dumps(content)).pre_tokenizer
+
+
+def _space_pieces(backend: Backend, scheme: Literal["never", "first"]) -> None:
+    """Put ``\u2581`` before a text's beginning or nowhere, and not behind each special token."""
+    content = json.loads(backend.to_str())
+    if not {"Prepend", "Metaspace"} & _types(content["normalizer"], content["pre_tokenizer"]):
+        return
+    backend.normalizer = None
+    backend.pre_tokenizer = Metaspace(replacement="\u2581", prepend_scheme=scheme, split=False)
+    decoder = content["decoder"] or {}
+    if scheme == "never" and decoder.get("type") == "Sequence":
+        decoder["decoders"] = [one for one in decoder["decoders"] if one["type"] != "Strip"]
+        backend.decoder = Backend.from_str(json.dumps(content)).decoder
+
+
+def _types(*sections: Mapping[str, Any] | None) -> set[str]:
+    """Names of the parts that sections of a ``tokenizer.json`` have."""
+    parts = [
+        part
+        for section in sections
+        if section is not None
+        for part in section.get("normalizers", section.get("pretokenizers", [section]))
+    ]
+    return {part["type"] for part in parts}
 
 
 def kept_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of the config decides no ids and is written again with the tokenizer."""
     facts = {key: config[key] for key in _KEPT if config.get(key) is not None}
+    facts |= {key: value for key, value in config.items() if _is_named_token(key, value)}
+    if isinstance(config.get("chat_template"), list):
+        facts["chat_template"] = config["chat_template"]
     longest = facts.get("model_max_length", 1)
     if type(longest) not in (int, float):
         raise ValueError(f"{TOKENIZER_CONFIG_FILE}: model_max_length must be a number: {longest!r}")
@@ -120,6 +162,24 @@ def kept_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(facts.get(key), list):
             facts[key] = [_content(value) for value in facts[key]]
     return facts
+
+
+def named_tokens(facts: Mapping[str, Any]) -> dict[str, object]:
+    """Tokens of kept facts by their names, as a chat template knows them."""
+    extra = facts.get("extra_special_tokens")
+    named = dict(extra) if isinstance(extra, Mapping) else {}
+    named |= {key: value for key, value in facts.items() if key.endswith("_token")}
+    return {key: _content(value) for key, value in named.items()}
+
+
+def named_ids(files: SideFiles, generation: Mapping[str, Any]) -> dict[str, int]:
+    """Begin and padding ids by their names in ``generation_config.json``, else ``config.json``."""
+    config = files.json_object("config.json")
+    found = {
+        name: next((one[name] for one in (generation, config) if type(one.get(name)) is int), None)
+        for name in ("bos_token_id", "pad_token_id")
+    }
+    return {name: value for name, value in found.items() if value is not None and value >= 0}
 
 
 def token_id(backend: Backend, value: object) -> int | None:
@@ -148,7 +208,7 @@ def chat_template(files: SideFiles, config: Mapping[str, Any]) -> str | None:
 
     Of several by name it is the one called ``default``.
     """
-    own = files.text("chat_template.jinja")
+    own = files.text(TEMPLATE_FILE)
     if own is not None:
         return own
     template = config.get("chat_template")
@@ -157,6 +217,11 @@ def chat_template(files: SideFiles, config: Mapping[str, Any]) -> str | None:
         if len(named) < len(template):
             raise ValueError(f"{files.where / TOKENIZER_CONFIG_FILE}: chat_template names no texts")
         template = named.get("default")
+        if template is None and named:
+            raise ValueError(
+                f"{files.where / TOKENIZER_CONFIG_FILE}: chat_template has several templates, and "
+                "none is named 'default'"
+            )
     if template is not None and not isinstance(template, str):
         raise ValueError(f"{files.where / TOKENIZER_CONFIG_FILE}: chat_template is no text")
     return template
@@ -198,14 +263,12 @@ def _special_values(config: Mapping[str, Any]) -> Iterator[object]:
     for key in _EXTRA:
         values = config.get(key) or []
         yield from values.values() if isinstance(values, Mapping) else values
-    for key, value in config.items():
-        if key.endswith("_token") and key not in _SPECIALS and isinstance(value, str):
-            yield value
+    yield from (value for key, value in config.items() if _is_named_token(key, value))
 
 
-def _adds_space(part: Mapping[str, Any]) -> bool:
-    """Whether a part of a pre-tokenizer is one that may put a space before a text."""
-    return part.get("type") == "ByteLevel"
+def _is_named_token(key: str, value: object) -> bool:
+    """Whether an entry names a special token that transformers has no name of its own for."""
+    return key.endswith("_token") and key not in _SPECIALS and isinstance(value, str)
 
 
 def _content(value: object) -> str | None:

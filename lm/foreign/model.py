@@ -52,6 +52,7 @@ class Foreign:
         named = [
             *(*tokenizer.eos_token_ids, tokenizer.bos_token_id or 0),
             *tokenizer.ids_of_generation,
+            *tokenizer.encode(""),
         ]
         if max(tokenizer.num_ids - 1, *named) >= config.vocab_size:
             tokenizer = tokenizer.without_ids_from(config.vocab_size)

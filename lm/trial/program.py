@@ -15,11 +15,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lm.chat import chat_prompt
+from lm.chat import chat_prompt, why_no_template
 from lm.panics import LibraryPanic
 from lm.side_files import SideFiles
 from lm.template import TemplateExceeds
 from lm.tokenizer import Tokenizer
+from lm.tokenizer_files import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from lm.trial.helper import HEAD_BYTES
 from lm.trial.rules import Exceeds, check
 
@@ -89,6 +90,9 @@ def tried(where: Path, name: str, contents: Mapping[str, bytes]) -> dict[str, st
         return {"invalid": str(error)}
     if tokenizer.chat_template is None:
         return {}
+    if why := why_no_template(tokenizer.chat_template):
+        file = TEMPLATE_FILE if TEMPLATE_FILE in contents else TOKENIZER_CONFIG_FILE
+        return {"invalid": f"{Path(where) / file}: the chat template cannot be read: {why}"}
     return _template_tried(tokenizer)
 
 

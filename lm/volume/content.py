@@ -49,10 +49,9 @@ def model_files(
         if not (config.tie_word_embeddings and name == TIED_HEAD)
     }
     dtype = str(next(iter(stored.values())).dtype).removeprefix("torch.")
-    tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": list(tokenizer.eos_token_ids)}
     return {
         WEIGHTS_FILE: functools.partial(_write_weights, stored),
-        CONFIG_FILE: TextFile(_json(to_hf(config, dtype=dtype) | tokens)),
+        CONFIG_FILE: TextFile(_json(to_hf(config, dtype=dtype) | tokenizer.named_ids)),
         GENERATION_CONFIG_FILE: TextFile(tokenizer.generation_json()),
         TOKENIZER_FILE: TextFile(tokenizer.backend.to_str(pretty=True)),
         TOKENIZER_CONFIG_FILE: TextFile(tokenizer.config_json()),

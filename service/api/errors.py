@@ -116,7 +116,10 @@ def install_error_handlers(app: FastAPI) -> None:
             refused = errors.InvalidRequest(f"the body is not JSON: {reason}")
             return respond(refused, 400, dialect=dialect)
         if first["type"] == "refused_field":
-            refused = errors.InvalidRequest(str(first["msg"]), param=context["param"])
+            place, field = _place(first["loc"]), str(context["param"])
+            nested = place and place.rpartition(".")[2] != field
+            where = excerpt(f"{place}.{field}" if nested else place or field)
+            refused = errors.InvalidRequest(str(first["msg"]), param=where)
             return respond(refused, dialect=dialect)
         param = excerpt(_place(first["loc"])) or None
         message = _validation_message(str(first["type"]), _short(first), param)

@@ -109,10 +109,10 @@ class ResponseFormat(Schema):
 
     @model_validator(mode="after")
     def _match_type(self) -> Self:
-        if (self.json_schema is not None) != (self.type == "json_schema"):
-            raise refuse(
-                "response_format", "json_schema belongs to type 'json_schema', and only there"
-            )
+        if self.json_schema is None and self.type == "json_schema":
+            raise refuse("response_format", "type 'json_schema' needs json_schema, with a schema")
+        if self.json_schema is not None and self.type != "json_schema":
+            raise refuse("response_format", "json_schema belongs to type 'json_schema' alone")
         for name, schema in (("value", self.value), ("schema", self.schema_)):
             if schema is not None and self.type != "json_object":
                 raise refuse("response_format", f"{name} belongs to type 'json_object' alone")

@@ -197,7 +197,9 @@ class Message(Schema):
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.content is None and not (self.role == "assistant" and self.tool_calls):
-            raise refuse("content", "content is required, but for an assistant's tool_calls")
+            raise refuse(
+                "content", "content is required, but of an assistant's message with tool_calls"
+            )
         return self
 
     @property

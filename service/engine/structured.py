@@ -4,6 +4,7 @@ A grammar is a string (plain data, so that it may cross the engine's border). Fo
 an answer the library says which tokens may come next; all others get no probability.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -200,6 +201,10 @@ class Constraint:
         return f"the structure is too complex: {_in_a_line(self._matcher.get_error())}"
 
 
+class NoStructures(ValueError):
+    """The library does not know how a tokenizer's tokens are spelled."""
+
+
 class Grammars:
     """Grammars over one tokenizer, whose trie of tokens is built when it is first needed."""
 
@@ -211,10 +216,13 @@ class Grammars:
 
     def warm_up(self) -> None:
         """Build the trie now: it takes half a second, in which no other thread runs."""
-        _ = self._trie
+        with contextlib.suppress(NoStructures):  # ``check`` says so to who asks for one
+            _ = self._trie
 
     def check(self, grammar: str) -> Prepared:
         """Raise ``ValueError`` if a grammar is none, allows no text or takes too much to begin.
+
+        ``NoStructures``, which is one, where the library cannot use such a tokenizer.
 
         What it takes to read it and to find its first tokens is spent here, in the caller's thread;
         who begins with what this gives spends none of it again.
@@ -275,7 +283,14 @@ class Grammars:
         made = self._tokenizer.companions.get(_TRIE)
         if made is None:
             ends = list(self._tokenizer.eos_token_ids)
-            made = LLTokenizer(self._tokenizer.backend.to_str(), eos_token=ends or None)
+            try:
+                made = LLTokenizer(self._tokenizer.backend.to_str(), eos_token=ends or None)
+            except ValueError as error:
+                kind = type(self._tokenizer.backend.model).__name__
+                raise NoStructures(
+                    f"not supported here for this model: no structure can be held with its "
+                    f"tokenizer, a {kind} vocabulary"
+                ) from error
             self._tokenizer.companions[_TRIE] = made
         assert isinstance(made, LLTokenizer), "nobody else writes there"
         return made

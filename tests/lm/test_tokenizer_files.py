@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer as Backend
-from tokenizers import processors
+from tokenizers import decoders, models, normalizers, processors
 from toys import toy_tokenizer
 from transformers import AutoTokenizer
 
+from lm.chat import chat_prompt
 from lm.tokenizer import Tokenizer
 
 BEGIN, END, TURN, TOOL = "<s>", "</s>", "<|turn|>", "<tool>"
@@ -184,3 +185,93 @@ def test_a_flag_that_cannot_be_followed_is_refused(tmp_path: Path, flags: dict[s
     path = directory(tmp_path / "there", flags)
     with pytest.raises(ValueError, match=f"^{path / 'tokenizer_config.json'}: {min(flags)} is "):
         Tokenizer.load(path)
+
+
+def pieces_directory(path: Path, config: dict[str, Any]) -> Path:
+    """A vocabulary like Llama 2's: pieces with ``▁``, which ``tokenizer.json`` puts everywhere."""
+    words = ["<unk>", BEGIN, END, *"▁tobe", "▁t", "▁to", "▁b", "▁be"]
+    merges = [("▁", "t"), ("▁t", "o"), ("▁", "b"), ("▁b", "e")]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    made = Backend(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True))
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    made.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    made.add_special_tokens([BEGIN, END])
+    path.mkdir()
+    made.save(str(path / "tokenizer.json"))
+    names = {"bos_token": BEGIN, "eos_token": END, "unk_token": "<unk>"}
+    (path / "tokenizer_config.json").write_text(json.dumps(names | config))
+    return path
+
+
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "LlamaTokenizerFast"])
+@pytest.mark.parametrize(
+    "flags", [{"add_prefix_space": False}, {"legacy": False}, {"legacy": True}], ids=str
+)
+def test_flags_of_llama_decide_where_a_space_is_put_as_in_transformers(
+    tmp_path: Path, name: str, flags: dict[str, Any]
+) -> None:
+    path = pieces_directory(tmp_path / "there", {"tokenizer_class": name, **flags})
+    theirs, ours = AutoTokenizer.from_pretrained(path), Tokenizer.load(path)
+    for text in ("to be", "be", f"to{END}be to", f"{END}to"):
+        expected = theirs.encode(text, add_special_tokens=False)
+        if flags.get("legacy"):  # there ``tokenizer.json`` is followed, as by transformers 4
+            expected = Backend.from_file(str(path / "tokenizer.json")).encode(text).ids
+        assert ours.encode(text, add_special_tokens=False) == expected, text
+        assert ours.decode(expected) == theirs.decode(expected, skip_special_tokens=True), text
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    ours.save(saved)
+    again = AutoTokenizer.from_pretrained(saved)
+    assert again.encode("to be") == ours.encode("to be")
+
+
+def test_facts_that_only_the_config_names_go_through(tmp_path: Path) -> None:
+    templates = [
+        {"name": "default", "template": "{{ messages }}"},
+        {"name": "tool_use", "template": "{{ tools }}"},
+    ]
+    facts = {"bos_token": None, "chat_template": templates, "image_token": TURN}
+    ids = {"bos_token_id": 7, "pad_token_id": 9, "eos_token_id": 301}
+    path = directory(tmp_path / "there", facts, generation_config={"bos_token_id": 7})
+    (path / "config.json").write_text(json.dumps(ids))
+    made = Tokenizer.load(path)
+    assert made.bos_token_id is None
+    assert json.loads(made.generation_json()) == {**ids, "eos_token_id": [301]}
+    saved = json.loads(made.config_json())
+    assert (saved["chat_template"], saved["image_token"]) == (templates, TURN)
+    assert made.chat_template == "{{ messages }}"
+
+
+def test_templates_without_a_default_are_refused(tmp_path: Path) -> None:
+    path = directory(tmp_path, {"chat_template": [{"name": "tool_use", "template": "x"}]})
+    with pytest.raises(ValueError, match=r"/tokenizer_config.json: chat_template has several"):
+        Tokenizer.load(path)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"extra_special_tokens": {"image_token": TURN}},
+        {"image_token": TURN},
+        {"extra_special_tokens": {"image_token": {"content": TURN, "__type": "AddedToken"}}},
+    ],
+    ids=str,
+)
+def test_a_template_knows_tokens_by_the_names_that_their_makers_gave(
+    tmp_path: Path, facts: dict[str, Any]
+) -> None:
+    template = "{{ image_token }}{{ messages[0].content }}"
+    path = directory(tmp_path, {"chat_template": template, **facts})
+    messages = [{"role": "user", "content": "x"}]
+    theirs = AutoTokenizer.from_pretrained(path)
+    expected = theirs.apply_chat_template(messages, tokenize=False)
+    assert chat_prompt(Tokenizer.load(path), messages) == expected == f"{TURN}x"

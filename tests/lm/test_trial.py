@@ -111,10 +111,18 @@ def test_a_template_that_does_too_much_is_refused(tmp_path: Path, template: str)
     assert refused.value.part == "chat_template"
 
 
-@pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{% broken", "{{ 1 / 0 }}"])
+@pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{{ 1 / 0 }}"])
 def test_a_template_that_takes_no_chat_is_its_own_matter(tmp_path: Path, template: str) -> None:
     tokenizer = load_tried(write(tmp_path / "model", {}, template))
     assert tokenizer.chat_template == template
+
+
+def test_a_template_that_is_none_is_refused_by_its_file(tmp_path: Path) -> None:
+    directory = write(tmp_path / "model", {}, "{% broken")
+    with pytest.raises(
+        ValueError, match=f"^{directory}/[a-z_.]+: the chat template cannot be read"
+    ):
+        load_tried(directory)
 
 
 def test_what_is_common_is_let_through(tmp_path: Path) -> None:

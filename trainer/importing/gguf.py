@@ -22,6 +22,8 @@ from lm.trial import try_out
 from trainer.importing import gguf_facts as facts
 
 SUFFIX = ".gguf"
+MAX_REASON = 400
+"""Characters of the library's reason why a file cannot be read."""
 _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r"})
 """Kinds that split every digit and then as GPT-2 does (llama.cpp, ``llm_tokenizer_bpe``)."""
 _AS_GPT2 = frozenset({"gpt-2", "default"})
@@ -54,7 +56,7 @@ def read_gguf(path: Path) -> Foreign:
         try_out(ours)
         return Foreign.checked(model_config, model.state_dict(), ours)
     except Exception as error:  # the file's bytes decide which
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).split())[:MAX_REASON]
         raise ValueError(f"{path}: not a model that can be read: {reason}") from error
 
 

@@ -23,6 +23,19 @@ MAX_TEXT_CHARS = 48
 MAX_ENDS = 128
 _CANDIDATES = "a0A-_ .!" + "".join(map(chr, range(0x20, 0x7F)))
 """What a class of characters may stand for, the first first."""
+FORMATS: Mapping[str, Sequence[str]] = {
+    "date": ("2000-01-01",),
+    "date-time": ("2000-01-01T00:00:00Z",),
+    "duration": ("P1D",),
+    "email": ("a@a.aa",),
+    "hostname": ("a.aa",),
+    "ipv4": ("1.1.1.1",),
+    "ipv6": ("::1", "1:1:1:1:1:1:1:1"),
+    "time": ("00:00:00Z",),
+    "uri": ("a:a", "http://a.aa/a"),
+    "uuid": ("00000000-0000-0000-0000-000000000000",),
+}
+"""A text of each format that is held."""
 _START = "start: /"
 _REGEX = f'"lark_grammar":"{_START}'
 _CATEGORIES = {"DIGIT": "[0-9]", "SPACE": r"\s", "WORD": r"\w"}
@@ -44,15 +57,12 @@ class Matches:
 
 def matches_of(grammar: str) -> Matches:
     """The ends of what a grammar's patterns match."""
-    if '"pattern' not in grammar and _REGEX not in grammar:
+    if not any(key in grammar for key in ('"pattern', '"format"', _REGEX)):
         return Matches()
     regex, schemas = _parts(grammar)
-    patterns = (pattern for schema in schemas for pattern in _patterns_of(schema))
-    texts = [
-        text
-        for pattern in itertools.islice(patterns if regex is None else (regex,), MAX_PATTERNS)
-        for text in short_matches(pattern)
-    ]
+    found = (short for schema in schemas for short in _matches_of(schema))
+    shorts = found if regex is None else iter([short_matches(regex)])
+    texts = [text for short in itertools.islice(shorts, MAX_PATTERNS) for text in short]
     ends = {text[start:] for text in texts for start in range(len(text))}
     if regex is None:
         ends = {json.dumps(end, ensure_ascii=False)[1:-1] for end in ends}
@@ -82,17 +92,20 @@ def _parts(grammar: str) -> tuple[str | None, list[object]]:
     return None, [part.get("json_schema") for part in parts]
 
 
-def _patterns_of(schema: object) -> Iterator[str]:
+def _matches_of(schema: object) -> Iterator[Sequence[str]]:
+    """Short matches of each pattern and format of a schema."""
     if isinstance(schema, Mapping):
         if isinstance(pattern := schema.get("pattern"), str):
-            yield pattern
+            yield short_matches(pattern)
+        if isinstance(name := schema.get("format"), str):
+            yield FORMATS.get(name, ())
         if isinstance(by_pattern := schema.get("patternProperties"), Mapping):
-            yield from by_pattern
+            yield from map(short_matches, by_pattern)
         for part in schema.values():
-            yield from _patterns_of(part)
+            yield from _matches_of(part)
     elif isinstance(schema, list):
         for part in schema:
-            yield from _patterns_of(part)
+            yield from _matches_of(part)
 
 
 def _texts(nodes: Iterable[tuple[Any, Any]]) -> list[str]:

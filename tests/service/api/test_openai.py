@@ -332,7 +332,7 @@ def test_a_known_field_at_its_neutral_value_is_accepted(
         ({"min_tokens": 9, "max_tokens": 8}, "min_tokens", "min_tokens 9 exceed max_tokens 8"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "need stream: true"),
         ({"response_format": {"type": "xml"}}, "response_format.type", "json_schema"),
-        ({"response_format": {"type": "json_schema"}}, "response_format", "belongs to"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "needs json_schema"),
         ({"regex": "(a"}, None, "unclosed group"),
         ({"regex": "a", "response_format": {"type": "json_object"}}, "regex", "not both"),
         ({"regex": "a", "ignore_eos": True}, "ignore_eos", "ends where its structure does"),
