@@ -1,8 +1,9 @@
-"""How many tokens of a prompt fit a time: learned from the durations of steps, without a clock.
+"""What fits a time beside streams: learned from the durations of steps, without a clock.
 
-A step takes what its decoding rows take, and then a time for each token of a prompt that differs
-by the machine, the model and whether the prompt is scored. Both are averages of recent steps, so
-that they follow a machine that becomes busy. The same durations give the same chunks.
+A step takes what its decoding rows take, then a time for each token of a prompt that differs by
+the machine, the model and whether the prompt is scored, and one for each token that is held to a
+structure. All are averages of recent steps, so that they follow a machine that becomes busy. The
+same durations give the same steps.
 """
 
 import dataclasses
@@ -11,6 +12,8 @@ FIRST_CHUNK = 32
 """Tokens of a prompt in the first step beside streams, while nothing is known."""
 SMALLEST_CHUNK = 8
 """Tokens that a prompt gets in any case: on the slowest machine it comes to its end, too."""
+FIRST_STRUCTURED = 4
+"""Tokens held to a structure in the first step, while nothing is known."""
 MEMORY = 0.8
 """Share of what was seen that is kept at each step: some five steps count."""
 
@@ -50,6 +53,8 @@ class Pace:
         """Seconds of a step that only decodes, by the number of binary digits of its rows."""
         self._costs: dict[bool, _Cost] = {}
         """Of prompts' tokens, by whether they are scored."""
+        self._structured = _Cost(0.0, 0.0)
+        """Of tokens that are held to a structure, beyond what decoding them takes."""
 
     def beside(self, num_decoding: int) -> float:
         """Seconds that prompts may add to a step with so many decoding rows.
@@ -70,9 +75,25 @@ class Pace:
         """What so many tokens of a prompt are expected to take."""
         return num_tokens * self._of_a_token(is_scored=is_scored)
 
-    def observe(self, num_decoding: int, num_plain: int, num_scored: int, seconds: float) -> None:
-        """Learn from a step: its decoding rows, its prompts' tokens by kind, and its duration."""
-        if not num_plain + num_scored:
+    @property
+    def num_structured(self) -> int:
+        """Tokens held to a structure that one step draws at most: one, however long it takes."""
+        return max(1, int(self.bound_s / max(self._of_a_structured, self.bound_s / (1 << 30))))
+
+    def observe(
+        self,
+        num_decoding: int,
+        num_plain: int,
+        num_scored: int,
+        seconds: float,
+        *,
+        num_structured: int = 0,
+    ) -> None:
+        """Learn from a step: its decoding rows, its prompts' tokens by kind, and its duration.
+
+        ``num_structured``: of the tokens that it drew, those that are held to a structure.
+        """
+        if not num_plain + num_scored + num_structured:
             size = num_decoding.bit_length()
             known = self._decoding.get(size, seconds)
             self._decoding[size] = MEMORY * known + (1 - MEMORY) * seconds
@@ -80,11 +101,20 @@ class Pace:
         spent = max(0.0, seconds - self._decoding_s(num_decoding))
         expected = {False: self.seconds(num_plain, is_scored=False)}
         expected[True] = self.seconds(num_scored, is_scored=True)
-        total = sum(expected.values())
+        structured = num_structured * self._of_a_structured
+        total = sum(expected.values()) + structured
         for is_scored, count in ((False, num_plain), (True, num_scored)):
             if count:
                 share = spent * expected[is_scored] / total if total else spent
                 self._costs.setdefault(is_scored, _Cost(0.0, 0.0)).add(share, count)
+        if num_structured:
+            share = spent * structured / total if total else spent
+            self._structured.add(share, num_structured)
+
+    @property
+    def _of_a_structured(self) -> float:
+        known = self._structured
+        return known.of_a_token if known.tokens else self.bound_s / FIRST_STRUCTURED
 
     def _of_a_token(self, *, is_scored: bool) -> float:
         cost = self._costs.get(is_scored)

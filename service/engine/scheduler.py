@@ -132,6 +132,8 @@ class Scheduler:
         self._chunk_numbers: dict[str, int] = {}
         """When each client with a slot last got a chunk of a prompt, or came; in steps."""
         self._num_steps = 0
+        self._num_turns = 0
+        """Of sequences that drew while others waited."""
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
@@ -161,7 +163,7 @@ class Scheduler:
             running = [one for one in running if not (one is self._leaving or is_held(one))]
         singles: list[Chunk] = []
         prompts: list[Sequence] = []
-        for sequence in running:
+        for sequence in self._without_late_structures(running):
             start = sequence.num_computed
             left = sequence.num_tokens - start
             if left == 1:
@@ -173,6 +175,25 @@ class Scheduler:
             (singles if chunk.num_tokens == 1 else chunks).append(chunk)
         singles.sort(key=_slot)
         return Plan((*singles, *chunks), started, copies) if singles or chunks else None
+
+    def _without_late_structures(self, running: list[Sequence]) -> list[Sequence]:
+        """Leave out some of many that are to draw a token that is held to a structure.
+
+        Each such token may take as long as a step. Those that waited longest come first; which
+        tokens are drawn does not depend on it.
+        """
+        drawing = [one for one in running if one.is_structured and self._may_draw(one)]
+        if self._pace is None or len(drawing) <= (most := self._pace.num_structured):
+            return running
+        drawing.sort(key=lambda one: one.drew_at)
+        for sequence in drawing[:most]:
+            sequence.drew_at = self._num_turns = self._num_turns + 1
+        late = set(map(id, drawing[most:]))
+        return [one for one in running if id(one) not in late]
+
+    def _may_draw(self, sequence: Sequence) -> bool:
+        """Whether a step may come to the sequence's end."""
+        return 0 < sequence.num_tokens - sequence.num_computed <= self._max_step_tokens
 
     def check_integrity(self) -> None:
         """Assert that slots are conserved and held by running sequences alone."""
