@@ -24,6 +24,10 @@ MAX_WAITING = 512
 """Pieces of work: as many as connections, by default."""
 MAX_WAITING_OF_CLIENT = 256
 """Of one client's, so that there is room for another's."""
+RESTS = 3
+"""Times as long as a piece of work took, its thread then rests while more waits: much of it holds
+the interpreter's lock, and the event loop needs it several times for an answer."""
+LONGEST_REST_S = 0.1
 IDLE_S = 60.0
 """A thread that had no work for so long ends; the next work starts one."""
 
@@ -40,11 +44,18 @@ class Lane:
     """One thread, begun with the first work. The clock is any that counts seconds."""
 
     def __init__(
-        self, name: str, *, nicer_by: int = 0, clock: Callable[[], float] = time.perf_counter
+        self,
+        name: str,
+        *,
+        nicer_by: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+        rest: Callable[[float], object] = time.sleep,
     ) -> None:
+        """``clock`` and ``rest`` count seconds."""
         self._name = name
         self._nicer_by = nicer_by
         self._clock = clock
+        self._rest = rest
         self._changed = threading.Condition()
         self._waiting: dict[str, collections.deque[_Job]] = {}
         """By client; those without work are not in it."""
@@ -123,7 +134,11 @@ class Lane:
         else:
             job.future.set_result(result)
         with self._changed:
-            self._spent[client] = self._spent.get(client, 0.0) + self._clock() - began
+            took = self._clock() - began
+            self._spent[client] = self._spent.get(client, 0.0) + took
+            is_next_waiting = bool(self._waiting)
+        if is_next_waiting:
+            self._rest(min(RESTS * took, LONGEST_REST_S))
         return True
 
     def _take(self) -> tuple[str, _Job] | None:

@@ -16,10 +16,10 @@ class Held:
     """A lane whose thread waits until it is let go; ``log`` has what it did since."""
 
     def __init__(self) -> None:
-        self.lane = Lane("test")
         self.log: list[str] = []
         self.seconds = 0.0
-        self.lane._clock = lambda: self.seconds
+        self.rests: list[float] = []
+        self.lane = Lane("test", clock=lambda: self.seconds, rest=self.rests.append)
         self._go = threading.Event()
         self._has_begun = threading.Event()
 
@@ -131,3 +131,18 @@ def test_an_idle_thread_ends_and_the_next_work_starts_one(monkeypatch: pytest.Mo
         assert await one.do("a", lambda: 2) == 2
 
     asyncio.run(scenario())
+
+
+def test_its_thread_rests_behind_work_that_took_long_while_more_waits() -> None:
+    async def scenario() -> list[float]:
+        held = Held()
+        async with held.holding():
+            works = [held.work("a", 0.01), held.work("b", 0.02), held.work("c", 5.0)]
+            works.append(held.work("d", 0.5))
+            waiting = [asyncio.ensure_future(held.lane.do("one", work)) for work in works]
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        return held.rests
+
+    rests = asyncio.run(scenario())
+    assert rests == pytest.approx([0.0, 0.03, 0.06, lane.LONGEST_REST_S]), "none behind the last"
