@@ -20,6 +20,7 @@ from typing import Any, Self
 import psutil
 
 from serving.process import ServiceProcess
+from serving.volley import request_bytes, volley
 from serving.waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("steady_client.py")
@@ -133,6 +134,20 @@ class SteadyClient:
     def _events(self, kind: str) -> list[list[Any]]:
         lines = Path(self._said.name).read_text("utf-8").split("\n")[:-1]
         return [event for event in map(json.loads, lines) if event[0] == kind]
+
+
+def touch_every_slot(service: ServiceProcess, *, num_slots: int = 32, tokens: int = 220) -> None:
+    """Have every slot used as far as a steady stream uses one.
+
+    The memory of a slot is there from its first use on: without this it would look as if an attack
+    had left it behind.
+    """
+    body = {"max_new_tokens": tokens, "ignore_eos": True}
+    requests = [
+        request_bytes("/generate", {"prompt": f"{number} To be", **body})
+        for number in range(num_slots)
+    ]
+    assert set(volley(service.port, requests)) == {200}
 
 
 def assert_unhurt(under: Noticed, alone: Noticed, *, settled_bytes: int | None = None) -> None:

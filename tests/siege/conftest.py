@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from serving import ServiceProcess, SteadyClient
 from serving.released import Released
+from serving.steady import touch_every_slot
 from toys import publish_toy
 
 STEP_DELAY_S = 0.005
@@ -54,6 +55,7 @@ def released_service(released: Released) -> Iterator[ServiceProcess]:
     options = {"dtype": "auto", "poll_interval_s": 0.5}
     with ServiceProcess(released.volume, **options) as service:
         service.wait_serving(released.name)
+        touch_every_slot(service)
         service.limit_memory(MEMORY_BYTES)
         yield service
 

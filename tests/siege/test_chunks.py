@@ -11,6 +11,7 @@ from serving import ServiceProcess, SteadyClient, assert_unhurt
 from serving.released import Released
 
 PROMPT = list(range(100, 8290))
+STREAM_TOKENS = 4000
 CLIENTS = 32
 MAX_P99_S = 0.25
 
@@ -30,7 +31,8 @@ def test_a_long_prompt_does_not_hold_a_stream_up(smollm2: ServiceProcess, *, ech
     body = {"prompt": PROMPT, "max_tokens": 1}
     if echo:
         body |= {"prompt": PROMPT[:8189], "echo": True, "logprobs": 5}
-    with SteadyClient(smollm2) as steady:
+    # One stream lasts for all of it: a newcomer's first token waits for two steps, as it should.
+    with SteadyClient(smollm2, tokens=STREAM_TOKENS) as steady:
         alone = steady.alone()
 
         def attack() -> None:

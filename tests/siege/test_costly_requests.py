@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from serving import ServiceProcess, SteadyClient, assert_unhurt
 from serving.released import Released
+from serving.steady import touch_every_slot
 from serving.volley import abandon, answers, request_bytes, volley
 from siege import costly
 
@@ -23,6 +24,7 @@ def large(released: Released) -> Iterator[ServiceProcess]:
     """SmolLM2-135M as it is served by default."""
     with ServiceProcess(released.volume, dtype="auto", threads=2) as service:
         service.wait_serving(released.name)
+        touch_every_slot(service)
         yield service
 
 

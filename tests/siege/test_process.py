@@ -118,7 +118,9 @@ def test_what_announces_an_end_drains(toys: Path, number: signal.Signals) -> Non
     with ServiceProcess(toys, step_delay_s=0.01) as service:
         service.wait_serving("toy@1")
         with service.client.stream(
-            "POST", "/generate", json={"prompt": "a", "max_new_tokens": 40, "stream": True}
+            "POST",
+            "/generate",
+            json={"prompt": "a", "max_new_tokens": 40, "stream": True, "ignore_eos": True},
         ) as stream:
             lines = stream.iter_lines()
             next(lines)
