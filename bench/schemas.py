@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lm.tokenizer import Tokenizer
-from service.engine.structured import Grammars, schema_grammar
+from service.engine.grammars import Grammars
+from service.engine.structured import schema_grammar
 
 MAX_KIND = 90
 """Characters of a reason that count as its kind."""

@@ -14,12 +14,12 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer as Backend
 
-from lm import sentencepiece_file
 from lm import tokenizer_files as files
-from lm.panics import LibraryPanic, without_panics
+from lm.panics import without_panics
 from lm.side_files import SideFiles
 from lm.spelling import Spelling
 from lm.token_bytes import TokenBytes
+from lm.tokenizer_backend import read_backend
 from lm.tokenizer_files import TOKENIZER_CONFIG_FILE
 
 __all__ = ["TOKENIZER_CONFIG_FILE", "TOKENIZER_FILE", "Tokenizer"]
@@ -73,7 +73,7 @@ class Tokenizer:
         See ``lm.tokenizer_files``. Raises ``ValueError`` naming the file that is missing or is
         not what it should be.
         """
-        backend, named = _read_backend(given, name)
+        backend, named = read_backend(given, name)
         backend.no_truncation()  # a saved limit would cut every longer text without a word
         backend.no_padding()
         config = named | files.read_config(given)
@@ -280,22 +280,6 @@ class Tokenizer:
         with without_panics("the tokenizer"):
             (text,) = self.backend.decode_batch([list(token_ids)], skip_special_tokens=True)
             return text
-
-
-def _read_backend(given: SideFiles, name: str) -> tuple[Backend, dict[str, Any]]:
-    """The vocabulary, and the special tokens that it names itself."""
-    content, file = given.read(name), given.where / name
-    if content is None and given.read(sentencepiece_file.FILE) is not None:
-        return sentencepiece_file.read_sentencepiece(given.where / sentencepiece_file.FILE)
-    if content is None:
-        raise ValueError(f"no tokenizer at {file}")
-    try:
-        with without_panics("the tokenizer"):
-            return Backend.from_buffer(content), {}
-    except LibraryPanic as error:
-        raise LibraryPanic(f"{file}: {error}") from error
-    except Exception as error:  # the library raises bare Exception
-        raise ValueError(f"{file} is not a tokenizer: {error}") from error
 
 
 def _ids_of_generation(name: str, value: Any) -> list[int]:

@@ -6,6 +6,7 @@ import itertools
 from torch import Tensor
 
 from service.engine.faults import failed, must_pass
+from service.engine.plan import Chunk
 from service.engine.request import (
     Event,
     Finished,
@@ -14,7 +15,7 @@ from service.engine.request import (
     TokenGenerated,
 )
 from service.engine.sampling import score_rows
-from service.engine.scheduler import Chunk, Scheduler
+from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
 
 

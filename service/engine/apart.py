@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from service.engine.faults import must_pass
+from service.engine.plan import Plan
 from service.engine.runner import StepOutput
-from service.engine.scheduler import Plan
 
 MOST_FAULTS = 3
 """Where so many sequences have failed alone and no part was computed, the step itself is at fault:

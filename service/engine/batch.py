@@ -10,7 +10,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from service.engine.scheduler import Chunk, Plan
+from service.engine.plan import Chunk, Plan
 
 
 @dataclasses.dataclass(frozen=True)

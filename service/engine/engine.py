@@ -9,7 +9,9 @@ from lm.tokenizer import Tokenizer
 from service.engine.answers import Answers
 from service.engine.apart import compute
 from service.engine.faults import must_pass
+from service.engine.grammars import Grammars
 from service.engine.pace import Pace
+from service.engine.plan import Chunk, Plan
 from service.engine.profile import Laps
 from service.engine.request import (
     Event,
@@ -20,11 +22,10 @@ from service.engine.request import (
 )
 from service.engine.runner import StepCache, StepOutput, StepRunner
 from service.engine.sampling import draw_apart
-from service.engine.scheduler import Chunk, Plan, Scheduler
+from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
 from service.engine.slots import SlotPool
 from service.engine.speculation.planner import Speculation
-from service.engine.structured import Grammars
 
 
 class Engine:

@@ -16,10 +16,10 @@ from torch import Tensor
 from lm.tokenizer import Tokenizer
 from service.engine.engine import Engine, stats_of
 from service.engine.faults import must_pass
+from service.engine.plan import Chunk, Plan
 from service.engine.profile import Laps
 from service.engine.request import Event, GenerationRequest, StepStats
 from service.engine.runner import StepRunner
-from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
 from service.engine.slots import SlotPool
 from service.engine.speculation.planner import Speculation

@@ -16,7 +16,7 @@ from lm.decoder import Decoder
 from service.engine.attention import SlotAttention
 from service.engine.batch import build_batch
 from service.engine.cache import SlotCache
-from service.engine.scheduler import Plan
+from service.engine.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,8 @@ from lm.sampling import SamplingParams, counter_uniform
 from service.engine.device_sampling import sample_rows
 from service.engine.faults import must_pass
 from service.engine.penalties import Penalties
+from service.engine.plan import Plan
 from service.engine.request import TokenScore
-from service.engine.scheduler import Plan
 from service.engine.sequence import Sequence
 
 EXACT_TOKENS = 4096

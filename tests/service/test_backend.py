@@ -13,9 +13,9 @@ from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 from service import backend, memory
 from service.backend import Backend, BackendOptions, Choice
 from service.engine.native.runner import NativeRunner
+from service.engine.plan import Chunk, Plan
 from service.engine.request import TokenGenerated
 from service.engine.runner import Runner, StepRunner
-from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
 from service.gate import CheckpointRefused
 from service.kernels import NoKernels

@@ -10,7 +10,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from toys import publish_toy
 
 from lm.tokenizer import Tokenizer
-from service.engine.structured import Grammars, NoStructures, schema_grammar
+from service.engine.grammars import Grammars, NoStructures
+from service.engine.structured import schema_grammar
 
 WORDS = ["[UNK]", "[END]", "to", "be", "or", "not", "##t", "▁to", "▁be", "▁", "t", "o", "b", "e"]
 

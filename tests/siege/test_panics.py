@@ -121,12 +121,13 @@ def test_a_panic_while_a_structure_is_read_is_refused(
 def test_a_panic_while_a_structure_is_followed_ends_its_answer_alone(
     live: LiveService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.engine import structured
+    from service.engine import grammars
+    from service.engine.structured import Constraint
 
     monkeypatch.setattr(
-        structured.Grammars,
+        grammars.Grammars,
         "begin",
-        lambda *_: structured.Constraint(Panics()),  # type: ignore[arg-type]
+        lambda *_: Constraint(Panics()),  # type: ignore[arg-type]
     )
     asked = {"prompt": "a", "max_new_tokens": 4, "regex": "[ab]{3}"}
     response = live.client.post("/generate", json=asked)

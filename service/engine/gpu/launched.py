@@ -9,8 +9,8 @@ from torch import Tensor
 
 from service.engine.faults import must_pass
 from service.engine.gpu.buffers.outputs import Drawn
+from service.engine.plan import Chunk
 from service.engine.sampling import draw_row
-from service.engine.scheduler import Chunk
 from service.engine.sequence import Sequence
 
 MAX_HOST_ROWS = 16

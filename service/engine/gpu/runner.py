@@ -18,8 +18,8 @@ from service.engine.gpu.definition import plain_logits
 from service.engine.gpu.flat.layout import FlatChunk, bucket_for, lay_out, split
 from service.engine.gpu.launched import Launched, Part, keep_logits
 from service.engine.gpu.sampling.table import SamplingTable
+from service.engine.plan import Chunk, Plan
 from service.engine.runner import StepOutput
-from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
 from service.engine.slots import SlotPool
 

@@ -12,7 +12,7 @@ from service.engine.attention import SlotAttention
 from service.engine.batch import Batch, DecodeRows
 from service.engine.graphs.buckets import Bucket
 from service.engine.graphs.cache import GraphCache
-from service.engine.scheduler import Plan
+from service.engine.plan import Plan
 
 TOKEN, POSITION, PLACE, LENGTH = range(4)
 """Rows of the input: token id, its position, where its key goes, how many keys it may see."""

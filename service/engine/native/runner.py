@@ -11,8 +11,8 @@ from lm.config import ModelConfig
 from service.engine.native.cache import PANEL, NativeCache
 from service.engine.native.library import PARTS, Library, StepArguments
 from service.engine.native.packing import PackedWeights
+from service.engine.plan import Plan
 from service.engine.runner import StepOutput, use_threads
-from service.engine.scheduler import Plan
 
 
 class NativeRunner:

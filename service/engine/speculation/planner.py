@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import weakref
 
-from service.engine.scheduler import Chunk, Plan
+from service.engine.plan import Chunk, Plan
 from service.engine.sequence import Sequence
 from service.engine.speculation.drafter import Drafter
 

@@ -9,7 +9,7 @@ from toys import toy_config, toy_tokenizer
 from service.engine.attention import SlotAttention
 from service.engine.batch import build_batch
 from service.engine.cache import SlotCache
-from service.engine.scheduler import Chunk, Plan
+from service.engine.plan import Chunk, Plan
 from service.engine.sequence import Sequence
 
 CPU = torch.device("cpu")

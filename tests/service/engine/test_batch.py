@@ -3,7 +3,7 @@ from serving import generation_request
 from toys import toy_tokenizer
 
 from service.engine.batch import Batch, build_batch
-from service.engine.scheduler import Chunk, Plan
+from service.engine.plan import Chunk, Plan
 from service.engine.sequence import Sequence
 
 CPU = torch.device("cpu")

@@ -9,7 +9,8 @@ import pytest
 from toys import toy_tokenizer
 
 from service.engine.conditions import without_conditions
-from service.engine.structured import Grammars, schema_grammar
+from service.engine.grammars import Grammars
+from service.engine.structured import schema_grammar
 
 ABC: dict[str, Any] = {
     "a": {"enum": ["x", "y", "zz"]},

@@ -11,8 +11,8 @@ from toys import toy_tokenizer
 
 from lm.sampling import MAX_SEED, SamplingParams, sample
 from service.engine.device_sampling import sample_rows
+from service.engine.plan import Chunk, Plan
 from service.engine.sampling import draw
-from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
 
 VOCAB_SIZE = 50

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.scheduler import Plan, Scheduler
+from service.engine.plan import Plan
+from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
 
 TOKENIZER = toy_tokenizer()

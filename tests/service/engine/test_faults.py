@@ -14,9 +14,9 @@ from service.engine.answers import Answers
 from service.engine.apart import MOST_FAULTS, compute
 from service.engine.cache import SlotCache
 from service.engine.engine import Engine
+from service.engine.plan import Chunk, Plan
 from service.engine.request import Event, Finished, FinishReason, RequestRefused, TokenGenerated
 from service.engine.runner import Runner, StepOutput
-from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
 from service.engine.speculation.drafter import Drafter
 from service.engine.text import TextStream

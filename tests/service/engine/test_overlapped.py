@@ -19,6 +19,7 @@ from lm.decoder import Decoder
 from lm.tokenizer import Tokenizer
 from service.engine.engine import Engine
 from service.engine.overlapped import OverlappedEngine
+from service.engine.plan import Plan
 from service.engine.request import (
     Event,
     Finished,
@@ -29,7 +30,6 @@ from service.engine.request import (
     TokenGenerated,
     TokenScore,
 )
-from service.engine.scheduler import Plan
 from service.engine.structured import regex_grammar
 
 CONTEXT = 40

@@ -19,8 +19,8 @@ from transformers import (
     SequenceBiasLogitsProcessor,
 )
 
-from service.engine import structured
 from service.engine.engine import Engine
+from service.engine.grammars import MAX_KEPT, Grammars
 from service.engine.request import (
     Event,
     Finished,
@@ -29,7 +29,7 @@ from service.engine.request import (
     PromptScored,
     TokenGenerated,
 )
-from service.engine.structured import Grammars, regex_grammar, schema_grammar
+from service.engine.structured import regex_grammar, schema_grammar
 
 PROMPT = (40, 50, 60, 70, 80)
 
@@ -306,7 +306,7 @@ def test_what_was_read_for_a_request_is_not_read_again(monkeypatch: pytest.Monke
     """However many others were read since: the engine's thread begins with what it holds."""
     grammars = Grammars(toy_tokenizer())
     held = grammars.check(regex_grammar("ab"))
-    for number in range(structured.MAX_KEPT + 1):
+    for number in range(MAX_KEPT + 1):
         grammars.check(regex_grammar(f"a{{{number + 1}}}"))
     monkeypatch.setattr(grammars, "_begun", None)
     constraint = grammars.begin(regex_grammar("ab"), prepared=held)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import toy_tokenizer
 
+from service.engine.grammars import Grammars
 from service.engine.rewriting import KNOWN_FORMATS, rewritten, with_ascii_digits
-from service.engine.structured import Grammars, regex_grammar, schema_grammar
+from service.engine.structured import regex_grammar, schema_grammar
 
 pytest.importorskip("llguidance")
 

@@ -8,8 +8,8 @@ from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.config import ModelConfig
 from service.engine.cache import SlotCache
+from service.engine.plan import Chunk, Plan
 from service.engine.runner import Runner
-from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
 
 PROMPT = (5, 250, 17, 99, 3, 42, 42, 8, 120, 77, 31)

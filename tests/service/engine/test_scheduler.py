@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.scheduler import Plan, Scheduler, weight_at
+from service.engine.plan import Plan, weight_at
+from service.engine.scheduler import Scheduler
 from service.engine.sequence import Sequence
 
 

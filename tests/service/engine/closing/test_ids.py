@@ -14,8 +14,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from toys import END_OF_TEXT, toy_config, toy_decoder, toy_tokenizer
 
 from lm.tokenizer import Tokenizer
+from service.engine.grammars import Grammars
 from service.engine.request import FinishReason
-from service.engine.structured import Grammars, regex_grammar, schema_grammar
+from service.engine.structured import regex_grammar, schema_grammar
 
 VALUE = "a rather long constant value"
 CONSTANT = closed({"name": {"type": "string"}, "kind": {"const": VALUE}})

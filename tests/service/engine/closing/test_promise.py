@@ -16,8 +16,9 @@ from tokenizers.models import WordLevel
 from toys import toy_tokenizer
 
 from lm.tokenizer import Tokenizer
+from service.engine.grammars import Grammars
 from service.engine.request import FinishReason
-from service.engine.structured import Grammars, regex_grammar, schema_grammar
+from service.engine.structured import regex_grammar, schema_grammar
 
 CONTEXT = 256
 

@@ -4,8 +4,8 @@ import torch
 from serving import generation_request, gpu_runner, toy_runner
 from toys import toy_decoder, toy_tokenizer
 
+from service.engine.plan import Chunk, Plan
 from service.engine.runner import StepRunner
-from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
 
 

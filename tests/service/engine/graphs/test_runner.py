@@ -18,8 +18,8 @@ from service.engine.graphs.buckets import Bucket, all_buckets, bucket_of
 from service.engine.graphs.cache import GraphCache
 from service.engine.graphs.decode import StaticDecode
 from service.engine.graphs.runner import GraphRunner
+from service.engine.plan import Chunk, Plan
 from service.engine.runner import Runner
-from service.engine.scheduler import Chunk, Plan
 from service.engine.sequence import Sequence
 
 SLOTS, TOKENS = 5, 24

@@ -2,7 +2,7 @@ import pytest
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.scheduler import Chunk, Plan
+from service.engine.plan import Chunk, Plan
 from service.engine.sequence import Sequence
 from service.engine.speculation.planner import MAX_ROWS, Speculation
 
