@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tools import require_environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # some of its tests compare seconds
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("uvicorn", "httptools", "uvloop")
