@@ -51,7 +51,8 @@ pytest: $(STAMP)  ## Tests alone, in WORKERS processes
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: lint weights  ## What is slow or needs servers or weights, too
-	REQUIRE_TOOLS=1 $(BIN)/pytest -m 'slow or not slow'
+	REQUIRE_TOOLS=1 $(BIN)/pytest -m 'slow or not slow' \
+		--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-containers: $(STAMP)  ## Build the images, run the whole stack, break it; takes minutes and gigabytes
 	@$(BIN)/python tests/containers/check.py
