@@ -1,11 +1,12 @@
 """``python -m trainer space EXPORT --output DIR``: a Space around an exported model."""
 
 import argparse
+import ast
 import importlib.metadata
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -15,26 +16,12 @@ from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
 from trainer.exporting.card import CARD_FILE
 from trainer.exporting.int8 import QUANTIZED_FILE
 
+LM = Path(lm.__file__).parent
 APP = Path(__file__).with_name("space_app.py")
 OURS = "nestling"
 MODEL_TYPES = ("llama", "gpt2", OURS)
 WEIGHTS = (WEIGHTS_FILE, QUANTIZED_FILE)
 REQUIREMENTS = ("torch", "safetensors", "gradio")
-DECODER = (
-    *("__init__", "attention", "config", "decoder", "hf_config"),
-    *(
-        "incremental",
-        "layers",
-        "rotary",
-        "sampling",
-        "sentencepiece_file",
-        "spelling",
-        "tokenizer",
-        "tokenizer_files",
-    ),
-)
-"""Modules of ``lm`` that the app imports where transformers has no class."""
-
 EXAMPLES = """\
 examples:
   python -m trainer export tiny@best --format int8 --output ./tiny-int8
@@ -78,14 +65,48 @@ def write_space(export: Path, output: Path, *, title: str) -> None:
     shutil.copyfile(APP, output / "app.py")
     names = [*REQUIREMENTS, "tokenizers" if config["model_type"] == OURS else "transformers"]
     if config["model_type"] == OURS:
-        (output / "lm").mkdir()
-        for module in DECODER:
-            shutil.copyfile(Path(lm.__file__).with_name(f"{module}.py"), output / f"lm/{module}.py")
+        for path in modules_of(APP):
+            target = output / "lm" / path.relative_to(LM)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
     if "quantization_config" in config:
         names.append("torchao")
     pins = [f"{name}=={_version(name)}\n" for name in names]
     (output / "requirements.txt").write_text("".join(pins), "utf-8")
     (output / CARD_FILE).write_text(_card(export, title), "utf-8")
+
+
+def modules_of(program: Path) -> set[Path]:
+    """Files of ``lm`` that a program imports, with what they import themselves."""
+    found: set[Path] = set()
+    waiting = [program]
+    while waiting:
+        tree = ast.parse(waiting.pop().read_text("utf-8"))
+        new = {path for name in _imported(tree) for path in _files(name)} - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Names of modules, and of what may be one, that a tree imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from (f"{node.module}.{one.name}" for one in node.names)
+
+
+def _files(name: str) -> Iterator[Path]:
+    """The file of a module of ``lm``, and those of the packages that it is in."""
+    first, *parts = name.split(".")
+    path = LM
+    if first != LM.name:
+        return
+    yield path / "__init__.py"
+    for part in parts:
+        path /= part
+        yield from (one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file())
 
 
 def _config(export: Path) -> dict[str, object]:
