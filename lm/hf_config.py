@@ -94,6 +94,8 @@ def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
     if theta is not None and type(theta) not in (int, float):
         raise ValueError(f"config.json: rope_theta={theta!r} is not supported")
     made: dict[str, Any] = {"rope_theta": 10_000.0 if theta is None else theta}
+    if "rope_theta" in values and theta is None and values.get("rope_parameters") is None:
+        raise ValueError("config.json: rope_theta=None is not supported")
     for name in ("rope_parameters", "rope_scaling"):
         section = values.get(name)
         if section is None:

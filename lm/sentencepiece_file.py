@@ -42,7 +42,7 @@ def read_sentencepiece(path: Path) -> tuple[Backend, dict[str, Any]]:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path}: not a vocabulary that can be read: {reason}") from error
     probes = [*PROBES, *_probes_of_symbols(theirs)]
-    for backend in (_as_spelled(made), _unigram(theirs, begins=bool(made.add_bos_token))):
+    for backend in (_as_spelled(made), _unigram(theirs, made)):
         if all(_ids(backend, text) == theirs.encode(text) for text in probes):
             ids = {"bos_token": theirs.bos_id(), "eos_token": theirs.eos_id()}
             return backend, {name: theirs.id_to_piece(one) for name, one in ids.items() if one >= 0}
@@ -73,7 +73,7 @@ def _as_spelled(made: Any) -> Backend:
     return _spaced(backend)
 
 
-def _unigram(theirs: Any, *, begins: bool) -> Backend:
+def _unigram(theirs: Any, made: Any) -> Backend:
     """The pieces and their scores as a Unigram vocabulary, which transformers takes for a BPE."""
     ids = range(theirs.get_piece_size())
     pieces = [(theirs.id_to_piece(one), theirs.get_score(one)) for one in ids]
@@ -89,11 +89,15 @@ def _unigram(theirs: Any, *, begins: bool) -> Backend:
             decoders.Strip(" ", 1, 0),
         ]
     )
-    begin = theirs.bos_id()
-    if begin >= 0 and begins:
-        name = theirs.id_to_piece(begin)
+    around = {
+        "begin": theirs.bos_id() if made.add_bos_token else -1,
+        "end": theirs.eos_id() if made.add_eos_token else -1,
+    }
+    names = {where: theirs.id_to_piece(one) for where, one in around.items() if one >= 0}
+    if names:
         backend.post_processor = processors.TemplateProcessing(
-            single=f"{name} $A", special_tokens=[(name, begin)]
+            single=f"{names.get('begin', '')} $A {names.get('end', '')}".strip(),
+            special_tokens=[(name, around[where]) for where, name in names.items()],
         )
     return _spaced(backend)
 

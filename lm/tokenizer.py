@@ -164,6 +164,8 @@ class Tokenizer:
                 kind = "end" if one in self.eos_token_ids else "begin"
                 if one not in (*self.eos_token_ids, self.bos_token_id):
                     kind = "around every text the"
+                if one not in (*self.eos_token_ids, self.bos_token_id) and self.read_from:
+                    kind = f"{kind}, as {self.read_from / TOKENIZER_FILE} says,"
                 whose = "the tokenizer has" if where is None else f"{where}: eos_token_id names"
                 raise ValueError(f"{whose} {kind} token {one}, the model has {num_ids} ids")
         content = json.loads(self.backend.to_str())

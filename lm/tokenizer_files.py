@@ -25,7 +25,12 @@ OTHER_SPECIALS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_toke
 _SPECIALS = ("bos_token", "eos_token", *OTHER_SPECIALS)
 _BYTE_LEVEL = ("GPT2Tokenizer", "RobertaTokenizer", "CodeGenTokenizer")
 """Classes of byte-level vocabularies that transformers builds anew, by the config's flags."""
-_EXTRA = ("extra_special_tokens", "additional_special_tokens")
+_PIECES = ("LlamaTokenizer", "CodeLlamaTokenizer")
+"""Classes of SentencePiece's kind, of which the same holds."""
+_EXTRA = (
+    *("extra_special_tokens", "additional_special_tokens"),
+    "model_specific_special_tokens",
+)
 _KEPT = (
     *OTHER_SPECIALS,
     *("model_max_length", "padding_side", "truncation_side", *_EXTRA),
@@ -101,7 +106,7 @@ def apply_flags(backend: Backend, files: SideFiles, config: Mapping[str, Any]) -
     name = str(config.get("tokenizer_class")).removesuffix("Fast")
     if name in _BYTE_LEVEL:
         _space_byte_level(backend, wanted=config.get("add_prefix_space") or False)
-    elif name == "LlamaTokenizer":
+    elif name in _PIECES:
         is_never = config.get("add_prefix_space") is False
         if is_never or config.get("legacy") is False:
             _space_pieces(backend, "never" if is_never else "first")
@@ -166,8 +171,10 @@ def kept_facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def named_tokens(facts: Mapping[str, Any]) -> dict[str, object]:
     """Tokens of kept facts by their names, as a chat template knows them."""
-    extra = facts.get("extra_special_tokens")
-    named = dict(extra) if isinstance(extra, Mapping) else {}
+    named: dict[str, object] = {}
+    for key in _EXTRA:
+        extra = facts.get(key)
+        named |= extra if isinstance(extra, Mapping) else {}
     named |= {key: value for key, value in facts.items() if key.endswith("_token")}
     return {key: _content(value) for key, value in named.items()}
 

@@ -24,6 +24,7 @@ from service.api.replies import Reply, Switchboard
 from service.backend import BackendOptions
 from service.background import let_loop_first
 from service.catalog import Catalog
+from service.engine.grammars import NoStructures
 from service.engine.profile import Profile
 from service.engine.served import ModelCard, ServedModel
 from service.engine.structured import NOT_SUPPORTED, Prepared
@@ -210,7 +211,11 @@ class Runtime(Front):
                 f"the structure asked for was not read within {GRAMMAR_TIMEOUT_S:g} s"
             ) from error
         except ValueError as error:
-            unknown = str(error).startswith(NOT_SUPPORTED) or "not supported" in str(error)
+            unknown = (
+                isinstance(error, NoStructures)
+                or str(error).startswith(NOT_SUPPORTED)
+                or "not supported" in str(error)
+            )
             verdict = "is not supported here" if unknown else "makes no sense"
             reason = excerpt(error, MAX_REASON)
             raise InvalidRequest(f"the structure asked for {verdict}: {reason}") from error

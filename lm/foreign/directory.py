@@ -14,13 +14,16 @@ from lm.foreign import hub
 from lm.foreign.model import Foreign, read_json
 from lm.foreign.unpickle import load_pickled
 from lm.hf_config import from_hf
+from lm.side_files import SideFiles
+from lm.tokenizer import Tokenizer
 from lm.trial import load_tried
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLED_FILE = "pytorch_model.bin"
+OTHER_TEMPLATES = "additional_chat_templates/*.jinja"
 PICKLED_INDEX_FILE = "pytorch_model.bin.index.json"
-FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model")
+FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", OTHER_TEMPLATES)
 """What of a Hub repository is needed."""
 OLDER_FILES = (*FILES, "pytorch_model*.bin")
 """What is needed where there are no safetensors."""
@@ -38,7 +41,9 @@ def read_directory(directory: Path) -> Foreign:
     """Read a model; raises ``ValueError`` by path and name for what is missing or unsupported."""
     try:
         config = from_hf(read_json(directory / "config.json"))
-        return Foreign.checked(config, _read_weights(directory), load_tried(directory))
+        tokenizer = load_tried(directory)
+        keep_other_templates(directory, tokenizer)
+        return Foreign.checked(config, _read_weights(directory), tokenizer)
     except ValueError as error:
         said = str(error)
         if str(directory) in said:
@@ -46,6 +51,21 @@ def read_directory(directory: Path) -> Foreign:
         file = said.split(":", maxsplit=1)[0]  # most say which, and cannot know where
         joint = "/" if (directory / file).is_file() else ": "
         raise ValueError(f"{directory}{joint}{said}") from error
+
+
+def keep_other_templates(directory: Path, tokenizer: Tokenizer) -> None:
+    """Keep chat templates that lie in a folder of their own, for exports; chats do not use them."""
+    if tokenizer.chat_template is None:
+        return
+    files = SideFiles.of_directory(directory)
+    templates = {"default": tokenizer.chat_template}
+    for path in sorted(directory.glob(OTHER_TEMPLATES)):
+        text = files.text(path.relative_to(directory).as_posix())
+        templates |= {} if text is None else {path.stem: text}
+    if len(templates) > 1:
+        tokenizer.kept["chat_template"] = [
+            {"name": name, "template": template} for name, template in templates.items()
+        ]
 
 
 def _read_weights(directory: Path) -> dict[str, Tensor]:

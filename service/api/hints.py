@@ -67,8 +67,9 @@ def path_hint(method: str, path: str, known: Collection[str]) -> str:
 
 def field_hint(name: str, model: object) -> str:
     """The known field that an unknown one is near to, as the end of a sentence."""
-    near = difflib.get_close_matches(name, sorted(set(_fields(model))), n=1, cutoff=NEAR)
-    return f"; did you mean {near[0]}?" if near else ""
+    paths = {path.rpartition(".")[2]: path for path in sorted(set(_fields(model)), reverse=True)}
+    near = difflib.get_close_matches(name, paths, n=1, cutoff=NEAR)
+    return f"; did you mean {paths[near[0]]}?" if near else ""
 
 
 def in_plain_words(message: str) -> str:
@@ -84,15 +85,20 @@ def body_model(route: BaseRoute | None) -> object:
     return None if field is None else field.field_info.annotation
 
 
-def _fields(model: object, seen: frozenset[object] = frozenset()) -> Iterator[str]:
-    """Names of all fields in a body, nested ones too."""
+def _fields(
+    model: object, inside: str = "", seen: frozenset[object] = frozenset()
+) -> Iterator[str]:
+    """Paths of all fields in a body, nested ones too."""
     if model in seen:
         return
     if isinstance(model, type) and issubclass(model, BaseModel):
         for name, field in model.model_fields.items():
             alias = field.validation_alias
             names = alias.choices if isinstance(alias, AliasChoices) else [alias or name]
-            yield from (one for one in names if isinstance(one, str))
-            yield from _fields(field.annotation, seen | {model})
+            paths = [f"{inside}{one}" for one in names if isinstance(one, str)]
+            yield from paths
+            yield from _fields(
+                field.annotation, f"{paths[0]}." if paths else inside, seen | {model}
+            )
     for part in get_args(model):
-        yield from _fields(part, seen)
+        yield from _fields(part, inside, seen)

@@ -116,8 +116,7 @@ class Grammars:
             except ValueError as error:
                 kind = type(self._tokenizer.backend.model).__name__
                 raise NoStructures(
-                    f"not supported here for this model: no structure can be held with its "
-                    f"tokenizer, a {kind} vocabulary"
+                    f"no structure can be held with this model's tokenizer, a {kind} vocabulary"
                 ) from error
             self._tokenizer.companions[_TRIE] = made
         assert isinstance(made, LLTokenizer), "nobody else writes there"

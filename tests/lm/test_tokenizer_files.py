@@ -212,7 +212,7 @@ def pieces_directory(path: Path, config: dict[str, Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["LlamaTokenizer", "LlamaTokenizerFast"])
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer"])
 @pytest.mark.parametrize(
     "flags", [{"add_prefix_space": False}, {"legacy": False}, {"legacy": True}], ids=str
 )
@@ -262,6 +262,7 @@ def test_templates_without_a_default_are_refused(tmp_path: Path) -> None:
     [
         {"extra_special_tokens": {"image_token": TURN}},
         {"image_token": TURN},
+        {"model_specific_special_tokens": {"image_token": TURN}},
         {"extra_special_tokens": {"image_token": {"content": TURN, "__type": "AddedToken"}}},
     ],
     ids=str,

@@ -69,7 +69,7 @@ def test_a_structure_is_refused_by_name(client: httpx.Client) -> None:
     }
     answer = client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 400
-    assert "no structure can be held with its tokenizer" in answer.json()["error"]["message"]
+    assert "no structure can be held with this model" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

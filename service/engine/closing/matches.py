@@ -27,7 +27,7 @@ FORMATS: Mapping[str, Sequence[str]] = {
     "date": ("2000-01-01",),
     "date-time": ("2000-01-01T00:00:00Z",),
     "duration": ("P1D",),
-    "email": ("a@a.aa",),
+    "email": ("a@a", "a@a.aa"),
     "hostname": ("a.aa",),
     "ipv4": ("1.1.1.1",),
     "ipv6": ("::1", "1:1:1:1:1:1:1:1"),

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
+from transformers import AutoTokenizer
 
 from lm.decoder import Decoder
 from lm.foreign import hub
@@ -381,4 +382,28 @@ def test_a_broken_file_is_named_and_no_traceback_comes_of_it(
         edit(model_dir / "tokenizer_config.json")
     (model_dir / name).write_bytes(content)
     with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        read_directory(model_dir)
+
+
+def test_templates_of_a_folder_of_their_own_go_through(model_dir: Path, tmp_path: Path) -> None:
+    (model_dir / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    others = model_dir / "additional_chat_templates"
+    others.mkdir()
+    (others / "rag.jinja").write_text("{{ documents }}")
+    made = read_directory(model_dir).tokenizer
+    assert made.chat_template == "{{ messages[0].content }}"
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    made.save(saved)
+    theirs = AutoTokenizer.from_pretrained(saved)
+    assert theirs.get_chat_template("rag") == "{{ documents }}"
+    assert theirs.get_chat_template() == made.chat_template
+
+
+def test_a_rotary_base_that_is_null_is_refused(model_dir: Path) -> None:
+    path = model_dir / "config.json"
+    values = json.loads(path.read_text())
+    del values["rope_parameters"]
+    path.write_text(json.dumps(values | {"rope_theta": None}))
+    with pytest.raises(ValueError, match=f"^{path}: rope_theta=None is not supported"):
         read_directory(model_dir)
