@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from bench.machine import machine
-from lm.attention import Attend, CausalAttention
-from lm.decoder import Decoder
-from lm.initialize import initialize
+from lm.model.attention import Attend, CausalAttention
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
 from trainer.recipes import load_recipe
 from trainer.speed.attention import BlockwiseAttention
 

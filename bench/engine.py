@@ -25,15 +25,15 @@ from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers import decoders, models
 
 from bench.machine import machine
-from lm.config import ModelConfig
-from lm.decoder import Decoder, decoder_from_weights
-from lm.device import pick_device
-from lm.foreign.directory import WEIGHTS_FILE, read_directory
-from lm.foreign.model import read_json
-from lm.hf_config import from_hf
-from lm.initialize import initialize
+from lm.huggingface.config import from_hf
+from lm.huggingface.directory import WEIGHTS_FILE, read_directory
+from lm.huggingface.model import read_json
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder, decoder_from_weights
+from lm.model.device import pick_device
+from lm.model.initialize import initialize
 from lm.sampling import SamplingParams
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.backend import Backend, BackendOptions, Choice
 from service.engine.engine import Engine
 from service.engine.native.runner import NativeRunner

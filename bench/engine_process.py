@@ -22,7 +22,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from bench.machine import machine
 from lm.sampling import SamplingParams
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.api.arrival import Arrival
 from service.api.limits import Admission, Limits
 from service.api.replies import Reply, Switchboard

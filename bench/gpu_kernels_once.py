@@ -20,10 +20,10 @@ from torch import Tensor
 
 from bench.gpu_model import silent_tokenizer, smollm2
 from bench.machine import machine
-from lm.config import ModelConfig
-from lm.decoder import Decoder
-from lm.hf_config import to_hf
-from lm.initialize import initialize
+from lm.huggingface.config import to_hf
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
 from lm.sampling import SamplingParams, adjusted_logits, counter_uniform, kept_logits
 from service.engine.gpu.buffers.cache import GpuCache
 from service.engine.gpu.buffers.filling import fill, tensors_of

@@ -7,10 +7,10 @@ import torch
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
-from lm.initialize import initialize
-from lm.tokenizer import Tokenizer
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
+from lm.text.tokenizer import Tokenizer
 from service.engine.gpu.buffers.filling import tensors_of
 from service.weights import Piece, read_weights
 

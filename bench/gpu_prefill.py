@@ -20,9 +20,9 @@ import triton
 from torch import Tensor
 
 from bench.gpu_model import smollm2
-from lm.attention import CausalAttention
-from lm.config import ModelConfig
-from lm.decoder import Decoder, decoder_from_weights
+from lm.model.attention import CausalAttention
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder, decoder_from_weights
 from service.engine.gpu.buffers.filling import fill, tensors_of
 from service.engine.gpu.buffers.tensors import KeyValues, StepRows, empty_weights
 from service.engine.gpu.flat.guess_step import GuessStep

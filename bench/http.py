@@ -33,7 +33,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
 from bench.machine import machine
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.api.schemas import TokenEvent
 from service.app import create_app
 from service.engine.engine import Engine

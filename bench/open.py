@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from bench.engine import load, silent_tokenizer
-from lm.device import pick_device
-from lm.tokenizer import Tokenizer
+from lm.model.device import pick_device
+from lm.text.tokenizer import Tokenizer
 from service.engine.cache import SlotCache
 from service.engine.graphs.cache import GraphCache
 from service.engine.graphs.cuda import CudaRecorder

@@ -17,7 +17,7 @@ from bench.machine import machine
 from bench.open import Opener, add_options
 from bench.speculation_prompts import COPYING, VERSE
 from lm.sampling import SamplingParams
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.engine import Engine
 from service.engine.request import GenerationRequest, TokenGenerated
 

@@ -30,9 +30,9 @@ import httpx
 import psutil
 
 from bench.engine import machine
-from lm.decoder import Decoder
-from lm.initialize import initialize
-from lm.tokenizer import Tokenizer
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Progress, RunLock, Step, StepDetails, model_files, publish, step_name
 from trainer.importing.source import read_source
 from trainer.recipes import load_recipe

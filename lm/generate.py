@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from lm.sampling import SamplingParams, adjusted_logits, sample
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lm import surroundings
+from lm.machine import surroundings
 from service import memory, signals
 from service.listening import CannotListen, listen
 

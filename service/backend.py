@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 import torch
 
-from lm.config import ModelConfig
-from lm.decoder import decoder_from_weights
-from lm.device import bfloat16_speedup
+from lm.model.config import ModelConfig
+from lm.model.decoder import decoder_from_weights
+from lm.model.device import bfloat16_speedup
 from service import memory
 from service.engine.cache import SlotCache
 from service.engine.gpu.fused import why_unsupported as why_not_fused

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.catalog import Catalog
 from service.engine.native.library import FORMATS
 from service.engine.native.packing import pack_matrix

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lm.run_names import shown
 from lm.volume import OpenFile, Step, VolumeError, list_runs, newest_step, open_plain, step_name
 from lm.volume.read import list_no_runs
+from lm.volume.run_names import shown
 from service.engine.served import Checkpoint
 from service.survey import Look, Survey, look, names_in, see, stamp_of
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from lm.device import pick_device
+from lm.model.device import pick_device
 from lm.sampling import SamplingParams
 from lm.volume import Step, VolumeError
 from service.backend import BackendOptions

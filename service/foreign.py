@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from lm.foreign import fetch, hub, read_directory
+from lm.huggingface import fetch, hub, read_directory
 from lm.volume import Progress, RunLock, Step, StepDetails, as_run_name, model_files, publish
 from service.scratch import scratch_directory
 from service.settings import Settings

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lm.threads import Roots
+from lm.machine.threads import Roots
 from service.api.limits import BROKEN, Admission
 from service.api.replies import Reply, Submits, Switchboard
 from service.catalog import Catalog

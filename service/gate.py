@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from lm.sampling_defaults import sampling_defaults
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Step
 from service.engine.runner import StepRunner
 from service.engine.served import ServedModel

@@ -6,7 +6,7 @@
 import logging
 import sys
 
-from lm.cores import usable_cores
+from lm.machine.cores import usable_cores
 from service import processor
 from service.compiler import NoKernels, library_path, ship
 from service.engine.native.library import Library

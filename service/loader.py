@@ -7,9 +7,9 @@ import dataclasses
 import hashlib
 import time
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from lm.side_files import SideFiles
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from lm.trial import Refused
 from lm.volume import (
     OpenFile,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lm import cgroup
+from lm.machine import cgroup
 
 M_ARENA_MAX = -8
 """Of mallopt(3)."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from lm.sampling import SamplingParams
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.engine import Engine
 from service.engine.request import GenerationRequest, TokenGenerated
 from service.engine.runner import StepRunner

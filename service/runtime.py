@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from lm.cores import usable_cores
-from lm.device import pick_device
-from lm.threads import Roots
+from lm.machine.cores import usable_cores
+from lm.machine.threads import Roots
+from lm.model.device import pick_device
 from lm.volume import OpenFile, Step, open_plain
 from service import naming, traces
 from service.api.limits import Admission, Limits

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from lm.run_names import MAX_BYTES, shown, why_no_run
+from lm.volume.run_names import MAX_BYTES, shown, why_no_run
 from service.keys import Keyring
 from service.kubernetes import is_service_address
 from service.logs import LogFormat

@@ -10,7 +10,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 
-from lm.threads import Roots
+from lm.machine.threads import Roots
 from lm.volume import Step
 from service.background import give_way
 from service.catalog import Catalog, contents

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.rotary import rotary_table
+from lm.model.config import ModelConfig
+from lm.model.rotary import rotary_table
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows, empty_weights
 
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from toys import toy_decoder
 
-from lm.attention import CausalAttention
-from lm.config import ModelConfig
-from lm.decoder import Decoder
+from lm.model.attention import CausalAttention
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
 from service.engine.gpu.buffers.tensors import (
     DecoderWeights,
     KeyValues,

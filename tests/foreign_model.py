@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
-from lm.initialize import initialize
-from lm.tokenizer import Tokenizer
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
+from lm.text.tokenizer import Tokenizer
 from lm.volume import model_files
 from trainer.tokenizer_training import train_tokenizer
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm import surroundings
-from lm.threads import Roots
+from lm.machine import surroundings
+from lm.machine.threads import Roots
 from trainer import options
 from trainer.interrupt import Interrupt
 
@@ -53,7 +53,7 @@ def _train(call: options.TrainOptions) -> int:
         import torch
         from rich.console import Console
 
-        from lm.cores import usable_cores
+        from lm.machine.cores import usable_cores
         from lm.volume import run_directory
         from trainer import run
         from trainer.amendment import Amendment
@@ -142,7 +142,7 @@ def _fit(arguments: Sequence[str]) -> int:
     call = options.fit_parser().parse_args([*named, *arguments])
     from rich.console import Console
 
-    from lm.device import pick_device
+    from lm.model.device import pick_device
     from trainer.fit import fit
 
     recipe = _recipe(call.recipe, call.set, smoke=call.smoke)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import safetensors
 
-from lm.config import ModelConfig
-from lm.threads import Roots
-from lm.tokenizer import Tokenizer
+from lm.machine.threads import Roots
+from lm.model.config import ModelConfig
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Retention, VolumeError, model_files, prune, publish
 from trainer.snapshot import Snapshot
 from trainer.state import state_files

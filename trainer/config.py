@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from lm.config import ModelConfig, refuse_unknown_keys
+from lm.model.config import ModelConfig, refuse_unknown_keys
 from trainer import strict_yaml
 from trainer.mixture import exact_shares
 

@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from lm.foreign import hub
-from lm.tokenizer import Tokenizer
+from lm.huggingface import hub
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Step, load_tokenizer
 from trainer.batches import Batches
 from trainer.config import Recipe, SourceConfig

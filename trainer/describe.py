@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
 from trainer.config import Recipe
 from trainer.plan import Plan
 from trainer.recipes import list_recipes, load_recipe

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tokenizers import Tokenizer as Backend
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from trainer.pieces import pieces
 from trainer.tokenizer_training import END_OF_TEXT
 

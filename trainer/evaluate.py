@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from trainer.loss import IGNORED, batch_loss
 from trainer.precision import Precision, autocast
 

@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lm.decoder import Decoder
-from lm.initialize import initialize
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
 from trainer.config import Recipe
 from trainer.loss import PASS_TOKENS, BatchLoss, batch_loss
 from trainer.optimizer import Optimizer, rates_at

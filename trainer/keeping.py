@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
 from trainer.amendment import differences
 from trainer.config import Recipe
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from trainer.speed.attention import training_attention
 from trainer.speed.chunked_loss import chunked_cross_entropy
 from trainer.speed.head_loss import head_cross_entropy

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from lm.threads import Roots
+from lm.machine.threads import Roots
 from trainer.events import Began, Evaluated, Event, Published, Skipped, Snapshotted, Trained
 from trainer.memory import resident_bytes
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm.cores import usable_cores
+from lm.machine.cores import usable_cores
 
 BESIDE_SERVICE_NICE = 10
 

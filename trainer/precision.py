@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from lm.device import bfloat16_speedup
+from lm.model.device import bfloat16_speedup
 from trainer.config import Recipe
 
 Precision = Literal["float32", "bfloat16", "float16"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from lm.decoder import Decoder
-from lm.device import pick_device
-from lm.threads import Roots
-from lm.tokenizer import Tokenizer
+from lm.machine.threads import Roots
+from lm.model.decoder import Decoder
+from lm.model.device import pick_device
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Retention, RunLock, StepDamaged, newest_sound_step, sweep
 from trainer.amendment import Amendment, differences
 from trainer.checkpoint import Checkpointer

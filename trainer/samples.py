@@ -7,10 +7,10 @@ the very texts that an uninterrupted one would have written.
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
-from lm.decoder import Decoder
 from lm.generate import generate
+from lm.model.decoder import Decoder
 from lm.sampling import SamplingParams
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 
 TEMPERATURE = 0.8
 TOP_K = 50

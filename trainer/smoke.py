@@ -11,7 +11,7 @@ import bisect
 import itertools
 from typing import Any
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from trainer.config import BatchConfig, PhaseConfig, Recipe, StageConfig
 
 SUFFIX = "-smoke"

@@ -16,8 +16,8 @@ import tokenizers
 import torch
 from torch import Tensor
 
-from lm.decoder import Decoder
-from lm.tokenizer import Tokenizer
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Progress, StepDetails
 from trainer.config import Recipe
 from trainer.memorising import FLAG

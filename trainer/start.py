@@ -11,8 +11,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from lm.decoder import Decoder
-from lm.initialize import initialize
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
 from lm.volume import Step, StepDamaged, load_model_config, load_weights
 from trainer.amendment import Amendment, amended, differences, stored_recipe
 from trainer.config import Recipe

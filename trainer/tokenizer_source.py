@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lm.foreign import hub
-from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
+from lm.huggingface import hub
+from lm.text.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lm.trial import load_tried
 from trainer.config import TokenizerConfig
 from trainer.tokenizer_training import train_tokenizer

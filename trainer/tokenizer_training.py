@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from trainer.pieces import pieces
 
 END_OF_TEXT = "<|endoftext|>"

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from trainer.corpus.split import Split, num_bytes
 from trainer.encoding import encode_documents, separator_id
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from bench.engine import NEW_TOKENS, PROMPT_TOKENS, STREAMS, print_table
 from bench.machine import machine
 from bench.peers.__main__ import add_options, exported, held_out_windows, last_line
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 
 START_TIMEOUT_S = 300
 EMPTY = re.compile(rb'"text": ?""')

@@ -24,7 +24,7 @@ from bench.machine import machine
 from bench.training.process import start
 from bench.training.side import SIDES
 from bench.training.workload import begin, comparable
-from lm.device import bfloat16_speedup
+from lm.model.device import bfloat16_speedup
 from trainer.config import Recipe
 
 SHAPES = {

@@ -2,8 +2,8 @@
 
 Four layers of 128 on 64 characters, batches of 12, 2,000 steps of AdamW, float32, no dropout: what
 the README of https://github.com/karpathy/nanoGPT tells a reader without a GPU to run. The
-architecture is one that ``lm.decoder`` spans, with PyTorch's own attention; of the trainer's code
-nothing runs. Prints one JSON line.
+architecture is one that ``lm.model.decoder`` spans, with PyTorch's own attention; of the trainer's
+code nothing runs. Prints one JSON line.
 """
 
 import argparse
@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
-from lm.initialize import initialize
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
 
 LENGTH, BATCH, STEPS, WARM_UP = 64, 12, 2000, 100
 PEAK, FLOOR, BETAS, WEIGHT_DECAY, CLIP = 1e-3, 1e-4, (0.9, 0.99), 0.1, 1.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lm.decoder import Decoder
-from lm.initialize import initialize
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
 from lm.volume import Progress, RunLock, Step, StepDetails, model_files, newest_step, publish
 from trainer.config import Recipe
 from trainer.corpus import open_corpus

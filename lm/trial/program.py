@@ -15,12 +15,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lm.chat import chat_prompt, why_no_template
 from lm.panics import LibraryPanic
 from lm.side_files import SideFiles
 from lm.template import TemplateExceeds
-from lm.tokenizer import Tokenizer
-from lm.tokenizer_files import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
+from lm.text.chat import chat_prompt, why_no_template
+from lm.text.tokenizer import Tokenizer
+from lm.text.tokenizer_files import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from lm.trial.helper import HEAD_BYTES
 from lm.trial.rules import Exceeds, check
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 
 MAX_GROWTH = 256
 """Bytes that normalizers, or decoders, may make of one. T5's make at most 132 by these rules."""

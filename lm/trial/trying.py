@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lm.side_files import SideFiles
-from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
+from lm.text.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lm.trial.helper import Program
 
 SIDE_FILES = (

@@ -7,7 +7,6 @@ writers apart. ``docs/volume.md`` is the specification.
 """
 
 from lm.plain_file import open_plain
-from lm.run_names import as_run_name, run_directory
 from lm.volume.content import (
     load_model_config,
     load_side_files,
@@ -38,6 +37,7 @@ from lm.volume.read import (
     open_step,
 )
 from lm.volume.retention import Retention, steps_to_keep
+from lm.volume.run_names import as_run_name, run_directory
 from lm.volume.verify import newest_sound_step, verify
 
 __all__ = [

@@ -14,11 +14,11 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.hf_config import from_hf, to_hf
+from lm.huggingface.config import from_hf, to_hf
+from lm.model.config import ModelConfig
 from lm.plain_file import open_plain, read_bounded
 from lm.side_files import SideFiles
-from lm.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
+from lm.text.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lm.trial import Refused, read_tried
 from lm.volume.errors import StepDamaged, StepUnreadable
 from lm.volume.manifest import TRAINING_STATE_PREFIX as _STATE

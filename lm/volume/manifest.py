@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from lm.volume.errors import StepDamaged, UnknownFormat
 
 MANIFEST_FILE = "manifest.json"

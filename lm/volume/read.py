@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from lm.plain_file import most_bytes, open_plain, read_bounded
-from lm.run_names import why_no_run
 from lm.volume.errors import StepDamaged, StepUnreadable, StepVanished, VolumeError
 from lm.volume.manifest import MANIFEST_FILE, Manifest, step_number
+from lm.volume.run_names import why_no_run
 
 T = TypeVar("T")
 _LOSS = "val_loss"

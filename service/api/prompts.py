@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lm.chat import chat_prompt
 from lm.panics import LibraryPanic
+from lm.text.chat import chat_prompt
 from service.api.arrival import Arrival
 from service.api.ask import Chat, Prompt
 from service.engine.served import ModelCard

@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Sequence
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.request import TokenScore
 
 

@@ -19,7 +19,7 @@ class SlotAttention:
         self._batch = batch
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See ``lm.attention.Attend``; the step is one row: query [1, Hq, N, D]."""
+        """See ``lm.model.attention.Attend``; the step is one row: query [1, Hq, N, D]."""
         batch = self._batch
         self._cache.write(
             layer,

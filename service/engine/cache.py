@@ -11,7 +11,7 @@ import mmap
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 
 class SlotCache:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Collection, Iterable
 
 from lm.sampling import SamplingParams
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.answers import Answers
 from service.engine.apart import compute
 from service.engine.faults import must_pass

@@ -5,7 +5,7 @@ import functools
 from typing import TYPE_CHECKING, cast
 
 from lm.panics import without_panics
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.closing.matches import matches_of
 from service.engine.closing.promise import Promise, first_closing
 from service.engine.closing.search import Closing

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.engine import Engine, stats_of
 from service.engine.faults import must_pass
 from service.engine.plan import Chunk, Plan

@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
 from service.engine.attention import SlotAttention
 from service.engine.batch import build_batch
 from service.engine.cache import SlotCache

@@ -1,6 +1,6 @@
 """One request while it is served: a few facts, everything else derived."""
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.penalties import Penalties
 from service.engine.request import FinishReason, GenerationRequest, TokenScore
 from service.engine.structured import Constraint

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.engine import Engine
 
 FUSED = "fused"

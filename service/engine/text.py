@@ -6,8 +6,8 @@ by the length of its longest stop string.
 
 from collections.abc import Sequence
 
-from lm.incremental import incremental_decoder
-from lm.tokenizer import Tokenizer
+from lm.text.incremental import incremental_decoder
+from lm.text.tokenizer import Tokenizer
 
 
 class StopMatcher:

@@ -11,7 +11,7 @@ import logging
 import queue
 from collections.abc import Callable
 
-from lm.threads import Roots
+from lm.machine.threads import Roots
 from service.engine.engine import Engine
 from service.engine.faults import failed, is_lasting
 from service.engine.profile import WAITING, Laps

@@ -3,7 +3,7 @@
 import functools
 import os
 
-from lm.cores import usable_cores
+from lm.machine.cores import usable_cores
 from service.settings import GPU_SLOTS, Settings
 
 MAX_AUTO_WORKERS = 4

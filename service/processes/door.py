@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.api.limits import BROKEN
 from service.api.replies import Reply, Switchboard
 from service.engine.faults import must_pass

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 
 from lm.sampling import SamplingParams
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service import errors
 from service.engine.request import GenerationRequest
 from service.engine.served import Checkpoint, ModelCard

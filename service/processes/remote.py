@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm.threads import Roots
+from lm.machine.threads import Roots
 from service import naming, traces
 from service.api.limits import Admission, Limits
 from service.api.replies import Reply, Switchboard

@@ -14,10 +14,10 @@ from released_configs import MODELS, scaled_down
 from serving import generation_request
 from toys import VOCAB_SIZE, toy_tokenizer
 
-from lm.decoder import Decoder, decoder_from_weights
-from lm.foreign import Foreign, read_directory
-from lm.hf_config import from_hf
-from lm.tokenizer import Tokenizer
+from lm.huggingface import Foreign, read_directory
+from lm.huggingface.config import from_hf
+from lm.model.decoder import Decoder, decoder_from_weights
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Step, newest_step
 from service.backend import BackendOptions
 from service.engine.engine import Engine

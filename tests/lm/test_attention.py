@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm.attention import CausalAttention
+from lm.model.attention import CausalAttention
 
 
 def heads(num_heads: int, *, tokens: int = 6, seed: int) -> Tensor:

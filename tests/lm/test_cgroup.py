@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lm import cgroup, cores
+from lm.machine import cgroup, cores
 
 GIB = 1 << 30
 NO_LIMIT = 9223372036854771712

@@ -6,8 +6,8 @@ import pytest
 from toys import END_OF_TEXT, toy_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lm.chat import chat_prompt
-from lm.tokenizer import Tokenizer
+from lm.text.chat import chat_prompt
+from lm.text.tokenizer import Tokenizer
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from toys import toy_config, toy_decoder
 from toys.properties import examples
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
 
 SMOLLM2_135M = ModelConfig(
     vocab_size=49_152,

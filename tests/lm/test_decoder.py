@@ -9,8 +9,8 @@ from torch import Tensor
 from toys import toy_config, toy_decoder, toy_weights
 from toys.properties import examples
 
-from lm.attention import CausalAttention
-from lm.decoder import Decoder, decoder_from_weights
+from lm.model.attention import CausalAttention
+from lm.model.decoder import Decoder, decoder_from_weights
 
 SWITCHES: list[dict[str, Any]] = [
     {},

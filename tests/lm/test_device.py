@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lm import device
-from lm.device import bfloat16_speedup, pick_device
+from lm.model import device
+from lm.model.device import bfloat16_speedup, pick_device
 
 CPU = torch.device("cpu")
 

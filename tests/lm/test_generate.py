@@ -5,8 +5,8 @@ import pytest
 import torch
 from toys import toy_config, toy_decoder
 
-from lm.decoder import Decoder
 from lm.generate import generate
+from lm.model.decoder import Decoder
 from lm.sampling import SamplingParams, sample
 
 GREEDY = SamplingParams(temperature=0.0)

@@ -10,8 +10,8 @@ from toys import toy_config
 from toys.properties import examples
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from lm.config import ModelConfig
-from lm.hf_config import from_hf, to_hf
+from lm.huggingface.config import from_hf, to_hf
+from lm.model.config import ModelConfig
 
 PUBLISHED = {
     "architectures": ["LlamaForCausalLM"],

@@ -11,15 +11,15 @@ from tokenizers import Tokenizer as Backend
 from toys import END_OF_TEXT, toy_tokenizer
 from toys.properties import examples
 
-from lm.incremental import (
+from lm.text.incremental import (
     REPLACEMENT_CHARACTER,
     ByteDecoder,
     IncrementalDecoder,
     LibraryDecoder,
     incremental_decoder,
 )
-from lm.spelling import byte_alphabet
-from lm.tokenizer import Tokenizer
+from lm.text.token_bytes import byte_alphabet
+from lm.text.tokenizer import Tokenizer
 
 TRICKY_TEXTS = [
     "To be, or not to be",

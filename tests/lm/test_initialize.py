@@ -6,8 +6,8 @@ import pytest
 import torch
 from toys import toy_config, toy_decoder, toy_weights
 
-from lm.decoder import Decoder
-from lm.initialize import initialize
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
 
 
 def digest(seed: int, **changes: Any) -> str:

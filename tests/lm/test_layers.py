@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from toys import toy_config
 
-from lm.attention import CausalAttention
-from lm.layers import Block, GeluMLP, SelfAttention, SwiGLU, make_norm
-from lm.rotary import rotary_table
+from lm.model.attention import CausalAttention
+from lm.model.layers import Block, GeluMLP, SelfAttention, SwiGLU, make_norm
+from lm.model.rotary import rotary_table
 
 
 def states(seed: int = 0, tokens: int = 5) -> Tensor:

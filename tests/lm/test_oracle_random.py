@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
-from lm.hf_config import to_hf
-from lm.tokenizer import Tokenizer
+from lm.huggingface.config import to_hf
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Progress, Step, StepDetails, load_weights, model_files, publish
 from trainer.tokenizer_training import train_tokenizer
 

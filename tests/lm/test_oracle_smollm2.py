@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm.decoder import Decoder
-from lm.tokenizer import Tokenizer
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Step, load_model_config, load_weights
 from trainer.importing import import_model
 

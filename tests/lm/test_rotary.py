@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from lm.rotary import rotary_table, rotate
+from lm.model.rotary import rotary_table, rotate
 
 
 @pytest.mark.parametrize("theta", [10_000.0, 100_000.0])

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys.properties import examples
 
-from lm.run_names import as_run_name, is_run_name, run_directory, shown, why_no_run
 from lm.volume import list_runs
 from lm.volume.read import list_no_runs
+from lm.volume.run_names import as_run_name, is_run_name, run_directory, shown, why_no_run
 
 GOOD = ["tiny", "smollm2-135m", "a", "1", "v1.5_x", "-", "пробег", "日本", "é", "x" * 100, "step-1"]
 BAD = {

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lm.sentencepiece_file import PROBES
-from lm.tokenizer import Tokenizer
+from lm.text.sentencepiece_file import PROBES
+from lm.text.tokenizer import Tokenizer
 
 TEXT = ["To be, or not to be: that is the question.", "Once upon a time, 12 of them."] * 20
 

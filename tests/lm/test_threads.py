@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from lm import threads
-from lm.threads import Roots
+from lm.machine import threads
+from lm.machine.threads import Roots
 
 
 class Sudden(BaseException):

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 from toys import toy_tokenizer
 
-from lm.token_bytes import TokenBytes
-from lm.tokenizer import Tokenizer
+from lm.text.longest_token import TokenBytes
+from lm.text.tokenizer import Tokenizer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -11,7 +11,7 @@ from toys import END_OF_TEXT, toy_tokenizer
 from toys.properties import examples
 from transformers import AutoTokenizer
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 
 CHATML = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 

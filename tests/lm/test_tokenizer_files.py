@@ -10,8 +10,8 @@ from tokenizers import decoders, models, normalizers, processors
 from toys import toy_tokenizer
 from transformers import AutoTokenizer
 
-from lm.chat import chat_prompt
-from lm.tokenizer import Tokenizer
+from lm.text.chat import chat_prompt
+from lm.text.tokenizer import Tokenizer
 
 BEGIN, END, TURN, TOOL = "<s>", "</s>", "<|turn|>", "<tool>"
 TEXT = f"to be{TURN} or {TOOL}not{END}"

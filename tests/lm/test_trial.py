@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from toys import publish_toy, toy_tokenizer
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from lm.trial import Refused, load_tried, program, read_tried, trying
 from lm.volume import StepUnreadable, load_tokenizer
 

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.served import ServedModel
 from service.gate import (
     CheckpointRefused,

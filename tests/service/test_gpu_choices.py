@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.tensors import DecoderWeights
 from service.engine.gpu.kernels import measure
 from service.engine.gpu.kernels.choices import Choices, default_choices

@@ -10,9 +10,9 @@ from serving import generation_request, reference_ids, toy_runner
 from serving.native import native_config, open_native
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer, toy_weights
 
-from lm.config import ModelConfig
-from lm.decoder import decoder_from_weights
-from lm.tokenizer import Tokenizer
+from lm.model.config import ModelConfig
+from lm.model.decoder import decoder_from_weights
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, open_plain
 from service.backend import BackendOptions, Choice
 from service.engine.gpu.placing import FusedFault

@@ -12,9 +12,9 @@ from tokenizers import processors
 from toys import publish_toy, toy_config, toy_tokenizer, toy_weights
 from transformers import AutoTokenizer
 
-from lm.foreign.model import Foreign
+from lm.huggingface.model import Foreign
 from lm.sampling_defaults import sampling_defaults
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Step
 
 BEGIN = 5

@@ -7,8 +7,8 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import processors
 from toys import toy_config, toy_decoder, toy_tokenizer
 
-from lm.decoder import Decoder
-from lm.tokenizer import Tokenizer
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 from service import probe
 from service.probe import (
     CONTINUATION_TOKENS,

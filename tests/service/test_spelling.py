@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, processors
 from toys import publish_toy
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 
 WORDS = ["▁Once", "▁upon", "▁a", "▁"]
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 from toys import publish_toy
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.grammars import Grammars, NoStructures
 from service.engine.structured import schema_grammar
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from toys import toy_config, toy_decoder, toy_tokenizer
 
-from lm.attention import Attend
-from lm.config import ModelConfig
-from lm.decoder import Decoder
 from lm.generate import generate
-from lm.initialize import initialize
+from lm.model.attention import Attend
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
 from lm.sampling import SamplingParams
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.gpu.buffers.cache import GpuCache

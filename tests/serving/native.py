@@ -6,7 +6,7 @@ import pytest
 from tools import require_tool
 from toys import toy_config, toy_decoder
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.native.cache import NativeCache
 from service.engine.native.library import Library
 from service.engine.native.packing import pack

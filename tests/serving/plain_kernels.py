@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from lm.sampling import SamplingParams, kept_logits
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.sampling.rows import SamplingRows

@@ -7,7 +7,7 @@ import pytest
 from serving import LiveService, toy_settings
 
 from lm.panics import LibraryPanic, is_panic, without_panics
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 
 SECRET = "called `Option::unwrap()` on a `None` value: src/secret.rs:7"
 PanicException = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})

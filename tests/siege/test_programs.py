@@ -18,7 +18,7 @@ from serving import ServiceProcess, SteadyClient, assert_unhurt, wait_until
 from tokenizers import Tokenizer as Backend
 from toys import publish_toy, toy_config, toy_tokenizer, toy_weights
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from lm.volume import model_files
 from lm.volume.publish import TextFile
 

@@ -11,10 +11,10 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
-from lm.initialize import initialize
-from lm.tokenizer import Tokenizer
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
+from lm.text.tokenizer import Tokenizer
 from lm.volume import Progress, RunLock, Step, StepDetails, model_files, publish
 from lm.volume.publish import TextFile, Writer
 

@@ -9,7 +9,7 @@ import torch
 from toy_run import toy_recipe
 from toys import toy_config, toy_decoder, toy_tokenizer
 
-from lm.threads import Roots
+from lm.machine.threads import Roots
 from lm.volume import Retention, RunLock, list_steps, load_weights, newest_step
 from trainer import checkpoint
 from trainer.checkpoint import Checkpointer, Written

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from trainer.config import FREE_FIELDS, Recipe
 from trainer.recipes import load_recipe, override
 

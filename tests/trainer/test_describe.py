@@ -5,7 +5,7 @@ from rich.console import Console
 from toy_run import toy_recipe
 from toys import toy_config
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from trainer.describe import print_description, print_recipes, summary, weights
 from trainer.recipes import list_recipes, load_recipe
 

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from trainer import encoding
 from trainer.encoding import encode_documents, separator_id
 from trainer.tokenizer_training import END_OF_TEXT, train_tokenizer

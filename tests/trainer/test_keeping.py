@@ -8,7 +8,7 @@ import pytest
 from toy_run import toy_recipe, train_toy
 from toys import publish_toy
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from lm.volume import Step, load_model_config, newest_step
 from trainer.config import Recipe
 

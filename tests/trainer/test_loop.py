@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy_run import journal_of, tensors_of, toy_recipe, train_toy
 
-from lm.attention import CausalAttention
-from lm.decoder import Decoder
+from lm.model.attention import CausalAttention
+from lm.model.decoder import Decoder
 from lm.volume import newest_step
 from trainer import run
 from trainer.interrupt import Interrupt

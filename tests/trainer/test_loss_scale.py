@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from toy_run import journal_of, samples_of, tensors_of, toy_recipe, train_toy
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from lm.volume import newest_step
 from trainer import run
 from trainer.loss import batch_loss

@@ -16,7 +16,7 @@ from serving import Exposition
 from tools import free_port
 from toy_run import journal_of, toy_recipe
 
-from lm.cores import usable_cores
+from lm.machine.cores import usable_cores
 from lm.volume import list_steps, newest_step
 from trainer import options
 from trainer.__main__ import main

@@ -11,8 +11,8 @@ from serving import Exposition
 from tools import free_port, require_tool
 from toy_events import evaluated, trained
 
-from lm import threads
-from lm.threads import Roots
+from lm.machine import threads
+from lm.machine.threads import Roots
 from trainer.events import Began, Event, Note, Published, Skipped, Snapshotted
 from trainer.metrics import GAUGES, Metrics, serve
 from trainer.state import Counters

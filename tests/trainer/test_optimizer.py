@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from toys import toy_config, toy_decoder
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from trainer.config import OptimizerConfig, PhaseConfig
 from trainer.optimizer import Optimizer, Rates, rates_at
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lm.foreign import hub
-from lm.tokenizer import Tokenizer
+from lm.huggingface import hub
+from lm.text.tokenizer import Tokenizer
 from trainer.config import TokenizerConfig
 from trainer.tokenizer_source import resolve_tokenizer
 from trainer.tokenizer_training import train_tokenizer

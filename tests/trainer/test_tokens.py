@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from trainer import tokens
 from trainer.corpus.split import Split
 from trainer.tokenizer_training import train_tokenizer

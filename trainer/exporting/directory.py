@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.foreign.model import Foreign
-from lm.hf_config import to_hf
+from lm.huggingface.config import to_hf
+from lm.huggingface.model import Foreign
+from lm.model.config import ModelConfig
 from lm.volume import model_files
 from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
 from trainer.exporting.gpt2 import gpt2_config, gpt2_weights, is_gpt2

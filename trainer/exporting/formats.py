@@ -9,8 +9,8 @@ from types import MappingProxyType
 
 import torch
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder, decoder_from_weights
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder, decoder_from_weights
 from lm.volume.content import WEIGHTS_FILE
 from trainer.exporting import gguf, int8, torch_file
 from trainer.exporting.directory import has_class, refuse_without_class, write_directory

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.tokenizer import Tokenizer
+from lm.model.config import ModelConfig
+from lm.text.tokenizer import Tokenizer
 from trainer.exporting.source import Source
 from trainer.importing.gguf_facts import ENDS, SAMPLING
 

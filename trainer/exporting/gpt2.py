@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 _ACTIVATIONS = {"gelu": "gelu_new", "gelu_erf": "gelu"}
 _MATRICES = {

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lm.decoder import Decoder, decoder_from_weights
-from lm.hf_config import to_hf
+from lm.huggingface.config import to_hf
+from lm.model.decoder import Decoder, decoder_from_weights
 from lm.volume.content import CONFIG_FILE, WEIGHTS_FILE
 from trainer.exporting.directory import write_directory
 from trainer.exporting.opened import Opened, in_nestling, in_transformers, quietly

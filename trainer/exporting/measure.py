@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from trainer.corpus import open_corpus
 from trainer.exporting.opened import Opened
 from trainer.exporting.source import Source, stand_in_recipe

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.decoder import Decoder
 from lm.generate import generate
+from lm.model.decoder import Decoder
 from lm.sampling import SamplingParams
 
 

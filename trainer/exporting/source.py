@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.tokenizer import Tokenizer
+from lm.model.config import ModelConfig
+from lm.text.tokenizer import Tokenizer
 from lm.volume import (
     Step,
     VolumeError,

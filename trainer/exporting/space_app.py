@@ -71,11 +71,11 @@ def in_transformers(directory: Path) -> Model:
 
 def in_nestling(directory: Path) -> Model:
     """With nestling's decoder, and keys and values kept from token to token."""
-    from lm.decoder import Decoder, decoder_from_weights
-    from lm.hf_config import from_hf
-    from lm.incremental import incremental_decoder
+    from lm.huggingface.config import from_hf
+    from lm.model.decoder import Decoder, decoder_from_weights
     from lm.sampling import SamplingParams, sample
-    from lm.tokenizer import Tokenizer
+    from lm.text.incremental import incremental_decoder
+    from lm.text.tokenizer import Tokenizer
 
     config = from_hf(json.loads((directory / "config.json").read_text("utf-8")))
     tokenizer = Tokenizer.load(directory)
@@ -116,7 +116,7 @@ def in_nestling(directory: Path) -> Model:
 
 
 class Cached:
-    """Attention over the tokens so far (``lm.attention.Attend``), for one sequence."""
+    """Attention over the tokens so far (``lm.model.attention.Attend``), for one sequence."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from lm.volume.content import TIED_HEAD
 from trainer.config import OptimizerConfig, Recipe
 from trainer.exporting.source import Source

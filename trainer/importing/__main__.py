@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import get_args
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from trainer import options
 from trainer.importing.checkpoint import LEFT_BEHIND, Described
 from trainer.importing.publishing import Dtype, import_model

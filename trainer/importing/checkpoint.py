@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.foreign.frequencies import check_frequencies
-from lm.foreign.model import Foreign
-from lm.foreign.unpickle import load_pickled
-from lm.tokenizer import Tokenizer
+from lm.huggingface.frequencies import check_frequencies
+from lm.huggingface.model import Foreign
+from lm.huggingface.torch_save import load_pickled
+from lm.model.config import ModelConfig
+from lm.text.tokenizer import Tokenizer
 from trainer.importing.kept_config import refuse_other_config
 from trainer.importing.layouts import as_linear
 from trainer.importing.names import by_our_names, is_buffer

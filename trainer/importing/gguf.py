@@ -14,10 +14,10 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
-from lm.config import ModelConfig
-from lm.foreign.model import Foreign
-from lm.hf_config import from_hf
-from lm.tokenizer import Tokenizer
+from lm.huggingface.config import from_hf
+from lm.huggingface.model import Foreign
+from lm.model.config import ModelConfig
+from lm.text.tokenizer import Tokenizer
 from lm.trial import try_out
 from trainer.importing import gguf_facts as facts
 

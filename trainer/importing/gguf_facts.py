@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, normalizers, processors
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 _UNDERSTOOD = {
     *("context_length", "embedding_length", "block_count", "feed_forward_length", "vocab_size"),

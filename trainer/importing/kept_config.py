@@ -7,7 +7,7 @@ shows, under any of the usual spellings, it has to agree.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 _PLACES = ("config", "model_config", "model_args", "hyper_parameters", "params", "args")
 """Keys of a config beside the weights: hand-written loops, nanoGPT, Lightning, Meta."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 _QKV = "self_attn.qkv_proj"
 _CONV1D = tuple(

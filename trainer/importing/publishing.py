@@ -10,7 +10,7 @@ from typing import Literal
 import tokenizers
 import torch
 
-from lm.foreign.model import Foreign
+from lm.huggingface.model import Foreign
 from lm.volume import (
     Progress,
     RunLock,

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 Rotary = Literal["half", "interleaved"]
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lm.foreign import hub
-from lm.foreign.directory import fetch, read_directory
-from lm.foreign.model import Foreign
+from lm.huggingface import hub
+from lm.huggingface.directory import fetch, read_directory
+from lm.huggingface.model import Foreign
 from lm.volume import as_run_name
 from trainer.importing.checkpoint import SUFFIXES, Described, read_checkpoint
 from trainer.importing.gguf import SUFFIX as GGUF

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.attention import Attend, CausalAttention
+from lm.model.attention import Attend, CausalAttention
 
 LONGEST_ROW = 2048
 """Tokens up to which the weights of a row are kept: 40 MB a layer and row of nine heads."""
@@ -32,7 +32,7 @@ def training_attention(inputs: Tensor, dropout: float) -> Attend:
 
 
 class BlockwiseAttention:
-    """``lm.attention.CausalAttention``, block by block, in the dtype of the values."""
+    """``lm.model.attention.CausalAttention``, block by block, in the dtype of the values."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         self.dropout = dropout

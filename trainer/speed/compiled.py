@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm.attention import CausalAttention
-from lm.decoder import Decoder
-from lm.layers import Block
+from lm.model.attention import CausalAttention
+from lm.model.decoder import Decoder
+from lm.model.layers import Block
 from trainer.config import Recipe
 from trainer.loss import IGNORED
 from trainer.speed.chunked_loss import chunked_cross_entropy, loss_and_gradients

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 
 
 def use_fast_norms(decoder: Decoder) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 
 
 def recompute_activations(decoder: Decoder) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 
 
 def halve_residual(decoder: Decoder) -> None:

@@ -10,7 +10,7 @@ import shutil
 
 import torch
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 OLDEST_TRITON = (3, 6)
 COMPILERS = ("gcc", "clang")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.tensors import DecoderWeights
 
 

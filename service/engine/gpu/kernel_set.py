@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.variant import Variant

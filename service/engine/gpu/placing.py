@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import torch
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.cache import GpuCache
 from service.engine.gpu.buffers.double_buffer import NUM_SETS, DoubleBuffer
 from service.engine.gpu.buffers.recorder import GraphRecorder

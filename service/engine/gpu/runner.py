@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.cache import SlotCache
 from service.engine.gpu.buffers.recorded import RecordedDecode, RecordedHead
 from service.engine.gpu.buffers.weight_set import HEAD_ROWS, WeightSet

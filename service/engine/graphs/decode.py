@@ -7,7 +7,7 @@ to their slot's scratch token, and nobody reads what they give.
 import torch
 from torch import Tensor
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from service.engine.attention import SlotAttention
 from service.engine.batch import Batch, DecodeRows
 from service.engine.graphs.buckets import Bucket

@@ -1,17 +1,17 @@
 """A Llama decoder that computes a step in fewer kernels: what a GPU waits for is their number.
 
 Products that read the same input are one product, queries and keys turn together, and the
-residual is added where a product ends. The definition is ``lm.decoder``; sums are rounded less
-often here. Shapes: N tokens of the step, C hidden width, Hq and Hkv heads of D numbers.
+residual is added where a product ends. The definition is ``lm.model.decoder``; sums are rounded
+less often here. Shapes: N tokens of the step, C hidden width, Hq and Hkv heads of D numbers.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm.attention import Attend
-from lm.decoder import Decoder
-from lm.layers import Block, SwiGLU
+from lm.model.attention import Attend
+from lm.model.decoder import Decoder
+from lm.model.layers import Block, SwiGLU
 
 
 class FusedDecoder(Decoder):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from service.engine.graphs.buckets import Bucket, all_buckets, bucket_of
 from service.engine.graphs.cache import GraphCache
 from service.engine.graphs.decode import StaticDecode

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.cache import zeros
 
 PANEL = 32

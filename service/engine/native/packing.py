@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.rotary import rotary_table
+from lm.model.config import ModelConfig
+from lm.model.rotary import rotary_table
 from service.engine.native.library import (
     FORMATS,
     LayerWeights,

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.rotary import rotary_table, rotate
+from lm.model.config import ModelConfig
+from lm.model.rotary import rotary_table, rotate
 from service.engine.native.cache import PANEL
 from service.engine.native.library import Library
 from service.engine.native.packing import HEAD_PRECISION, pack_matrix

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.native.cache import PANEL, NativeCache
 from service.engine.native.library import PARTS, Library, StepArguments
 from service.engine.native.packing import PackedWeights

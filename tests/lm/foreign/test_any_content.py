@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from foreign_model import CONFIG
 
-from lm.decoder import Decoder
-from lm.foreign.directory import INDEX_FILE, read_directory
-from lm.tokenizer import Tokenizer
+from lm.huggingface.directory import INDEX_FILE, read_directory
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 from lm.volume import model_files
 
 ODD: list[Any] = [None, True, -1, 0, 2.5, 1e308, 10**30, "", "text", [], [1], ["a"], {}, {"a": 1}]

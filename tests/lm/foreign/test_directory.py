@@ -11,9 +11,8 @@ from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
 
-from lm.decoder import Decoder
-from lm.foreign import hub
-from lm.foreign.directory import (
+from lm.huggingface import hub
+from lm.huggingface.directory import (
     FILES,
     INDEX_FILE,
     OLDER_FILES,
@@ -23,7 +22,8 @@ from lm.foreign.directory import (
     fetch,
     read_directory,
 )
-from lm.tokenizer import Tokenizer
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 
 
 def edit(path: Path, **changes: Any) -> None:

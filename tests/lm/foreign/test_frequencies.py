@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
-from lm.foreign.model import Foreign
-from lm.tokenizer import Tokenizer
+from lm.huggingface.model import Foreign
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 
 CONFIG = ModelConfig(
     vocab_size=300,

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lm.foreign import hub
+from lm.huggingface import hub
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

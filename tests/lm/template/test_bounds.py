@@ -7,10 +7,10 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from toys import toy_tokenizer
 
-from lm.chat import MAX_SAID, chat_prompt
 from lm.template import BoundedEnvironment, Budget, TemplateExceeds, render
 from lm.template.budget import weigh
-from lm.tokenizer import Tokenizer
+from lm.text.chat import MAX_SAID, chat_prompt
+from lm.text.tokenizer import Tokenizer
 
 # ruff: noqa: E501  templates are one line each
 MESSAGES: list[dict[str, Any]] = [

@@ -20,9 +20,9 @@ from toys import (
 from toys.damage import edit_manifest, flip_byte
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm.config import ModelConfig
-from lm.decoder import decoder_from_weights
-from lm.tokenizer import Tokenizer
+from lm.model.config import ModelConfig
+from lm.model.decoder import decoder_from_weights
+from lm.text.tokenizer import Tokenizer
 from lm.volume import (
     Step,
     StepDamaged,

@@ -6,8 +6,8 @@ import httpx
 import pytest
 from toys import toy_tokenizer
 
-from lm.chat import chat_prompt
-from lm.tokenizer import Tokenizer
+from lm.text.chat import chat_prompt
+from lm.text.tokenizer import Tokenizer
 from service.api.openai_schemas import Message
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}

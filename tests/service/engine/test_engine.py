@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from serving import generation_request, reference_ids, toy_engine
 from toys import toy_config, toy_decoder, toy_tokenizer
 
-from lm.decoder import Decoder
-from lm.tokenizer import Tokenizer
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 from service.engine.engine import Engine
 from service.engine.request import (
     Event,

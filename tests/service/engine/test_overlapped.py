@@ -15,8 +15,8 @@ from serving import engines, generation_request, overlapped_engine
 from toys import toy_config, toy_decoder, toy_tokenizer
 from toys.properties import examples
 
-from lm.decoder import Decoder
-from lm.tokenizer import Tokenizer
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 from service.engine.engine import Engine
 from service.engine.overlapped import OverlappedEngine
 from service.engine.plan import Plan

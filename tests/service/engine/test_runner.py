@@ -6,7 +6,7 @@ from serving import generation_request
 from torch import Tensor
 from toys import toy_config, toy_decoder, toy_tokenizer
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.cache import SlotCache
 from service.engine.plan import Chunk, Plan
 from service.engine.runner import Runner

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
 from toys import publish_toy, toy_tokenizer
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from trainer.exporting import export
 from trainer.importing import import_model, read_source
 

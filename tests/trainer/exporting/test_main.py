@@ -11,8 +11,8 @@ import torch
 from toy_run import toy_recipe, train_toy
 from toys import publish_toy, toy_config, toy_decoder
 
-from lm.config import ModelConfig
-from lm.decoder import decoder_from_weights
+from lm.model.config import ModelConfig
+from lm.model.decoder import decoder_from_weights
 from lm.volume import load_weights, newest_step
 from trainer.__main__ import main
 from trainer.exporting.__main__ import FORMAT_HELP, build_parser

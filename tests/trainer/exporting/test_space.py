@@ -14,9 +14,9 @@ from tools import free_port
 from torch import nn
 from toys import publish_toy, toy_config
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder, decoder_from_weights
 from lm.generate import generate
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder, decoder_from_weights
 from lm.sampling import SamplingParams
 from lm.volume import list_steps
 from trainer.__main__ import main

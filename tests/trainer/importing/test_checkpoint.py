@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lm.config import ModelConfig
-from lm.decoder import decoder_from_weights
-from lm.tokenizer import Tokenizer
+from lm.model.config import ModelConfig
+from lm.model.decoder import decoder_from_weights
+from lm.text.tokenizer import Tokenizer
 from trainer.importing import Described, Foreign
 from trainer.importing.checkpoint import LEFT_BEHIND, read_checkpoint
 from trainer.recipes import load_recipe

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm.decoder import Decoder
-from lm.tokenizer import Tokenizer
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 from trainer.importing.gguf import read_gguf
 
 gguf = pytest.importorskip("gguf")

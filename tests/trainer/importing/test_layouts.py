@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from trainer.importing.layouts import as_linear
 
 CONFIG = ModelConfig(

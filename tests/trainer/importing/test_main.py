@@ -11,10 +11,10 @@ import torch
 import yaml
 from toy_run import toy_recipe
 
-from lm.decoder import Decoder
-from lm.foreign import hub
-from lm.initialize import initialize
-from lm.tokenizer import Tokenizer
+from lm.huggingface import hub
+from lm.model.decoder import Decoder
+from lm.model.initialize import initialize
+from lm.text.tokenizer import Tokenizer
 from lm.volume import load_weights, newest_step
 from trainer.__main__ import main
 from trainer.importing.__main__ import build_parser

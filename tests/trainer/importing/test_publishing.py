@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm.decoder import Decoder
-from lm.tokenizer import Tokenizer
+from lm.model.decoder import Decoder
+from lm.text.tokenizer import Tokenizer
 from lm.volume import load_model_config, load_weights, newest_step
 from trainer.importing import import_model
 from trainer.importing.__main__ import main

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.foreign.frequencies import check_frequencies
-from lm.rotary import rotary_table, rotate
+from lm.huggingface.frequencies import check_frequencies
+from lm.model.config import ModelConfig
+from lm.model.rotary import rotary_table, rotate
 from trainer.importing.rotary import deinterleaved, guess_rotary
 
 CONFIG = ModelConfig(

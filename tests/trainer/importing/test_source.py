@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lm.foreign import hub
-from lm.foreign.directory import FILES
+from lm.huggingface import hub
+from lm.huggingface.directory import FILES
 from trainer.importing.source import carries_config, default_run, read_source
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lm.foreign.unpickle import load_pickled
+from lm.huggingface.torch_save import load_pickled
 
 
 class Program:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lm.attention import CausalAttention
+from lm.model.attention import CausalAttention
 from trainer.speed import attention
 from trainer.speed.attention import LONGEST_ROW, BlockwiseAttention, training_attention
 

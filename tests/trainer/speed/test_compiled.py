@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 from toy_run import StopAtPoll, assert_equal_runs, journal_of, toy_recipe, train_toy
 from toys import toy_config, toy_decoder
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from trainer import run
 from trainer.loop import Ending
 from trainer.loss import IGNORED, batch_loss

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 from toys import toy_config, toy_decoder
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from trainer.loss import batch_loss
 from trainer.speed.compiled import compile_blocks, compiled_batch_loss
 from trainer.speed.residual import halve_residual

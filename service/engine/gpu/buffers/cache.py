@@ -2,7 +2,7 @@
 
 import torch
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.cache import SlotCache
 from service.engine.gpu.buffers.tensors import KeyValues
 

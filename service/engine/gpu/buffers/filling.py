@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.rotary import rotary_table
+from lm.model.config import ModelConfig
+from lm.model.rotary import rotary_table
 from service.engine.gpu.buffers.tensors import DecoderWeights
 from service.weights import Piece
 

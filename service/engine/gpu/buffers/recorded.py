@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.inputs import Array, Field, PackedInputs
 from service.engine.gpu.buffers.outputs import Outputs
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows

@@ -9,7 +9,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.filling import fill
 from service.engine.gpu.buffers.recorded import (
     Record,

@@ -6,7 +6,7 @@ Shapes: N rows of the step, R rows that yield, C hidden width, V vocabulary.
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.tensors import DecoderWeights
 from service.engine.gpu.flat.rowwise import gather_rows
 

@@ -1,7 +1,7 @@
 """The hidden states of flat rows, prompts and guesses alike, in nine kernels a layer.
 
 Products are cuBLAS's, what lies between them Triton's. Nothing waits for the device and nothing is
-allocated, so that a step can be recorded in a CUDA graph. The definition is ``lm.decoder``.
+allocated, so that a step can be recorded in a CUDA graph. The definition is ``lm.model.decoder``.
 
 Shapes: N rows, M tiles, C hidden width, I width of the MLP, Hq and Hkv heads of D numbers.
 """
@@ -9,7 +9,7 @@ Shapes: N rows, M tiles, C hidden width, I width of the MLP, Hq and Hkv heads of
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.availability import why_no_shape
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.flat.prefill_attention import ProgramShape, TileAttention

@@ -1,7 +1,8 @@
 """Rotates the queries and keys of flat rows, and writes keys and values to their slots.
 
 Shapes: N rows of a step, Hq and Hkv heads of D numbers, S slots, T tokens a slot. The plain
-definition is ``lm.rotary`` (arXiv:2104.09864, the two halves of a head rotated against each other).
+definition is ``lm.model.rotary`` (arXiv:2104.09864, the two halves of a head rotated against each
+other).
 """
 
 import triton

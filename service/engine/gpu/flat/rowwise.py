@@ -2,7 +2,7 @@
 
 The residual stream is float32, so that a sum over many layers is rounded once, where it is read.
 Shapes: N rows of a step, C hidden width, I width of the MLP, V vocabulary, S slots, R rows that
-yield logits. The plain definitions are in ``lm.layers``.
+yield logits. The plain definitions are in ``lm.model.layers``.
 """
 
 import triton

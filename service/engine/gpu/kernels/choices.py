@@ -6,7 +6,7 @@ Shapes: B rows, K inner width, N outputs of a product.
 import dataclasses
 from typing import Any, Literal, Self
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 Form = Literal["sums", "tiles", "parts", "loop", "cublas"]
 Part = Literal["qkv", "out", "gate_up", "down", "head"]

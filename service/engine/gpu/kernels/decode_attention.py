@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.tensors import StepRows
 from service.engine.gpu.kernels.choices import AttentionChoice
 from service.engine.gpu.kernels.launch import Launch, allow_next, wait_for_inputs

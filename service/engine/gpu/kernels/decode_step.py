@@ -6,7 +6,7 @@ Shapes are those of ``service.engine.gpu.buffers.tensors``; B rows, C hidden wid
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.availability import why_no_shape
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.kernels.choices import Choices, default_choices

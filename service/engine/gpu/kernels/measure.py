@@ -14,7 +14,7 @@ import torch
 import triton
 from triton.errors import TritonError
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.recorder import GraphRecorder
 from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.gpu.kernels.choices import (

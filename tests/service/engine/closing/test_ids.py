@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from toys import END_OF_TEXT, toy_config, toy_decoder, toy_tokenizer
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.grammars import Grammars
 from service.engine.request import FinishReason
 from service.engine.structured import regex_grammar, schema_grammar

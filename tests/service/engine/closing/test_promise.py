@@ -15,7 +15,7 @@ from tokenizers.decoders import ByteLevel
 from tokenizers.models import WordLevel
 from toys import toy_tokenizer
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from service.engine.grammars import Grammars
 from service.engine.request import FinishReason
 from service.engine.structured import regex_grammar, schema_grammar

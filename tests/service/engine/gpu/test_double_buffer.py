@@ -13,7 +13,7 @@ from serving.engines import pieces
 from serving.plain_kernels import PlainKernels, PlainSampler
 from toys import toy_config, toy_decoder, toy_tokenizer
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from service.engine.gpu.buffers.cache import GpuCache
 from service.engine.gpu.buffers.double_buffer import DoubleBuffer, NoFreeSet
 from service.engine.gpu.buffers.weight_set import WeightSet

@@ -7,7 +7,7 @@ import torch
 from serving.engines import pieces
 from toys import toy_config, toy_decoder
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 from service.engine.gpu.buffers.filling import fill, tensors_of
 from service.engine.gpu.buffers.tensors import DecoderWeights, empty_weights
 from service.weights import Piece

@@ -9,7 +9,7 @@ from serving import pieces
 from serving.plain_kernels import PlainKernels, PlainSampler
 from toys import toy_config, toy_decoder
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu import placing
 from service.engine.gpu.buffers.cache import GpuCache
 from service.engine.gpu.buffers.double_buffer import NUM_SETS, DoubleBuffer

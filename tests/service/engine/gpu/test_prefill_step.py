@@ -13,7 +13,7 @@ from flat_oracle import (
 
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.flat.guess_step import GuessStep
 from service.engine.gpu.flat.head_step import HeadStep
 from service.engine.gpu.flat.layout import Bucket, FlatChunk, lay_out

@@ -1,10 +1,10 @@
-"""The decoder of few kernels against its definition, ``lm.decoder``."""
+"""The decoder of few kernels against its definition, ``lm.model.decoder``."""
 
 import pytest
 import torch
 from toys import toy_config, toy_decoder
 
-from lm.attention import CausalAttention
+from lm.model.attention import CausalAttention
 from service.engine.graphs.fused import FusedDecoder
 
 CONFIGS = {

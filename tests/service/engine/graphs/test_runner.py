@@ -11,8 +11,8 @@ import torch
 from serving import generation_request
 from toys import toy_config, toy_decoder, toy_tokenizer
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
 from service.engine.cache import SlotCache
 from service.engine.graphs.buckets import Bucket, all_buckets, bucket_of
 from service.engine.graphs.cache import GraphCache

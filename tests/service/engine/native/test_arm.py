@@ -14,7 +14,7 @@ from tools import require_tool
 from torch import Tensor
 from toys import toy_decoder
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.compiler import COMMON_FLAGS, SOURCES
 from service.engine.native import reference
 from service.engine.native.library import FORMATS, ModelWeights

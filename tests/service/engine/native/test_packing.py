@@ -14,7 +14,7 @@ import torch
 from serving.native import ISAS, PRECISIONS, native_config, open_native
 from toys import toy_config, toy_decoder
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.background import give_way
 from service.engine.native.packing import PackedWeights, Packer, pack, pack_matrix
 

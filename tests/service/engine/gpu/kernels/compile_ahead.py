@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.tensors import KeyValues, StepRows, empty_weights
 from service.engine.gpu.kernels.choices import PARTS, Choices
 from service.engine.gpu.kernels.decode_step import DecodeStep

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 from service.engine.gpu.kernels.choices import (
     PARTS,
     Choices,

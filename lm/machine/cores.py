@@ -3,7 +3,7 @@
 import math
 import os
 
-from lm import cgroup
+from lm.machine import cgroup
 
 
 def usable_cores() -> int:

@@ -13,10 +13,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from lm.attention import Attend, CausalAttention
-from lm.config import ModelConfig
-from lm.layers import Block, Rotation, make_norm
-from lm.rotary import rotary_table
+from lm.model.attention import Attend, CausalAttention
+from lm.model.config import ModelConfig
+from lm.model.layers import Block, Rotation, make_norm
+from lm.model.rotary import rotary_table
 
 
 class Backbone(nn.Module):
@@ -36,7 +36,7 @@ class Backbone(nn.Module):
 class Decoder(nn.Module):
     """Decoder-only transformer over ``ModelConfig``, its weights still to be given or drawn.
 
-    ``lm.initialize`` draws fresh weights; ``load_state_dict`` takes published ones.
+    ``lm.model.initialize`` draws fresh weights; ``load_state_dict`` takes published ones.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -61,7 +61,7 @@ class Decoder(nn.Module):
             token_ids: int64 [B, T].
             positions: int64 [T], or [B, T] where rows differ; each below
                 ``max_position_embeddings``.
-            attend: what each layer's tokens see; see ``lm.attention.Attend``.
+            attend: what each layer's tokens see; see ``lm.model.attention.Attend``.
 
         Returns:
             Normalised hidden states [B, T, C] in the dtype of the weights.

@@ -1,7 +1,7 @@
 """Streams text from token ids, holding back half a character.
 
-Where ``lm.spelling`` knows the bytes of each token (byte-level, SentencePiece, WordPiece and
-Unigram vocabularies), they go through an incremental UTF-8 decoder: constant time a token,
+Where ``lm.text.token_bytes`` knows the bytes of each token (byte-level, SentencePiece, WordPiece
+and Unigram vocabularies), they go through an incremental UTF-8 decoder: constant time a token,
 defined for every sequence of ids. Others are decoded again over a short window, as the library's
 ``DecodeStream`` does; that one raises on broken byte-fallback tokens, which a model may always
 choose.
@@ -10,7 +10,7 @@ choose.
 import codecs
 from typing import Protocol
 
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 

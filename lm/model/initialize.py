@@ -10,7 +10,7 @@ import math
 import torch
 from torch import nn
 
-from lm.decoder import Decoder
+from lm.model.decoder import Decoder
 
 
 def initialize(decoder: Decoder, seed: int) -> None:

@@ -10,12 +10,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lm.foreign import hub
-from lm.foreign.model import Foreign, read_json
-from lm.foreign.unpickle import load_pickled
-from lm.hf_config import from_hf
+from lm.huggingface import hub
+from lm.huggingface.config import from_hf
+from lm.huggingface.model import Foreign, read_json
+from lm.huggingface.torch_save import load_pickled
 from lm.side_files import SideFiles
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 from lm.trial import load_tried
 
 WEIGHTS_FILE = "model.safetensors"

@@ -8,7 +8,7 @@ instead of computing something else. Reading refuses by name what our decoder ca
 from collections.abc import Mapping
 from typing import Any
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 _LLAMA_FIELDS = (
     "vocab_size",

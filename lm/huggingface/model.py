@@ -10,12 +10,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
-from lm.decoder import Decoder
-from lm.foreign.frequencies import are_frequencies, check_frequencies
+from lm.huggingface.frequencies import are_frequencies, check_frequencies
+from lm.model.config import ModelConfig
+from lm.model.decoder import Decoder
 from lm.sampling_defaults import sampling_defaults
 from lm.side_files import SideFiles
-from lm.tokenizer import Tokenizer
+from lm.text.tokenizer import Tokenizer
 
 _TIED_HEAD = "lm_head.weight"
 

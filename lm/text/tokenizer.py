@@ -1,7 +1,7 @@
 """Text to token ids and back, over the ``tokenizers`` library's ``tokenizer.json``.
 
 ``Tokenizer`` adds what the library leaves to its callers: which tokens begin and end a text, a
-fingerprint for the manifest, and the bytes of each token. ``lm.incremental`` streams text.
+fingerprint for the manifest, and the bytes of each token. ``lm.text.incremental`` streams text.
 """
 
 import functools
@@ -14,13 +14,13 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer as Backend
 
-from lm import tokenizer_files as files
 from lm.panics import without_panics
 from lm.side_files import SideFiles
-from lm.spelling import Spelling
-from lm.token_bytes import TokenBytes
-from lm.tokenizer_backend import read_backend
-from lm.tokenizer_files import TOKENIZER_CONFIG_FILE
+from lm.text import tokenizer_files as files
+from lm.text.longest_token import TokenBytes
+from lm.text.token_bytes import Spelling
+from lm.text.tokenizer_backend import read_backend
+from lm.text.tokenizer_files import TOKENIZER_CONFIG_FILE
 
 __all__ = ["TOKENIZER_CONFIG_FILE", "TOKENIZER_FILE", "Tokenizer"]
 
@@ -70,7 +70,7 @@ class Tokenizer:
     def read(cls, given: SideFiles, name: str = TOKENIZER_FILE) -> Self:
         """Read a file of this name; what the files beside it say counts too.
 
-        See ``lm.tokenizer_files``. Raises ``ValueError`` naming the file that is missing or is
+        See ``lm.text.tokenizer_files``. Raises ``ValueError`` naming the file that is missing or is
         not what it should be.
         """
         backend, named = read_backend(given, name)

@@ -1,7 +1,7 @@
 """The shape of the one decoder, as a frozen value that both processes read from the volume.
 
 Field names are Hugging Face's Llama names where one exists, so that a config of either side can
-be read without a dictionary. ``lm.hf_config`` translates to and from ``config.json``.
+be read without a dictionary. ``lm.huggingface.config`` translates to and from ``config.json``.
 """
 
 import dataclasses

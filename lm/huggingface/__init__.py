@@ -4,8 +4,8 @@ Both processes read them: the trainer's import, and a service that serves one by
 other kinds (GGUF, ``torch.save``) are the trainer's business (``trainer.importing``).
 """
 
-from lm.foreign import hub
-from lm.foreign.directory import fetch, read_directory
-from lm.foreign.model import Foreign
+from lm.huggingface import hub
+from lm.huggingface.directory import fetch, read_directory
+from lm.huggingface.model import Foreign
 
 __all__ = ["Foreign", "fetch", "hub", "read_directory"]

@@ -20,8 +20,8 @@ import jinja2.runtime
 
 from lm.template import BoundedEnvironment, Budget, TemplateExceeds, render
 from lm.template.budget import weigh
-from lm.tokenizer import Tokenizer
-from lm.tokenizer_files import named_tokens
+from lm.text.tokenizer import Tokenizer
+from lm.text.tokenizer_files import named_tokens
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm.attention import Attend
-from lm.config import ModelConfig
-from lm.rotary import rotate
+from lm.model.attention import Attend
+from lm.model.config import ModelConfig
+from lm.model.rotary import rotate
 
 Rotation = tuple[Tensor, Tensor]
 

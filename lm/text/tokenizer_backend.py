@@ -4,9 +4,9 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from lm import sentencepiece_file
 from lm.panics import LibraryPanic, without_panics
 from lm.side_files import SideFiles
+from lm.text import sentencepiece_file
 
 
 def read_backend(given: SideFiles, name: str) -> tuple[Backend, dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lm.config import ModelConfig
+from lm.model.config import ModelConfig
 
 _KEPT = ("inv_freq", "rope.freqs")
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 from tokenizers import Tokenizer as Backend
 from tokenizers.pre_tokenizers import ByteLevel
 
-from lm.spelling import alphabet_bytes
+from lm.text.token_bytes import alphabet_bytes
 
 _COMPOSED = 4
 """Bytes that Unicode's canonical composition makes one of, at most: three Hangul letters of three

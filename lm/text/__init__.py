@@ -1,0 +1,1 @@
+"""Between text and token ids: tokenizers, chats, text that grows token by token."""
