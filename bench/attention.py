@@ -1,4 +1,4 @@
-"""What training attention costs: PyTorch's kernel beside ``trainer.speed.attention``.
+"""What training attention costs: PyTorch's kernel beside ``trainer.step.fused.attention``.
 
 Forward and backward in bfloat16, both in turn in one process, medians with the quartiles after a
 warm-up: attention alone at three shapes, and a whole micro-batch of ``tiny``. Prints a table and
@@ -19,8 +19,8 @@ from bench.machine import machine
 from lm.model.attention import Attend, CausalAttention
 from lm.model.decoder import Decoder
 from lm.model.initialize import initialize
-from trainer.recipes import load_recipe
-from trainer.speed.attention import BlockwiseAttention
+from trainer.recipe.recipes import load_recipe
+from trainer.step.fused.attention import BlockwiseAttention
 
 WARM_UP = 3
 SHAPES = {

@@ -41,8 +41,8 @@ from service.engine.request import GenerationRequest, TokenGenerated
 from service.engine.runner import StepRunner
 from service.memory import trim
 from service.weights import Piece, read_weights
-from trainer.corpus.shakespeare import find_plays, plain_text
-from trainer.recipes import load_recipe
+from trainer.data.corpora.shakespeare import find_plays, plain_text
+from trainer.recipe.recipes import load_recipe
 
 PROMPT_TOKENS = 128
 NEW_TOKENS = 128

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import machine
-from trainer.config import Recipe
-from trainer.journal import METRICS_FILE, read_lines
-from trainer.plan import Plan
-from trainer.recipes import load_recipe, override
+from trainer.recipe.recipes import load_recipe, override
+from trainer.recipe.schema import Recipe
+from trainer.recipe.step_plan import Plan
+from trainer.report.run_journal import METRICS_FILE, read_lines
 
 LARGE = ("smollm2-135m", "smollm2-135m-learned", "smollm2-135m-untied", "smollm2-135m-curriculum")
 COLUMNS = (

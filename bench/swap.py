@@ -34,8 +34,8 @@ from lm.model.decoder import Decoder
 from lm.model.initialize import initialize
 from lm.text.tokenizer import Tokenizer
 from lm.volume import Progress, RunLock, Step, StepDetails, model_files, publish, step_name
-from trainer.importing.source import read_source
-from trainer.recipes import load_recipe
+from trainer.convert.importing.source import read_source
+from trainer.recipe.recipes import load_recipe
 
 RUN = "bench"
 SETTLE_S = 5.0

@@ -9,7 +9,7 @@ from lm.model.decoder import Decoder
 from lm.model.initialize import initialize
 from lm.text.tokenizer import Tokenizer
 from lm.volume import model_files
-from trainer.tokenizer_training import train_tokenizer
+from trainer.data.tokenizer_training import train_tokenizer
 
 CONFIG = ModelConfig(
     vocab_size=280,

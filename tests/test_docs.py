@@ -20,7 +20,7 @@ from service.api import (
     tokens,
 )
 from service.metrics import Metrics
-from trainer.metrics import Metrics as TrainerMetrics
+from trainer.report.metrics import Metrics as TrainerMetrics
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -14,11 +14,11 @@ from service.capacity import build_parser as build_capacity_parser
 from service.compare import build_parser as build_compare_parser
 from service.options import build_parser
 from trainer import options
-from trainer.exporting.__main__ import build_parser as build_export_parser
-from trainer.exporting.push_main import build_parser as build_push_parser
-from trainer.exporting.space import build_parser as build_space_parser
-from trainer.importing.__main__ import build_parser as build_import_parser
-from trainer.recipes import load_recipe
+from trainer.convert.exporting.__main__ import build_parser as build_export_parser
+from trainer.convert.hub.__main__ import build_parser as build_push_parser
+from trainer.convert.importing.__main__ import build_parser as build_import_parser
+from trainer.convert.space.space import build_parser as build_space_parser
+from trainer.recipe.recipes import load_recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

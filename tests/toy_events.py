@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from trainer.events import Evaluated, Trained
+from trainer.report.events import Evaluated, Trained
 
 
 def trained(step: int, **changes: Any) -> Trained:

@@ -12,12 +12,12 @@ from rich.console import Console
 from torch import Tensor
 
 from lm.volume import newest_step
-from trainer import run
-from trainer.amendment import Amendment
-from trainer.config import Recipe
-from trainer.interrupt import Interrupt
-from trainer.loop import Ending
-from trainer.recipes import override
+from trainer.recipe.changes import Amendment
+from trainer.recipe.recipes import override
+from trainer.recipe.schema import Recipe
+from trainer.run import assemble as run
+from trainer.run.interrupt import Interrupt
+from trainer.run.loop import Ending
 
 MACHINE_KEYS = {
     "seconds",

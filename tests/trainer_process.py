@@ -6,7 +6,7 @@ import yaml
 from nursery import Nursery
 
 from lm.volume import list_steps, newest_step, verify
-from trainer.config import Recipe
+from trainer.recipe.schema import Recipe
 
 SCRIPT = Path(__file__).parent / "faults" / "signalled_trainer.py"
 

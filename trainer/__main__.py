@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from lm.machine import surroundings
 from lm.machine.threads import Roots
 from trainer import options
-from trainer.interrupt import Interrupt
+from trainer.run.interrupt import Interrupt
 
 if TYPE_CHECKING:
-    from trainer.config import Recipe
-    from trainer.events import Listener
+    from trainer.recipe.schema import Recipe
+    from trainer.report.events import Listener
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,9 +55,9 @@ def _train(call: options.TrainOptions) -> int:
 
         from lm.machine.cores import usable_cores
         from lm.volume import run_directory
-        from trainer import run
-        from trainer.amendment import Amendment
-        from trainer.steps import Diverged
+        from trainer.recipe.changes import Amendment
+        from trainer.run import assemble as run
+        from trainer.run.optimizer_steps import Diverged
 
         threads = call.threads or usable_cores()
         if call.threads is not None or threads < torch.get_num_threads():
@@ -94,7 +94,7 @@ def _watching(
     listeners: list[Listener] = []
     with contextlib.ExitStack() as stack:
         if call.metrics_port is not None:
-            from trainer import metrics
+            from trainer.report import metrics
 
             exported = metrics.Metrics()
             stack.enter_context(
@@ -102,7 +102,7 @@ def _watching(
             )
             listeners.append(exported)
         if call.tensorboard:
-            from trainer.tensorboard import TensorBoard
+            from trainer.report.tensorboard import TensorBoard
 
             listeners.append(stack.enter_context(contextlib.closing(TensorBoard(run_dir))))
         yield tuple(listeners)
@@ -112,9 +112,9 @@ def _recipe(
     name: str, overrides: Iterable[str], *, corpus: str | None = None, smoke: bool = False
 ) -> "Recipe":
     """The recipe of a call; ``--set`` has the last word."""
-    from trainer.data import with_corpus
-    from trainer.recipes import load_recipe, override
-    from trainer.smoke import scaled_down
+    from trainer.data.datasets import with_corpus
+    from trainer.recipe.recipes import load_recipe, override
+    from trainer.recipe.smoke import scaled_down
 
     recipe = load_recipe(name)
     if corpus is not None:
@@ -124,14 +124,14 @@ def _recipe(
 
 def _describe(arguments: Sequence[str]) -> int:
     call = options.describe_parser().parse_args(arguments)
-    from trainer.describe import print_description
+    from trainer.recipe.describe import print_description
 
     print_description(_recipe(call.recipe, call.set, smoke=call.smoke))
     return 0
 
 
 def _export(arguments: Sequence[str]) -> int:
-    from trainer.exporting.__main__ import main as export_main
+    from trainer.convert.exporting.__main__ import main as export_main
 
     return export_main(arguments)
 
@@ -151,14 +151,14 @@ def _fit(arguments: Sequence[str]) -> int:
 
 
 def _import(arguments: Sequence[str]) -> int:
-    from trainer.importing.__main__ import main as import_main
+    from trainer.convert.importing.__main__ import main as import_main
 
     return import_main(arguments)
 
 
 def _plot(arguments: Sequence[str]) -> int:
     call = options.plot_parser().parse_args(arguments)
-    from trainer.plot import plot
+    from trainer.report.plot import plot
 
     output = call.output or call.run_dir / "curves.png"
     plot(call.run_dir, output)
@@ -167,21 +167,21 @@ def _plot(arguments: Sequence[str]) -> int:
 
 
 def _push(arguments: Sequence[str]) -> int:
-    from trainer.exporting.push_main import main as push_main
+    from trainer.convert.hub.__main__ import main as push_main
 
     return push_main(arguments)
 
 
 def _recipes(arguments: Sequence[str]) -> int:
     options.recipes_parser().parse_args(arguments)
-    from trainer.describe import print_recipes
+    from trainer.recipe.describe import print_recipes
 
     print_recipes()
     return 0
 
 
 def _space(arguments: Sequence[str]) -> int:
-    from trainer.exporting.space import main as space_main
+    from trainer.convert.space.space import main as space_main
 
     return space_main(arguments)
 

@@ -16,10 +16,13 @@ from rich.table import Table
 
 from lm.model.decoder import Decoder
 from lm.model.initialize import initialize
-from trainer.config import Recipe
-from trainer.loss import PASS_TOKENS, BatchLoss, batch_loss
-from trainer.optimizer import Optimizer, rates_at
-from trainer.precision import (
+from trainer.recipe.schema import Recipe
+from trainer.step.compiled import compile_blocks, compiled_batch_loss, is_to_be_compiled
+from trainer.step.fused.recompute import recompute_activations
+from trainer.step.fused.residual import halve_residual
+from trainer.step.loss import PASS_TOKENS, BatchLoss, batch_loss
+from trainer.step.optimizer import Optimizer, rates_at
+from trainer.step.precision import (
     Precision,
     autocast,
     choose_precision,
@@ -27,9 +30,6 @@ from trainer.precision import (
     prepare_repeatable,
     repeatable,
 )
-from trainer.speed.compiled import compile_blocks, compiled_batch_loss, is_to_be_compiled
-from trainer.speed.recompute import recompute_activations
-from trainer.speed.residual import halve_residual
 
 STEPS = 4
 """Of each try; the first compiles and gets memory, the others are timed."""

@@ -17,7 +17,7 @@ from bench.engine import HELD_OUT_PLAYS, TEXT_CHARACTERS, WINDOW, print_table
 from bench.machine import machine
 from bench.peers.verdict import OWN, ratios
 from lm.text.tokenizer import Tokenizer
-from trainer.corpus.shakespeare import find_plays, plain_text
+from trainer.data.corpora.shakespeare import find_plays, plain_text
 
 OURS = ("bfloat16", "int8", "int4", "torch:bfloat16")
 INSTALL_TIMEOUT_S = 3600

@@ -25,7 +25,7 @@ from bench.training.process import start
 from bench.training.side import SIDES
 from bench.training.workload import begin, comparable
 from lm.model.device import bfloat16_speedup
-from trainer.config import Recipe
+from trainer.recipe.schema import Recipe
 
 SHAPES = {
     "tiny 8 x 256": ("tiny", (8, 256), 20),

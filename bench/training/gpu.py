@@ -1,8 +1,8 @@
 """How fast a training step is on one GPU: ours beside a plain loop and Hugging Face's Trainer.
 
 SmolLM2-135M's shape in bfloat16 autocast over float32 weights, AdamW, clipping, random weights.
-Ours is ``trainer.run.train`` as it is by default (compiled by parts), with evaluation and a
-checkpoint in the middle of the run, and the same eager. ``plain`` is the sixty lines of
+Ours is ``trainer.run.assemble.train`` as it is by default (compiled by parts), with evaluation and
+a checkpoint in the middle of the run, and the same eager. ``plain`` is the sixty lines of
 ``bench.training.plain_llama``, each block compiled by itself; Hugging Face's ``Trainer`` runs as it
 is. Medians over all steps after the warm-up, with quartiles; steps before and after an evaluation
 or a checkpoint are left out, and the stall of checkpoints is a figure of its own. FLOPs
@@ -30,7 +30,7 @@ from bench.training.__main__ import peak_flops
 from bench.training.gpu_sides import measure_ours, measure_theirs, median_stall
 from bench.training.measured import Measured, Shape
 from bench.training.plain_llama import measure_plain
-from trainer.speed.compiled import CACHE_VARIABLE
+from trainer.step.compiled import CACHE_VARIABLE
 
 Side = Callable[[Shape, int, torch.device], Measured]
 SIDES: dict[str, Side] = {

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from bench.training.measured import Measured, Shape
 from bench.training.workload import comparable
-from trainer.config import Recipe
-from trainer.events import Compiling, Evaluated, Event, Note, Published, Snapshotted, Trained
-from trainer.interrupt import Interrupt
-from trainer.recipes import override
-from trainer.run import train
+from trainer.recipe.recipes import override
+from trainer.recipe.schema import Recipe
+from trainer.report.events import Compiling, Evaluated, Event, Note, Published, Snapshotted, Trained
+from trainer.run.assemble import train
+from trainer.run.interrupt import Interrupt
 
 
 class Enough(Exception):
@@ -35,7 +35,7 @@ class Follow:
         self.losses: list[float] = []
 
     def hear(self, event: Event) -> None:
-        """See ``trainer.events.Listener``."""
+        """See ``trainer.report.events.Listener``."""
         extra = self._measured.extra
         match event:
             case Trained():
@@ -85,7 +85,8 @@ def measure_ours(
     optimizer: str = "adamw",
     **changes: object,
 ) -> Measured:
-    """``trainer.run.train``, with evaluation and a checkpoint in the middle, journal and log."""
+    """``trainer.run.assemble.train``, with evaluation and a checkpoint in the middle, journal and
+    log."""
     recipe = recipe_of(shape, steps, compiles=compiles, optimizer=optimizer)
     recipe = recipe.model_copy(update=changes)
     measured = Measured(device)

@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.machine import machine
 from bench.training.process import start
 from bench.training.workload import begin, comparable
-from trainer.config import Recipe
+from trainer.recipe.schema import Recipe
 
 WINDOW = 20
 ROWS_OF_TABLE = 10

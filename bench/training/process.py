@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from trainer.config import Recipe
+from trainer.recipe.schema import Recipe
 
 
 @dataclasses.dataclass(frozen=True)

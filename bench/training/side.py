@@ -1,6 +1,6 @@
 """One side of a comparison, in a process of its own: our trainer, or Hugging Face's ``Trainer``.
 
-Ours is ``trainer.run.train`` as ``python -m trainer`` calls it, journal and log included.
+Ours is ``trainer.run.assemble.train`` as ``python -m trainer`` calls it, journal and log included.
 Theirs is ``Trainer`` over ``LlamaForCausalLM`` with fused AdamW, nothing logged or saved, no
 workers; it reads our step directory as its model. A step is timed from the end of the one before:
 taking the batch is in it, on both sides.
@@ -21,11 +21,11 @@ from rich.console import Console
 
 from bench.training.pace import Enough, Pace
 from bench.training.workload import RUN, open_batches
-from trainer.config import Recipe
-from trainer.events import Event, Trained
-from trainer.interrupt import Interrupt
-from trainer.run import train
-from trainer.speed.allocator import keep_freed_memory
+from trainer.recipe.schema import Recipe
+from trainer.report.events import Event, Trained
+from trainer.run.assemble import train
+from trainer.run.interrupt import Interrupt
+from trainer.step.fused.allocator import keep_freed_memory
 
 SIDES = {
     "ours": "this trainer",
@@ -62,7 +62,7 @@ class Follow:
     pace: Pace
 
     def hear(self, event: Event) -> None:
-        """See ``trainer.events.Listener``."""
+        """See ``trainer.report.events.Listener``."""
         if isinstance(event, Trained):
             self.pace.step(event.loss)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import machine
-from trainer.journal import METRICS_FILE, read_lines
+from trainer.report.run_journal import METRICS_FILE, read_lines
 
 TARGETS = (2.72, 2.12)
 """Bits per byte that nanoGPT's recipes for a CPU and for a GPU reach on tiny Shakespeare."""

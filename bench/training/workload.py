@@ -14,11 +14,11 @@ from rich.console import Console
 from lm.model.decoder import Decoder
 from lm.model.initialize import initialize
 from lm.volume import Progress, RunLock, Step, StepDetails, model_files, newest_step, publish
-from trainer.config import Recipe
-from trainer.corpus import open_corpus
-from trainer.data import Data, open_data
-from trainer.recipes import load_recipe, override
-from trainer.tokenizer_training import train_tokenizer
+from trainer.data.corpora import open_corpus
+from trainer.data.datasets import Data, open_data
+from trainer.data.tokenizer_training import train_tokenizer
+from trainer.recipe.recipes import load_recipe, override
+from trainer.recipe.schema import Recipe
 
 RUN, CACHE = "run", "tokens"
 NEVER = 10**9

@@ -1,7 +1,7 @@
 """Models made elsewhere: a Hugging Face directory, here or on the Hub, in our terms.
 
 Both processes read them: the trainer's import, and a service that serves one by itself. Files of
-other kinds (GGUF, ``torch.save``) are the trainer's business (``trainer.importing``).
+other kinds (GGUF, ``torch.save``) are the trainer's business (``trainer.convert.importing``).
 """
 
 from lm.huggingface import hub

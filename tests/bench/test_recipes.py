@@ -1,7 +1,7 @@
 """The arithmetic of ``bench.recipes``."""
 
 from bench.recipes import figures
-from trainer.recipes import load_recipe, override
+from trainer.recipe.recipes import load_recipe, override
 
 
 def test_seconds_are_those_of_a_micro_step_and_the_first_optimizer_step_is_warm_up() -> None:

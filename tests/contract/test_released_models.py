@@ -24,9 +24,9 @@ from service.engine.engine import Engine
 from service.engine.request import TokenGenerated
 from service.foreign import publish_model
 from service.loader import Loader, LoaderOptions
-from trainer.exporting import export
-from trainer.exporting.opened import in_transformers, quietly
-from trainer.importing import Described, read_source
+from trainer.convert.exporting import export
+from trainer.convert.exporting.reader import in_transformers, quietly
+from trainer.convert.importing import Described, read_source
 
 transformers = pytest.importorskip("transformers")
 

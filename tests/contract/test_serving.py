@@ -25,7 +25,7 @@ from serving import (
 )
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
-from trainer.importing import Described, import_model
+from trainer.convert.importing import Described, import_model
 
 NUM_CLIENTS = 16
 STEPS = (10, 20, 30, 40, 50)

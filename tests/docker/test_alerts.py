@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 from tools import require_tool
 
 from service.metrics import Metrics
-from trainer.metrics import Metrics as TrainerMetrics
+from trainer.report.metrics import Metrics as TrainerMetrics
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "docker" / "prometheus"

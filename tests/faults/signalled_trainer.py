@@ -10,10 +10,10 @@ from typing import Any
 import torch._dynamo  # noqa: F401  optimizers import it: once here, not in every child
 from nursery import nurse
 
-import trainer.run  # noqa: F401  the command line imports it late
+import trainer.run.assemble  # noqa: F401  the command line imports it late
 from trainer.__main__ import main
-from trainer.loop import Loop
-from trainer.steps import Steps
+from trainer.run.loop import Loop
+from trainer.run.optimizer_steps import Steps
 
 LOG = "stderr.txt"
 

@@ -17,7 +17,7 @@ from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder
 from lm.text.tokenizer import Tokenizer
 from lm.volume import Progress, Step, StepDetails, load_weights, model_files, publish
-from trainer.tokenizer_training import train_tokenizer
+from trainer.data.tokenizer_training import train_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

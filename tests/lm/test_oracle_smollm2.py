@@ -18,7 +18,7 @@ from torch import Tensor
 from lm.model.decoder import Decoder
 from lm.text.tokenizer import Tokenizer
 from lm.volume import Step, load_model_config, load_weights
-from trainer.importing import import_model
+from trainer.convert.importing import import_model
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("gguf")

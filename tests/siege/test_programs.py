@@ -155,7 +155,7 @@ def test_every_door_says_so_in_a_line(hostile: Path, tmp_path: Path, arguments: 
     given = [one.format(**places) for one in arguments]
     if "--recipe" in given:
         recipe = tmp_path / "recipe.yaml"
-        text = resources.files("trainer.recipes").joinpath("tiny.yaml").read_text("utf-8")
+        text = resources.files("trainer.recipe.recipes").joinpath("tiny.yaml").read_text("utf-8")
         ours = f"tokenizer:\n  source: {hostile}\n"
         recipe.write_text(re.sub(r"(?m)^tokenizer:\n(  .*\n)+", ours, text))
         given[given.index("tiny")] = str(recipe)

@@ -15,11 +15,11 @@ from toy_run import (
 )
 
 from lm.volume import newest_step
-from trainer import start
-from trainer.amendment import Amendment, amended, differences, stored_recipe
-from trainer.loop import Ending
-from trainer.plan import Plan
-from trainer.state import load_state
+from trainer.recipe.changes import Amendment, amended, differences, stored_recipe
+from trainer.recipe.step_plan import Plan
+from trainer.run import resume as start
+from trainer.run.loop import Ending
+from trainer.run.state import load_state
 
 FALLING = ("phases=[{name: only, steps: 6, schedule: {name: cosine}}]",)
 TO_A_FLOOR = ("phases=[{name: only, steps: 6, schedule: {name: linear, floor: 0.25}}]",)

@@ -15,8 +15,8 @@ from toy_run import assert_equal_runs, toy_recipe, train_toy
 
 from lm.volume import RunLock, list_steps, newest_step, verify
 from trainer.__main__ import main
-from trainer.config import Recipe
-from trainer.loop import Ending
+from trainer.recipe.schema import Recipe
+from trainer.run.loop import Ending
 
 Train = Callable[..., str]
 """Trains the toy recipe by the command line and returns its error; asserts status 2."""

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.batches import Batches, Stage
-from trainer.recipes import load_recipe, override
-from trainer.tokens import TokenSource
+from trainer.data.batches import Batches, Stage
+from trainer.data.token_files import TokenSource
+from trainer.recipe.recipes import load_recipe, override
 
 LENGTH = 8
 

@@ -8,10 +8,10 @@ import pytest
 from toy_run import toy_recipe, train_toy
 from toys import publish_toy, toy_tokenizer
 
-from trainer.amendment import Amendment
-from trainer.config import Recipe
-from trainer.data import with_corpus
-from trainer.loop import Ending
+from trainer.data.datasets import with_corpus
+from trainer.recipe.changes import Amendment
+from trainer.recipe.schema import Recipe
+from trainer.run.loop import Ending
 
 ACCEPT = Amendment(accept_data=True)
 

@@ -11,12 +11,12 @@ from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.machine.threads import Roots
 from lm.volume import Retention, RunLock, list_steps, load_weights, newest_step
-from trainer import checkpoint
-from trainer.checkpoint import Checkpointer, Written
-from trainer.config import OptimizerConfig
-from trainer.optimizer import Optimizer, Rates
-from trainer.snapshot import Snapshot, Subject
-from trainer.state import Counters, load_state
+from trainer.recipe.schema import OptimizerConfig
+from trainer.run import checkpoint
+from trainer.run.checkpoint import Checkpointer, Written
+from trainer.run.snapshot import Snapshot, Subject
+from trainer.run.state import Counters, load_state
+from trainer.step.optimizer import Optimizer, Rates
 
 
 def toy_snapshot(step: int, loss: float | None = None) -> Snapshot:

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from lm.model.config import ModelConfig
-from trainer.config import FREE_FIELDS, Recipe
-from trainer.recipes import load_recipe, override
+from trainer.recipe.recipes import load_recipe, override
+from trainer.recipe.schema import FREE_FIELDS, Recipe
 
 MODEL = ModelConfig(
     vocab_size=300,

@@ -8,10 +8,10 @@ from toy_run import toy_recipe
 from toys import publish_toy, toy_tokenizer
 
 from lm.volume import Step
-from trainer import tokenizer_source
-from trainer.config import Recipe
-from trainer.data import TOKENIZER_REPLACED, Data, open_data, with_corpus
-from trainer.loss import IGNORED
+from trainer.data import tokenizer_source
+from trainer.data.datasets import TOKENIZER_REPLACED, Data, open_data, with_corpus
+from trainer.recipe.schema import Recipe
+from trainer.step.loss import IGNORED
 
 
 def opened(recipe: Recipe, cache: Path, step: Step | None = None) -> tuple[Data, list[str]]:

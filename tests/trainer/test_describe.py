@@ -6,8 +6,8 @@ from toy_run import toy_recipe
 from toys import toy_config
 
 from lm.model.decoder import Decoder
-from trainer.describe import print_description, print_recipes, summary, weights
-from trainer.recipes import list_recipes, load_recipe
+from trainer.recipe.describe import print_description, print_recipes, summary, weights
+from trainer.recipe.recipes import list_recipes, load_recipe
 
 COUNTS = {
     "smollm2-135m": 134_515_008,

@@ -5,10 +5,10 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers
 
 from lm.text.tokenizer import Tokenizer
-from trainer import encoding
-from trainer.encoding import encode_documents, separator_id
-from trainer.tokenizer_training import END_OF_TEXT, train_tokenizer
-from trainer.tokens import bytes_of_tokens
+from trainer.data import tokenizing as encoding
+from trainer.data.token_files import bytes_of_tokens
+from trainer.data.tokenizer_training import END_OF_TEXT, train_tokenizer
+from trainer.data.tokenizing import encode_documents, separator_id
 
 
 @pytest.fixture(scope="module")

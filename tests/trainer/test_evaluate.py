@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from toys import toy_decoder
 
-from trainer.evaluate import bits_per_byte, evaluate
-from trainer.loss import IGNORED
+from trainer.step.evaluate import bits_per_byte, evaluate
+from trainer.step.loss import IGNORED
 
 
 def no_poll() -> None:

@@ -8,9 +8,9 @@ from toy_run import toy_recipe
 
 from trainer.__main__ import main
 from trainer.fit import Tried, doubled, table_of, try_micro_batch
-from trainer.muon import orthogonalize
-from trainer.precision import Precision
-from trainer.speed.compiled import compile_blocks, compiled_batch_loss
+from trainer.step.compiled import compile_blocks, compiled_batch_loss
+from trainer.step.muon import orthogonalize
+from trainer.step.precision import Precision
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def test_muon_is_tried_in_the_dtype_that_training_has(
         seen.add(dtype)
         return orthogonalize(matrices, dtype)
 
-    monkeypatch.setattr("trainer.muon.orthogonalize", recorded)
+    monkeypatch.setattr("trainer.step.muon.orthogonalize", recorded)
     recipe = toy_recipe("optimizer.name=muon")
     assert try_micro_batch(recipe, CPU, 2, precision, is_compiled=False) is not None
     assert seen == {getattr(torch, precision)}

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from trainer.interrupt import Interrupt
+from trainer.run.interrupt import Interrupt
 
 PROGRAM = """
 import signal, sys, time
-from trainer.interrupt import Interrupt
+from trainer.run.interrupt import Interrupt
 
 interrupt = Interrupt(patience_s={patience})
 

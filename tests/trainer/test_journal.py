@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from toy_events import evaluated, trained
 
-from trainer.events import Note, Published, Sampled, Snapshotted
-from trainer.journal import Journal, read_lines
+from trainer.report.events import Note, Published, Sampled, Snapshotted
+from trainer.report.run_journal import Journal, read_lines
 
 
 def steps_of(path: Path) -> list[int]:

@@ -10,7 +10,7 @@ from toys import publish_toy
 
 from lm.model.config import ModelConfig
 from lm.volume import Step, load_model_config, newest_step
-from trainer.config import Recipe
+from trainer.recipe.schema import Recipe
 
 HIDDEN: dict[str, Any] = {
     "rope_theta": 100_000.0,

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from toy_events import evaluated, trained
 
-from trainer.events import Event, Note, Published, Sampled, Skipped, Snapshotted
-from trainer.log import Log, seconds_left
-from trainer.progress import LOGGER
+from trainer.report.events import Event, Note, Published, Sampled, Skipped, Snapshotted
+from trainer.report.log import Log, seconds_left
+from trainer.report.progress import LOGGER
 
 
 class FakeBar:

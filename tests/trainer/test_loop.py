@@ -18,14 +18,14 @@ from toy_run import journal_of, tensors_of, toy_recipe, train_toy
 from lm.model.attention import CausalAttention
 from lm.model.decoder import Decoder
 from lm.volume import newest_step
-from trainer import run
-from trainer.interrupt import Interrupt
-from trainer.loop import Ending, Loop
-from trainer.loss import IGNORED, batch_loss
-from trainer.outcome import Reading, Values
-from trainer.plan import Window
-from trainer.speed.chunked_loss import chunked_cross_entropy
-from trainer.steps import MAX_SKIPPED_IN_A_ROW, Diverged, Steps
+from trainer.recipe.step_plan import Window
+from trainer.run import assemble as run
+from trainer.run.interrupt import Interrupt
+from trainer.run.loop import Ending, Loop
+from trainer.run.optimizer_steps import MAX_SKIPPED_IN_A_ROW, Diverged, Steps
+from trainer.step.fused.chunked_loss import chunked_cross_entropy
+from trainer.step.loss import IGNORED, batch_loss
+from trainer.step.outcome import Reading, Values
 
 ONE_EACH = ("batch.grad_accum_steps=1", "model.dropout=0.0")
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from toys import toy_config, toy_decoder
 
-from trainer.loss import (
+from trainer.step.loss import (
     IGNORED,
     PASS_TOKENS,
     batch_loss,

@@ -13,11 +13,11 @@ from toy_run import journal_of, samples_of, tensors_of, toy_recipe, train_toy
 
 from lm.model.decoder import Decoder
 from lm.volume import newest_step
-from trainer import run
-from trainer.loss import batch_loss
-from trainer.loss_scale import GROWTH_INTERVAL, INITIAL_SCALE, next_scale
-from trainer.state import Counters
-from trainer.steps import MAX_SKIPPED_IN_A_ROW, Diverged
+from trainer.run import assemble as run
+from trainer.run.optimizer_steps import MAX_SKIPPED_IN_A_ROW, Diverged
+from trainer.run.state import Counters
+from trainer.step.loss import batch_loss
+from trainer.step.loss_scale import GROWTH_INTERVAL, INITIAL_SCALE, next_scale
 
 ONE_EACH = toy_recipe("batch.grad_accum_steps=1", "phases.0.steps=20", "cadence.sample_every=10")
 TOKENS = 32

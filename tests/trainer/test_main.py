@@ -20,7 +20,7 @@ from lm.machine.cores import usable_cores
 from lm.volume import list_steps, newest_step
 from trainer import options
 from trainer.__main__ import main
-from trainer.recipes import list_recipes
+from trainer.recipe.recipes import list_recipes
 
 
 @pytest.fixture(autouse=True)

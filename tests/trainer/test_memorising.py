@@ -5,9 +5,9 @@ import pytest
 from toy_run import journal_of, toy_recipe, train_toy
 
 from lm.volume import list_steps
-from trainer.evaluate import Evaluation
-from trainer.memorising import MARGIN, PATIENCE, shows_memorising
-from trainer.state import Counters
+from trainer.run.state import Counters
+from trainer.step.evaluate import Evaluation
+from trainer.step.memorising import MARGIN, PATIENCE, shows_memorising
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import mmap
 
 import torch
 
-from trainer.memory import gpu_bytes, resident_bytes
+from trainer.report.memory import gpu_bytes, resident_bytes
 
 
 def test_memory_that_is_written_to_becomes_resident() -> None:

@@ -13,9 +13,9 @@ from toy_events import evaluated, trained
 
 from lm.machine import threads
 from lm.machine.threads import Roots
-from trainer.events import Began, Event, Note, Published, Skipped, Snapshotted
-from trainer.metrics import GAUGES, Metrics, serve
-from trainer.state import Counters
+from trainer.report.events import Began, Event, Note, Published, Skipped, Snapshotted
+from trainer.report.metrics import GAUGES, Metrics, serve
+from trainer.run.state import Counters
 
 
 def metrics_of(*events: Event) -> Metrics:

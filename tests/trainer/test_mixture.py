@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.mixture import Mixture, exact_shares
+from trainer.recipe.mixture import Mixture, exact_shares
 
 
 @st.composite

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy_run import toy_recipe, train_toy
 
-from trainer import muon, precision
-from trainer.config import OptimizerConfig
-from trainer.muon import Muon, orthogonalize
-from trainer.optimizer import Optimizer, Rates
+from trainer.recipe.schema import OptimizerConfig
+from trainer.step import muon, precision
+from trainer.step.muon import Muon, orthogonalize
+from trainer.step.optimizer import Optimizer, Rates
 
 SHAPES = [(24, 40), (40, 24), (32, 32)]
 

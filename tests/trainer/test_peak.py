@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.peak import measured_peak
+from trainer.report.peak import measured_peak
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.permutation import derive_key, permute
+from trainer.data.permutation import derive_key, permute
 
 KEYS = st.integers(0, (1 << 64) - 1)
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer import tokenizer_training
-from trainer.pieces import pieces
-from trainer.tokenizer_training import train_tokenizer
+from trainer.data import tokenizer_training
+from trainer.data.pieces import pieces
+from trainer.data.tokenizer_training import train_tokenizer
 
 TEXTS = st.text("ab \n", max_size=200)
 
@@ -43,7 +43,7 @@ def test_a_tokenizer_is_the_same_learnt_from_pieces(monkeypatch: pytest.MonkeyPa
 
 _MEASURE = """
 import resource
-from trainer.tokenizer_training import train_tokenizer
+from trainer.data.tokenizer_training import train_tokenizer
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

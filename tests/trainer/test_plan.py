@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 from toy_run import toy_recipe
 
-from trainer.plan import Plan, Window, is_due
+from trainer.recipe.step_plan import Plan, Window, is_due
 
 
 def windows(plan: Plan) -> Iterator[Window]:

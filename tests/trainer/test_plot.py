@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from toy_events import evaluated, trained
 
-from trainer.journal import Journal, read_lines
-from trainer.plot import comparable, plot
+from trainer.report.plot import comparable, plot
+from trainer.report.run_journal import Journal, read_lines
 
 
 def test_a_run_s_curves_become_a_png(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from toy_run import toy_recipe
 
-from trainer import precision
-from trainer.precision import autocast, choose_precision, float32_products, prepare_repeatable
+from trainer.step import precision
+from trainer.step.precision import autocast, choose_precision, float32_products, prepare_repeatable
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from toy_events import trained
 
-from trainer.log import Log
-from trainer.progress import LOGGER, ON_BAR, show
+from trainer.report.log import Log
+from trainer.report.progress import LOGGER, ON_BAR, show
 
 
 def test_without_a_terminal_every_line_is_plain_text(tmp_path: Path) -> None:

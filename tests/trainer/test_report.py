@@ -1,9 +1,7 @@
 import pytest
 import torch
 
-from trainer.checkpoint import Written
-from trainer.evaluate import Evaluation
-from trainer.events import (
+from trainer.report.events import (
     Began,
     Evaluated,
     Event,
@@ -14,10 +12,12 @@ from trainer.events import (
     Snapshotted,
     Trained,
 )
-from trainer.optimizer import Rates
-from trainer.report import Report
-from trainer.samples import Sample
-from trainer.state import Counters
+from trainer.run.checkpoint import Written
+from trainer.run.reporter import Report
+from trainer.run.state import Counters
+from trainer.step.evaluate import Evaluation
+from trainer.step.optimizer import Rates
+from trainer.step.samples import Sample
 
 RATES = Rates(lr=1e-3, muon_lr=2e-2, weight_decay=0.0)
 

@@ -18,11 +18,11 @@ from toy_run import (
 from toys import publish_toy
 
 from lm.volume import RunLock, WriterBusy, list_steps, newest_step, verify
-from trainer import run
-from trainer.config import Recipe
-from trainer.journal import read_lines
-from trainer.loop import Ending
-from trainer.loss import batch_loss
+from trainer.recipe.schema import Recipe
+from trainer.report.run_journal import read_lines
+from trainer.run import assemble as run
+from trainer.run.loop import Ending
+from trainer.step.loss import batch_loss
 
 LONG_ROWS = (
     *("model.max_position_embeddings=512", "batch.length=512", "sources.0.max_bytes=400000"),

@@ -1,7 +1,7 @@
 import pytest
 from toys import toy_decoder, toy_tokenizer
 
-from trainer.samples import Sample, sample_texts
+from trainer.step.samples import Sample, sample_texts
 
 
 def samples(

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from trainer.config import ScheduleConfig
-from trainer.plan import Plan
-from trainer.recipes import load_recipe
-from trainer.schedule import factor
+from trainer.recipe.recipes import load_recipe
+from trainer.recipe.schedule import factor
+from trainer.recipe.schema import ScheduleConfig
+from trainer.recipe.step_plan import Plan
 
 
 def test_warm_up_rises_linearly_from_zero_and_reaches_one_at_its_end() -> None:

@@ -3,10 +3,10 @@
 import pytest
 from toy_run import toy_recipe
 
-from trainer.config import Recipe
-from trainer.plan import Plan, Window
-from trainer.recipes import list_recipes, load_recipe
-from trainer.smoke import scaled_down
+from trainer.recipe.recipes import list_recipes, load_recipe
+from trainer.recipe.schema import Recipe
+from trainer.recipe.smoke import scaled_down
+from trainer.recipe.step_plan import Plan, Window
 
 RECIPES = [load_recipe(name) for name in list_recipes()]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from toys import toy_config, toy_decoder
 
-from trainer.start import load_parameters
+from trainer.run.resume import load_parameters
 
 
 @pytest.mark.parametrize("tied", [True, False])

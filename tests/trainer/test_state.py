@@ -8,13 +8,13 @@ from toy_run import toy_recipe
 from toys import publish_toy
 
 from lm.volume import VolumeError
-from trainer.evaluate import Evaluation
-from trainer.state import (
+from trainer.run.state import (
     Counters,
     TrainingState,
     load_state,
     state_files,
 )
+from trainer.step.evaluate import Evaluation
 
 STATE = TrainingState(
     counters=Counters(micro_step=12, tokens_seen=768, loss_average=1 / 3, best_step=4),

@@ -1,6 +1,6 @@
 import pytest
 
-from trainer.strict_yaml import parse, parse_value
+from trainer.recipe.yaml import parse, parse_value
 
 
 def test_a_mapping_is_parsed_to_plain_data() -> None:

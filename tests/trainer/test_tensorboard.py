@@ -6,9 +6,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy_events import evaluated, trained
 
-from trainer.events import Began, Published, Sampled
-from trainer.state import Counters
-from trainer.tensorboard import TensorBoard
+from trainer.report.events import Began, Published, Sampled
+from trainer.report.tensorboard import TensorBoard
+from trainer.run.state import Counters
 
 
 def read(run_dir: Path) -> EventAccumulator:

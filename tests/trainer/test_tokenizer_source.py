@@ -4,9 +4,9 @@ import pytest
 
 from lm.huggingface import hub
 from lm.text.tokenizer import Tokenizer
-from trainer.config import TokenizerConfig
-from trainer.tokenizer_source import resolve_tokenizer
-from trainer.tokenizer_training import train_tokenizer
+from trainer.data.tokenizer_source import resolve_tokenizer
+from trainer.data.tokenizer_training import train_tokenizer
+from trainer.recipe.schema import TokenizerConfig
 
 TEXTS = ["a rose by any other name would smell as sweet\n"] * 9
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm.text.tokenizer import Tokenizer
-from trainer.tokenizer_training import END_OF_TEXT, train_tokenizer
+from trainer.data.tokenizer_training import END_OF_TEXT, train_tokenizer
 
 TEXTS = ["To be, or not to be: that is the question.\n" * 20, "What is 1234 + 77?\n" * 20]
 

@@ -7,10 +7,10 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
 from lm.text.tokenizer import Tokenizer
-from trainer import tokens
-from trainer.corpus.split import Split
-from trainer.tokenizer_training import train_tokenizer
-from trainer.tokens import bytes_of_tokens, check_fits, encode_split
+from trainer.data import token_files as tokens
+from trainer.data.corpora.split import Split
+from trainer.data.token_files import bytes_of_tokens, check_fits, encode_split
+from trainer.data.tokenizer_training import train_tokenizer
 
 SPLIT = Split(("To be,\nor not.\n", "Ay, there's the rüb.\n"), ("Words, words.\n",), "hamlet")
 

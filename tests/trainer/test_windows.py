@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.loss import IGNORED
-from trainer.tokens import TokenArray
-from trainer.windows import TrainingWindows, validation_batches
+from trainer.data.token_files import TokenArray
+from trainer.data.token_windows import TrainingWindows, validation_batches
+from trainer.step.loss import IGNORED
 
 
 def stream(size: int) -> TokenArray:

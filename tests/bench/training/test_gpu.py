@@ -7,7 +7,7 @@ import torch
 from bench.training import gpu
 from bench.training.gpu_sides import Follow
 from bench.training.measured import Measured, Shape
-from trainer.events import Snapshotted, Trained
+from trainer.report.events import Snapshotted, Trained
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")

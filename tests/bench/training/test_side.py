@@ -11,7 +11,7 @@ import torch
 from bench.training.pace import Enough, Pace
 from bench.training.side import huggingface, ours
 from bench.training.workload import begin, comparable, open_batches
-from trainer.config import Recipe
+from trainer.recipe.schema import Recipe
 
 STEPS = 4
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.config import SourceConfig
-from trainer.corpus import file
-from trainer.corpus.split import Split, num_bytes
+from trainer.data.corpora import file
+from trainer.data.corpora.split import Split, num_bytes
+from trainer.recipe.schema import SourceConfig
 
 
 def source(path: Path, fraction: float = 0.1) -> SourceConfig:

@@ -2,8 +2,8 @@ import hashlib
 import itertools
 import re
 
-from trainer.config import SourceConfig
-from trainer.corpus import math
+from trainer.data.corpora import math
+from trainer.recipe.schema import SourceConfig
 
 
 def test_the_text_is_the_same_on_every_machine() -> None:

@@ -1,8 +1,8 @@
 import pytest
 
-from trainer.config import SourceConfig
-from trainer.corpus import CORPORA, open_corpus
-from trainer.corpus.split import num_bytes
+from trainer.data.corpora import CORPORA, open_corpus
+from trainer.data.corpora.split import num_bytes
+from trainer.recipe.schema import SourceConfig
 
 
 @pytest.mark.parametrize("kind", ["code", "math", "shakespeare"])

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from trainer.config import SourceConfig
-from trainer.corpus import shakespeare
-from trainer.corpus.split import Split
+from trainer.data.corpora import shakespeare
+from trainer.data.corpora.split import Split
+from trainer.recipe.schema import SourceConfig
 
 HELD_OUT = ("macbeth", "twelfth-night")
 

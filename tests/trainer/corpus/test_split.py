@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.corpus.split import Split, num_bytes, shorten, split_tail
+from trainer.data.corpora.split import Split, num_bytes, shorten, split_tail
 
 DOCUMENTS = st.lists(st.text(st.characters(codec="utf-8")), max_size=8).map(tuple)
 

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer as Backend
 from toys import publish_toy, toy_tokenizer
 
 from lm.text.tokenizer import Tokenizer
-from trainer.exporting import export
-from trainer.importing import import_model, read_source
+from trainer.convert.exporting import export
+from trainer.convert.importing import import_model, read_source
 
 pytest.importorskip("gguf")
 pytest.importorskip("accelerate")

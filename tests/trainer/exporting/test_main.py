@@ -15,11 +15,11 @@ from lm.model.config import ModelConfig
 from lm.model.decoder import decoder_from_weights
 from lm.volume import load_weights, newest_step
 from trainer.__main__ import main
-from trainer.exporting.__main__ import FORMAT_HELP, build_parser
-from trainer.exporting.formats import FORMATS
-from trainer.exporting.opened import in_llama_cpp
-from trainer.importing import Described, read_source
-from trainer.importing.quantized import dequantized
+from trainer.convert.exporting.__main__ import FORMAT_HELP, build_parser
+from trainer.convert.exporting.formats import FORMATS
+from trainer.convert.exporting.reader import in_llama_cpp
+from trainer.convert.importing import Described, read_source
+from trainer.convert.importing.quantized import dequantized
 
 pytest.importorskip("transformers")
 pytest.importorskip("gguf")

@@ -20,15 +20,15 @@ from lm.model.decoder import Decoder, decoder_from_weights
 from lm.sampling import SamplingParams
 from lm.volume import list_steps
 from trainer.__main__ import main
-from trainer.exporting.int8 import quantized
-from trainer.exporting.opened import quietly
-from trainer.exporting.source import read_source
-from trainer.recipes import load_recipe
+from trainer.convert.exporting.int8 import quantized
+from trainer.convert.exporting.reader import quietly
+from trainer.convert.exporting.source import read_source
+from trainer.recipe.recipes import load_recipe
 
 pytest.importorskip("gradio")
 pytest.importorskip("torchao")
 
-from trainer.exporting.space_app import load
+from trainer.convert.space.app import load
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
 SIZES += ("num_attention_heads", "max_position_embeddings")

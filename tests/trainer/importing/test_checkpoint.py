@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from lm.model.config import ModelConfig
 from lm.model.decoder import decoder_from_weights
 from lm.text.tokenizer import Tokenizer
-from trainer.importing import Described, Foreign
-from trainer.importing.checkpoint import LEFT_BEHIND, read_checkpoint
-from trainer.recipes import load_recipe
+from trainer.convert.importing import Described, Foreign
+from trainer.convert.importing.checkpoint import LEFT_BEHIND, read_checkpoint
+from trainer.recipe.recipes import load_recipe
 
 transformers = pytest.importorskip("transformers")
 

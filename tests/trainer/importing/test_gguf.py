@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lm.model.decoder import Decoder
 from lm.text.tokenizer import Tokenizer
-from trainer.importing.gguf import read_gguf
+from trainer.convert.importing.gguf import read_gguf
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("transformers")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from trainer.importing.kept_config import refuse_other_config
-from trainer.recipes import load_recipe
+from trainer.convert.importing.kept_config import refuse_other_config
+from trainer.recipe.recipes import load_recipe
 
 LLAMA = load_recipe("smollm2-135m").model
 GPT2 = load_recipe("gpt-80m").model

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lm.model.config import ModelConfig
-from trainer.importing.layouts import as_linear
+from trainer.convert.importing.layouts import as_linear
 
 CONFIG = ModelConfig(
     vocab_size=64,

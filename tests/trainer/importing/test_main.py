@@ -17,10 +17,10 @@ from lm.model.initialize import initialize
 from lm.text.tokenizer import Tokenizer
 from lm.volume import load_weights, newest_step
 from trainer.__main__ import main
-from trainer.importing.__main__ import build_parser
-from trainer.importing.checkpoint import SUFFIXES
-from trainer.importing.source import carries_config
-from trainer.recipes import list_recipes
+from trainer.convert.importing.__main__ import build_parser
+from trainer.convert.importing.checkpoint import SUFFIXES
+from trainer.convert.importing.source import carries_config
+from trainer.recipe.recipes import list_recipes
 
 
 class Files:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer.importing.names import by_our_names, is_buffer
+from trainer.convert.importing.names import by_our_names, is_buffer
 
 
 @pytest.mark.parametrize(

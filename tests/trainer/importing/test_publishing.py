@@ -6,9 +6,9 @@ import torch
 from lm.model.decoder import Decoder
 from lm.text.tokenizer import Tokenizer
 from lm.volume import load_model_config, load_weights, newest_step
-from trainer.importing import import_model
-from trainer.importing.__main__ import main
-from trainer.importing.publishing import Dtype
+from trainer.convert.importing import import_model
+from trainer.convert.importing.__main__ import main
+from trainer.convert.importing.publishing import Dtype
 
 
 def test_a_model_becomes_a_step_that_holds_weights_alone(
@@ -59,7 +59,7 @@ def test_importing_again_does_nothing(
     tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = import_model(str(model_dir), tmp_path / "volume", run="r", step=5)
-    monkeypatch.setattr("trainer.importing.publishing.read_source", None)
+    monkeypatch.setattr("trainer.convert.importing.publishing.read_source", None)
     assert import_model(str(model_dir), tmp_path / "volume", run="r", step=5) == first
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from lm.huggingface.frequencies import check_frequencies
 from lm.model.config import ModelConfig
 from lm.model.rotary import rotary_table, rotate
-from trainer.importing.rotary import deinterleaved, guess_rotary
+from trainer.convert.importing.rotary import deinterleaved, guess_rotary
 
 CONFIG = ModelConfig(
     vocab_size=64,

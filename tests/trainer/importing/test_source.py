@@ -4,7 +4,7 @@ import pytest
 
 from lm.huggingface import hub
 from lm.huggingface.directory import FILES
-from trainer.importing.source import carries_config, default_run, read_source
+from trainer.convert.importing.source import carries_config, default_run, read_source
 
 
 def test_a_directory_is_read(model_dir: Path) -> None:

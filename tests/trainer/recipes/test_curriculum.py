@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.batches import Batches
-from trainer.plan import Plan
-from trainer.recipes import load_recipe
-from trainer.tokens import TokenSource
+from trainer.data.batches import Batches
+from trainer.data.token_files import TokenSource
+from trainer.recipe.recipes import load_recipe
+from trainer.recipe.step_plan import Plan
 
 RECIPE = load_recipe("smollm2-135m-curriculum")
 PER_STEP = RECIPE.batch.micro_batch * RECIPE.batch.grad_accum_steps

@@ -10,17 +10,17 @@ import torch
 from rich.console import Console
 from toy_run import StopAtPoll, assert_equal_runs, journal_of, samples_of, train_toy
 
-import trainer.data
-import trainer.precision
+import trainer.data.datasets
+import trainer.step.precision
 from lm.volume import list_steps, newest_step
 from trainer.__main__ import main
-from trainer.config import Recipe
-from trainer.corpus import open_corpus
-from trainer.describe import summary
-from trainer.loop import Ending
-from trainer.plan import Plan
-from trainer.recipes import list_recipes, load_recipe, override
-from trainer.smoke import scaled_down
+from trainer.data.corpora import open_corpus
+from trainer.recipe.describe import summary
+from trainer.recipe.recipes import list_recipes, load_recipe, override
+from trainer.recipe.schema import Recipe
+from trainer.recipe.smoke import scaled_down
+from trainer.recipe.step_plan import Plan
+from trainer.run.loop import Ending
 
 STOPS = 20
 
@@ -30,8 +30,8 @@ _open_corpus_once = functools.cache(open_corpus)
 @pytest.fixture(autouse=True)
 def _cheap_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read a corpus once for all runs, and let no clock choose the precision of one of them."""
-    monkeypatch.setattr(trainer.data, "open_corpus", _open_corpus_once)
-    monkeypatch.setattr(trainer.precision, "bfloat16_speedup", lambda *_, **__: 2.0)
+    monkeypatch.setattr(trainer.data.datasets, "open_corpus", _open_corpus_once)
+    monkeypatch.setattr(trainer.step.precision, "bfloat16_speedup", lambda *_, **__: 2.0)
 
 
 class CountPolls(StopAtPoll):
@@ -88,7 +88,7 @@ def test_across_stages_and_epochs_too(tmp_path: Path) -> None:
 
 def epochs_by_source(recipe: Recipe, volume: Path) -> dict[str, float]:
     """How often a run went through each of its sources."""
-    data = trainer.data.open_data(
+    data = trainer.data.datasets.open_data(
         recipe, newest_step(volume / "toy"), volume, console=Console(), note=str
     )
     sequences = range(Plan(recipe).num_micro_steps * recipe.batch.micro_batch)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from trainer.config import Recipe
-from trainer.optimizer import rates_at
-from trainer.plan import Plan
-from trainer.recipes import load_recipe
+from trainer.recipe.recipes import load_recipe
+from trainer.recipe.schema import Recipe
+from trainer.recipe.step_plan import Plan
+from trainer.step.optimizer import rates_at
 
 RECIPES = (
     "smollm2-135m", "smollm2-135m-learned", "smollm2-135m-untied", "gpt-80m",
@@ -204,7 +204,7 @@ UNSAID = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_a_source_does_not_give_is_marked_in_its_file(name: str) -> None:
-    file = Path(__file__).parents[3] / "trainer" / "recipes" / f"{name}.yaml"
+    file = Path(__file__).parents[3] / "trainer" / "recipe" / "recipes" / f"{name}.yaml"
     marked = {
         line.partition(":")[0].strip(" -")
         for line in file.read_text("utf-8").splitlines()

@@ -6,7 +6,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from trainer.speed.allocator import keep_freed_memory
+from trainer.step.fused.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def faults():

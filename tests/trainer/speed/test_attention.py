@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from lm.model.attention import CausalAttention
-from trainer.speed import attention
-from trainer.speed.attention import LONGEST_ROW, BlockwiseAttention, training_attention
+from trainer.step.fused import attention
+from trainer.step.fused.attention import LONGEST_ROW, BlockwiseAttention, training_attention
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (3, 1)])

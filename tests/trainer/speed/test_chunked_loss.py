@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.loss import IGNORED, summed_cross_entropy
-from trainer.speed.chunked_loss import chunked_cross_entropy, num_chunks
+from trainer.step.fused.chunked_loss import chunked_cross_entropy, num_chunks
+from trainer.step.loss import IGNORED, summed_cross_entropy
 
 ROWS, WIDTH, VOCAB = 37, 16, 300
 

@@ -13,18 +13,18 @@ from toy_run import StopAtPoll, assert_equal_runs, journal_of, toy_recipe, train
 from toys import toy_config, toy_decoder
 
 from lm.model.decoder import Decoder
-from trainer import run
-from trainer.loop import Ending
-from trainer.loss import IGNORED, batch_loss
-from trainer.speed import compiled
-from trainer.speed.compiled import (
+from trainer.run import assemble as run
+from trainer.run.loop import Ending
+from trainer.step import compiled
+from trainer.step.compiled import (
     CACHE_VARIABLE,
     compile_blocks,
     compiled_batch_loss,
     keep_compiled_code,
     why_not_compiled,
 )
-from trainer.speed.recompute import recompute_activations
+from trainer.step.fused.recompute import recompute_activations
+from trainer.step.loss import IGNORED, batch_loss
 
 # The compiler looks at tensors in ways that PyTorch itself warns of, and hides.
 pytestmark = pytest.mark.filterwarnings("default")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.loss import IGNORED, summed_cross_entropy
-from trainer.speed import head_loss
-from trainer.speed.head_loss import head_cross_entropy
+from trainer.step.fused import head_loss
+from trainer.step.fused.head_loss import head_cross_entropy
+from trainer.step.loss import IGNORED, summed_cross_entropy
 
 ROWS, WIDTH, VOCAB = 37, 16, 300
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from toys import toy_config, toy_decoder
 
-from trainer.loss import batch_loss
-from trainer.speed.norm import use_fast_norms
+from trainer.step.fused.norm import use_fast_norms
+from trainer.step.loss import batch_loss
 
 
 @pytest.mark.parametrize("norm", ["rmsnorm", "layernorm"])

@@ -2,8 +2,8 @@ import pytest
 import torch
 from toys import toy_config, toy_decoder
 
-from trainer.loss import batch_loss
-from trainer.speed.recompute import recompute_activations
+from trainer.step.fused.recompute import recompute_activations
+from trainer.step.loss import batch_loss
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

@@ -4,9 +4,9 @@ from torch import Tensor, nn
 from toys import toy_config, toy_decoder
 
 from lm.model.decoder import Decoder
-from trainer.loss import batch_loss
-from trainer.speed.compiled import compile_blocks, compiled_batch_loss
-from trainer.speed.residual import halve_residual
+from trainer.step.compiled import compile_blocks, compiled_batch_loss
+from trainer.step.fused.residual import halve_residual
+from trainer.step.loss import batch_loss
 
 pytestmark = pytest.mark.filterwarnings("default")
 

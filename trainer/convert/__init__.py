@@ -1,0 +1,1 @@
+"""Models from elsewhere into a volume, and steps of a volume into other formats."""

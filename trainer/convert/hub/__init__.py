@@ -1,0 +1,1 @@
+"""Pushes an export to a model hub: ``python -m trainer push``."""

@@ -1,0 +1,1 @@
+"""An export as a Gradio app for a hosted Space."""

@@ -1,0 +1,1 @@
+"""From corpora to batches: documents, tokens, windows, and which window a batch has."""

@@ -1,0 +1,1 @@
+"""What a run is asked for: recipes, their schema and YAML, schedules, and what may change later."""

@@ -1,0 +1,1 @@
+"""One run: where it begins, its loop, its state, its checkpoints, its end."""

@@ -1,0 +1,1 @@
+"""One optimizer step: loss, precision, optimizer, evaluation, samples."""
