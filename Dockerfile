@@ -35,7 +35,7 @@ COPY lm /build/lm
 COPY trainer /build/trainer
 COPY service /build/service
 COPY playground /build/playground
-RUN /opt/venv/bin/python -m service.kernels --ship \
+RUN /opt/venv/bin/python -m service.models.kernels.native --ship \
     && /opt/venv/bin/pip wheel --no-deps --wheel-dir /wheels /build
 
 

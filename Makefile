@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet --constraint constraints.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[$(EXTRAS)]'
-	@$(BIN)/python -m service.kernels
+	@$(BIN)/python -m service.models.kernels.native
 	@touch $(STAMP)
 
 run: $(STAMP)  ## Train RECIPE into VOLUME and serve it on PORT while it learns; Ctrl-C stops both

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.engine import STREAMS, decode_rate, first_token_s, make_runner, print_table
 from bench.machine import machine
-from service.engine.runner import StepRunner
+from service.engine.pytorch.runner import StepRunner
 
 PROMPT_TOKENS = 512
 NEW_TOKENS = 64

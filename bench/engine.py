@@ -32,15 +32,15 @@ from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder, decoder_from_weights
 from lm.model.device import pick_device
 from lm.model.initialize import initialize
+from lm.safetensors_file import Piece, read_weights
 from lm.sampling import SamplingParams
 from lm.text.tokenizer import Tokenizer
-from service.backend import Backend, BackendOptions, Choice
 from service.engine.engine import Engine
 from service.engine.native.runner import NativeRunner
+from service.engine.pytorch.runner import StepRunner
 from service.engine.request import GenerationRequest, TokenGenerated
-from service.engine.runner import StepRunner
-from service.memory import trim
-from service.weights import Piece, read_weights
+from service.models.kernels.backend import Backend, BackendOptions, Choice
+from service.observe.memory import trim
 from trainer.data.corpora.shakespeare import find_plays, plain_text
 from trainer.recipe.recipes import load_recipe
 

@@ -23,18 +23,18 @@ from tokenizers import decoders, models, pre_tokenizers
 from bench.machine import machine
 from lm.sampling import SamplingParams
 from lm.text.tokenizer import Tokenizer
-from service.api.arrival import Arrival
-from service.api.limits import Admission, Limits
-from service.api.replies import Reply, Switchboard
+from service.engine.output_text import TextStream
 from service.engine.request import GenerationRequest, Started, StepStats, TokenGenerated
-from service.engine.served import Checkpoint, ModelCard
-from service.engine.text import TextStream
+from service.engine.served_model import Checkpoint, ModelCard
 from service.engine.worker import Turn, Worker
-from service.metrics import FrontMetrics, Metrics
-from service.processes.door import Door
-from service.processes.frames import HEADER, Kind
-from service.processes.hub import Hub, Opened
+from service.observe.metrics import FrontMetrics, Metrics
+from service.processes.engine_client import Door
+from service.processes.multiplexer import Hub, Opened
 from service.processes.supervisor import COUNT_IN
+from service.processes.wire.frames import HEADER, Kind
+from service.requests.limits import Admission, Limits
+from service.requests.request_start import Arrival
+from service.requests.tracker import Reply, Switchboard
 
 ROUNDS = 200
 

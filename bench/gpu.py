@@ -24,13 +24,13 @@ from bench.gpu_load import MAX_TOKENS, SAMPLING, STEP_TOKENS, make_engine, promp
 from bench.gpu_model import smollm2, weights_of
 from bench.machine import machine
 from lm.sampling import SamplingParams
-from service.engine.gpu.flat.layout import FlatChunk, lay_out
+from service.engine.gpu.layout import FlatChunk, lay_out
 from service.engine.gpu.placing import FusedModels
 from service.engine.gpu.runner import GpuRunner
 from service.engine.overlapped import OverlappedEngine
-from service.engine.profile import Profile
+from service.engine.phase_timer import Profile
 from service.engine.request import TokenGenerated
-from service.gpu_choices import choices_on_disk
+from service.models.kernels.gpu_choices import choices_on_disk
 
 STREAMS = (1, 8, 32, 128, 256)
 PROMPT_TOKENS = NEW_TOKENS = 128

@@ -7,9 +7,9 @@ import random
 import torch
 
 from bench.gpu_load import SAMPLING, make_engine, submit
-from service.engine.gpu.buffers.tensors import DecoderWeights, LayerWeights
 from service.engine.gpu.definition import plain_logits
 from service.engine.gpu.runner import GpuRunner
+from service.engine.gpu.tensors import DecoderWeights, LayerWeights
 from service.engine.request import TokenGenerated
 
 CLEARLY_WORSE = 0.3

@@ -34,7 +34,7 @@ from service.engine.gpu.runner import GpuRunner
 from service.engine.gpu.verification import TOLERANCE, apart
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import GenerationRequest, TokenGenerated
-from service.engine.slots import SlotPool
+from service.engine.scheduling.slots import SlotPool
 
 SMALL = ModelConfig(
     vocab_size=512,

@@ -6,7 +6,7 @@ from bench.gpu_model import silent_tokenizer
 from lm.sampling import SamplingParams
 from service.engine.gpu.runner import GpuRunner
 from service.engine.overlapped import OverlappedEngine
-from service.engine.profile import Profile
+from service.engine.phase_timer import Profile
 from service.engine.request import GenerationRequest
 
 MAX_TOKENS = STEP_TOKENS = 2048

@@ -10,9 +10,9 @@ from tokenizers import decoders, models, pre_tokenizers
 from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder
 from lm.model.initialize import initialize
+from lm.safetensors_file import Piece, read_weights
 from lm.text.tokenizer import Tokenizer
 from service.engine.gpu.buffers.filling import tensors_of
-from service.weights import Piece, read_weights
 
 
 def smollm2(layers: int = 30) -> ModelConfig:

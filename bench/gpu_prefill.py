@@ -24,12 +24,12 @@ from lm.model.attention import CausalAttention
 from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder, decoder_from_weights
 from service.engine.gpu.buffers.filling import fill, tensors_of
-from service.engine.gpu.buffers.tensors import KeyValues, StepRows, empty_weights
 from service.engine.gpu.flat.guess_step import GuessStep
 from service.engine.gpu.flat.head_step import HeadStep
-from service.engine.gpu.flat.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out
 from service.engine.gpu.flat.prefill_attention import ProgramShape
 from service.engine.gpu.flat.prefill_step import PrefillStep
+from service.engine.gpu.layout import BUCKETS, Bucket, FlatChunk, FlatLayout, lay_out
+from service.engine.gpu.tensors import KeyValues, StepRows, empty_weights
 
 SLOTS = 64
 SMOLLM2 = smollm2()

@@ -34,8 +34,6 @@ from tokenizers import models
 
 from bench.machine import machine
 from lm.text.tokenizer import Tokenizer
-from service.api.schemas import TokenEvent
-from service.app import create_app
 from service.engine.engine import Engine
 from service.engine.request import (
     Event,
@@ -46,10 +44,12 @@ from service.engine.request import (
     StepStats,
     TokenGenerated,
 )
-from service.engine.served import Checkpoint, ServedModel
+from service.engine.served_model import Checkpoint, ServedModel
+from service.http.app import create_app
+from service.http.protocols.nestling.schemas import TokenEvent
+from service.http.server import server_config
 from service.runtime import Runtime
-from service.server import server_config
-from service.settings import Settings
+from service.settings.schema import Settings
 
 STREAMS = 64
 TOKENS_PER_S = 5000

@@ -8,7 +8,6 @@ import torch
 from bench.engine import load, silent_tokenizer
 from lm.model.device import pick_device
 from lm.text.tokenizer import Tokenizer
-from service.engine.cache import SlotCache
 from service.engine.graphs.cache import GraphCache
 from service.engine.graphs.cuda import CudaRecorder
 from service.engine.graphs.fused import FusedDecoder
@@ -16,8 +15,9 @@ from service.engine.graphs.runner import GraphRunner
 from service.engine.native.cache import NativeCache
 from service.engine.native.packing import pack
 from service.engine.native.runner import NativeRunner
-from service.engine.runner import Runner, StepRunner
-from service.kernels import open_library
+from service.engine.pytorch.cache import SlotCache
+from service.engine.pytorch.runner import Runner, StepRunner
+from service.models.kernels.native import open_library
 
 PRECISIONS = ("float32", "bfloat16", "int8", "int4")
 

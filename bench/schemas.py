@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lm.text.tokenizer import Tokenizer
-from service.engine.grammars import Grammars
-from service.engine.structured import schema_grammar
+from service.engine.structure.constraint import schema_grammar
+from service.engine.structure.grammars import Grammars
 
 MAX_KIND = 90
 """Characters of a reason that count as its kind."""

@@ -25,7 +25,7 @@ IMPORTS = {
     "interpreter": "pass",
     "PyTorch": "import torch",
     "PyTorch and the engine": "import service.runtime",
-    "the web framework, too": "import service.runtime, service.app, service.server",
+    "the web framework, too": "import service.runtime, service.http.app, service.http.server",
 }
 ASK_EVERY_S = 0.005
 TIMEOUT_S = 120.0

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lm.machine import surroundings
-from service import memory, signals
-from service.listening import CannotListen, listen
+from service import signals
+from service.http.sockets import CannotListen, listen
+from service.observe import memory
 
 if TYPE_CHECKING:
-    from service.settings import Settings
+    from service.settings.schema import Settings
 
 
 FAILED = 1
@@ -66,7 +67,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
         return compare(given[1:])
     if given[:1] == ["settings"]:
-        from service.origins import main as show_settings
+        from service.settings.settings_table import main as show_settings
 
         return show_settings(given[1:])
     if given[:1] == ["capacity"]:
@@ -76,11 +77,11 @@ def _run(arguments: Sequence[str] | None) -> int:
 
     gc.disable()  # what imports make, stays: looking through it is a tenth of the start
 
-    from service.options import read_settings
+    from service.settings.command_line import read_settings
 
     settings = read_settings(arguments)
 
-    from service import logs
+    from service.observe import logs
 
     logs.configure(settings.log_level, settings.log_format)
 
@@ -100,15 +101,15 @@ def _serve(settings: "Settings") -> int:
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(one) for one in listen(settings.host, settings.port)]
 
-        from service.foreign import with_volume
+        from service.models.loading.published_model import with_volume
         from service.runtime import Runtime
 
         served = held.enter_context(with_volume(settings))
         runtime = Runtime(served)
         runtime.load()
         try:
-            from service.app import app_over
-            from service.server import serve
+            from service.http.app import app_over
+            from service.http.server import serve
 
             app = app_over(runtime)
             gc.freeze()  # nor will later collections look at what is there now

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from lm.model.config import ModelConfig
-from service.catalog import Catalog
 from service.engine.native.library import FORMATS
 from service.engine.native.packing import pack_matrix
-from service.kernels import NoKernels, open_library
+from service.models.catalog import Catalog
+from service.models.kernels.native import NoKernels, open_library
 
 COLUMNS = ("model", "parameters", "slots", "weights", "cache", "memory", "in a swap", "tokens/s")
 WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 5 / 8}

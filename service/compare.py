@@ -16,14 +16,14 @@ from pathlib import Path
 from lm.model.device import pick_device
 from lm.sampling import SamplingParams
 from lm.volume import Step, VolumeError
-from service.backend import BackendOptions
-from service.catalog import Catalog
 from service.engine.request import Finished, GenerationRequest, TokenGenerated
-from service.engine.served import ServedModel
+from service.engine.served_model import ServedModel
 from service.errors import UnknownModel
-from service.gate import CheckpointRefused
-from service.loader import Loader, LoaderOptions
-from service.naming import LATEST, candidates
+from service.models.catalog import Catalog
+from service.models.kernels.backend import BackendOptions
+from service.models.loading.gate import CheckpointRefused
+from service.models.loading.loader import Loader, LoaderOptions
+from service.models.naming import LATEST, candidates
 
 MIN_COLUMN = 24
 """Characters; more columns than fit are printed below each other."""

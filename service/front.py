@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from lm.machine.threads import Roots
-from service.api.limits import BROKEN, Admission
-from service.api.replies import Reply, Submits, Switchboard
-from service.catalog import Catalog
-from service.engine.profile import Profile
-from service.engine.served import ModelCard
-from service.engine.structured import Prepared
-from service.lane import Lane
-from service.metrics import FrontMetrics
-from service.settings import Settings
-from service.traces import Traces
-from service.turnstile import Turnstile
+from service.engine.phase_timer import Profile
+from service.engine.served_model import ModelCard
+from service.engine.structure.constraint import Prepared
+from service.models.catalog import Catalog
+from service.observe.metrics import FrontMetrics
+from service.observe.traces import Traces
+from service.requests.limits import BROKEN, Admission
+from service.requests.loop_turns import Turnstile
+from service.requests.tracker import Reply, Submits, Switchboard
+from service.requests.work_thread import Lane
+from service.settings.schema import Settings
 
 LONG_WORK_NICER_BY = 10
 """Of a core that it and a step want, such work takes about a tenth."""

@@ -18,31 +18,32 @@ from lm.machine.cores import usable_cores
 from lm.machine.threads import Roots
 from lm.model.device import pick_device
 from lm.volume import OpenFile, Step, open_plain
-from service import naming, traces
-from service.api.limits import Admission, Limits
-from service.api.replies import Reply, Switchboard
-from service.backend import BackendOptions
-from service.background import let_loop_first
-from service.catalog import Catalog
-from service.engine.grammars import NoStructures
-from service.engine.profile import Profile
-from service.engine.served import ModelCard, ServedModel
-from service.engine.structured import NOT_SUPPORTED, Prepared
+from service.engine.phase_timer import Profile
+from service.engine.served_model import ModelCard, ServedModel
+from service.engine.structure.constraint import NOT_SUPPORTED, Prepared
+from service.engine.structure.grammars import NoStructures
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady
 from service.excerpts import MAX_REASON, excerpt
 from service.front import Front
-from service.gate import Gate
-from service.heartbeat import beat
-from service.history import Histories, Swaps
-from service.library import Library
-from service.loader import Loader, LoaderOptions
-from service.metrics import Metrics
-from service.reading import VolumeReads
-from service.refusals import Refusals
-from service.residency import Residency, ResidencyOptions
-from service.settings import Settings
-from service.watcher import CheckpointWatcher, Listeners
+from service.models import naming
+from service.models.catalog import Catalog
+from service.models.kernels.backend import BackendOptions
+from service.models.library import Library
+from service.models.loading.gate import Gate
+from service.models.loading.loader import Loader, LoaderOptions
+from service.models.rejections import Refusals
+from service.models.residency import Residency, ResidencyOptions
+from service.models.run_history import Histories, Swaps
+from service.models.volume_threads import VolumeReads
+from service.models.watcher import CheckpointWatcher, Listeners
+from service.observe import traces
+from service.observe.loop_lag import beat
+from service.observe.metrics import Metrics
+from service.observe.thread_priority import let_loop_first
+from service.requests.limits import Admission, Limits
+from service.requests.tracker import Reply, Switchboard
+from service.settings.schema import Settings
 
 SHORT_GRAMMAR_CHARACTERS = 1 << 12
 """What a structure may have to be read in some milliseconds."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lm.model.config import ModelConfig
 from lm.model.rotary import rotary_table
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows, empty_weights
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows, empty_weights
 
 
 def decode_config(head_dim: int, heads: int, key_value_heads: int, **changes: int) -> ModelConfig:

@@ -7,14 +7,14 @@ from toys import toy_decoder
 from lm.model.attention import CausalAttention
 from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder
-from service.engine.gpu.buffers.tensors import (
+from service.engine.gpu.layout import FlatLayout
+from service.engine.gpu.tensors import (
     DecoderWeights,
     KeyValues,
     LayerWeights,
     StepRows,
     empty_weights,
 )
-from service.engine.gpu.flat.layout import FlatLayout
 
 
 def llama_config(head_dim: int, heads: int, shared: int, layers: int = 1) -> ModelConfig:

@@ -8,18 +8,12 @@ from fastapi.routing import APIRoute
 from prometheus_client import generate_latest
 
 from service import errors
-from service.api import (
-    checkpoints,
-    generate,
-    health,
-    history,
-    home,
-    models,
-    openai,
-    tgi,
-    tokens,
-)
-from service.metrics import Metrics
+from service.http.operations import checkpoints, health, history, home, models
+from service.http.protocols import tokenize as tokens
+from service.http.protocols.nestling import generate
+from service.http.protocols.openai import routes as openai
+from service.http.protocols.tgi import routes as tgi
+from service.observe.metrics import Metrics
 from trainer.report.metrics import Metrics as TrainerMetrics
 
 DOCS = Path(__file__).parent.parent / "docs"

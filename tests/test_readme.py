@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from playground.__main__ import build_parser as build_playground_parser
-from service.api.schemas import Answer, GenerateRequest
 from service.capacity import build_parser as build_capacity_parser
 from service.compare import build_parser as build_compare_parser
-from service.options import build_parser
+from service.http.protocols.nestling.schemas import Answer, GenerateRequest
+from service.settings.command_line import build_parser
 from trainer import options
 from trainer.convert.exporting.__main__ import build_parser as build_export_parser
 from trainer.convert.hub.__main__ import build_parser as build_push_parser

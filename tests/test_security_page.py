@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from service.origins import rows_of
-from service.settings import Settings
+from service.settings.schema import Settings
+from service.settings.settings_table import rows_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "security.md"
 NO_LIMITS = {

@@ -6,13 +6,8 @@ from collections.abc import Collection, Iterable
 
 from lm.sampling import SamplingParams
 from lm.text.tokenizer import Tokenizer
-from service.engine.answers import Answers
-from service.engine.apart import compute
-from service.engine.faults import must_pass
-from service.engine.grammars import Grammars
-from service.engine.pace import Pace
-from service.engine.plan import Chunk, Plan
-from service.engine.profile import Laps
+from service.engine.phase_timer import Laps
+from service.engine.pytorch.runner import StepCache, StepOutput, StepRunner
 from service.engine.request import (
     Event,
     FinishReason,
@@ -20,12 +15,17 @@ from service.engine.request import (
     Started,
     StepStats,
 )
-from service.engine.runner import StepCache, StepOutput, StepRunner
-from service.engine.sampling import draw_apart
-from service.engine.scheduler import Scheduler
-from service.engine.sequence import Sequence
-from service.engine.slots import SlotPool
+from service.engine.request_faults import must_pass
+from service.engine.sampling.rows import draw_apart
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.prefill_pace import Pace
+from service.engine.scheduling.scheduler import Scheduler
+from service.engine.scheduling.sequence import Sequence
+from service.engine.scheduling.slots import SlotPool
 from service.engine.speculation.planner import Speculation
+from service.engine.step_events import Answers
+from service.engine.step_in_parts import compute
+from service.engine.structure.grammars import Grammars
 
 
 class Engine:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from lm.text.tokenizer import Tokenizer
 from service.engine.engine import Engine, stats_of
-from service.engine.faults import must_pass
-from service.engine.plan import Chunk, Plan
-from service.engine.profile import Laps
+from service.engine.phase_timer import Laps
+from service.engine.pytorch.runner import StepRunner
 from service.engine.request import Event, GenerationRequest, StepStats
-from service.engine.runner import StepRunner
-from service.engine.sequence import Sequence
-from service.engine.slots import SlotPool
+from service.engine.request_faults import must_pass
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
+from service.engine.scheduling.slots import SlotPool
 from service.engine.speculation.planner import Speculation
 
 MAX_GUESSED_ROWS = 64

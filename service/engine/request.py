@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lm.sampling import SamplingParams
 
 if TYPE_CHECKING:
-    from service.engine.structured import Prepared
+    from service.engine.structure.constraint import Prepared
 
 
 class RequestRefused(ValueError):

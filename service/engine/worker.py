@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 from lm.machine.threads import Roots
 from service.engine.engine import Engine
-from service.engine.faults import failed, is_lasting
-from service.engine.profile import WAITING, Laps
+from service.engine.phase_timer import WAITING, Laps
 from service.engine.request import (
     Event,
     Finished,
@@ -23,7 +22,8 @@ from service.engine.request import (
     RequestRefused,
     StepStats,
 )
-from service.engine.served import ServedModel
+from service.engine.request_faults import failed, is_lasting
+from service.engine.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 

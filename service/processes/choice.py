@@ -4,7 +4,7 @@ import functools
 import os
 
 from lm.machine.cores import usable_cores
-from service.settings import GPU_SLOTS, Settings
+from service.settings.schema import GPU_SLOTS, Settings
 
 MAX_AUTO_WORKERS = 4
 

@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 
 
 class Sum(Collector):

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm.machine.threads import Roots
-from service import naming, traces
-from service.api.limits import Admission, Limits
-from service.api.replies import Reply, Switchboard
-from service.catalog import Catalog
-from service.engine.served import ModelCard
+from service.engine.served_model import ModelCard
 from service.errors import NotReady
 from service.front import Front
-from service.heartbeat import beat
-from service.metrics import FrontMetrics
-from service.processes.door import Door
-from service.settings import Settings
+from service.models import naming
+from service.models.catalog import Catalog
+from service.observe import traces
+from service.observe.loop_lag import beat
+from service.observe.metrics import FrontMetrics
+from service.processes.engine_client import Door
+from service.requests.limits import Admission, Limits
+from service.requests.tracker import Reply, Switchboard
+from service.settings.schema import Settings
 
 UNLIMITED = 1 << 40
 """Requests: the engine's process counts those of all HTTP processes, and refuses."""

@@ -11,12 +11,12 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from service.engine.served import ServedModel
+from service.engine.served_model import ServedModel
 from service.errors import InvalidRequest, ServiceError
-from service.processes import frames, messages
-from service.processes.channel import Channel
-from service.processes.frames import NUMBER, Kind, message
-from service.processes.hub import Hub, Opened
+from service.processes.multiplexer import Hub, Opened
+from service.processes.wire import frames, messages
+from service.processes.wire.channel import Channel
+from service.processes.wire.frames import NUMBER, Kind, message
 from service.runtime import Runtime
 
 Answer = Callable[[dict[str, Any], bytes], Awaitable[tuple[dict[str, Any], bytes]]]

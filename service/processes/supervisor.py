@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from service import signals
-from service.listening import listen_together, url
-from service.scratch import scratch_directory
-from service.settings import Settings
+from service.http.sockets import listen_together, url
+from service.settings.schema import Settings
+from service.temporary_directory import scratch_directory
 
 END_S = 10.0
 """After the engine's end, how long HTTP processes may take to tell their clients."""
@@ -112,12 +112,12 @@ class Supervisor:
     def _preload(self) -> None:
         """Import what HTTP processes need, so that they count in files from the beginning."""
         os.environ[COUNT_IN] = str(self._counters)
-        import service.processes.web  # noqa: F401
+        import service.processes.http_process  # noqa: F401
 
         gc.freeze()  # shared from here on: a collection would write to all of it
 
     def _run_engine(self) -> int:
-        from service.processes.engine import run
+        from service.processes.engine_process import run
 
         for sock in self._sockets:
             sock.close()
@@ -130,7 +130,7 @@ class Supervisor:
         )
 
     def _run_worker(self, number: int) -> int:
-        from service.processes.web import run
+        from service.processes.http_process import run
 
         for other, sock in enumerate(self._sockets):
             if other != number:

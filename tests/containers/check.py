@@ -226,7 +226,9 @@ def the_playground_answers(stack: Stack) -> None:
 
 def the_service_has_its_kernels(stack: Stack) -> None:
     """the service runs native kernels where this processor has what they need"""
-    probe = "from service.kernels import supported_isas; print(bool(supported_isas()))"
+    probe = (
+        "from service.models.kernels.native import supported_isas; print(bool(supported_isas()))"
+    )
     if stack.compose("exec", "service", "python", "-c", probe).strip() == "True":
         assert "native" in stack.logs("service"), stack.logs("service")
 

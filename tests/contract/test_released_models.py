@@ -19,11 +19,11 @@ from lm.huggingface.config import from_hf
 from lm.model.decoder import Decoder, decoder_from_weights
 from lm.text.tokenizer import Tokenizer
 from lm.volume import Step, newest_step
-from service.backend import BackendOptions
 from service.engine.engine import Engine
 from service.engine.request import TokenGenerated
-from service.foreign import publish_model
-from service.loader import Loader, LoaderOptions
+from service.models.kernels.backend import BackendOptions
+from service.models.loading.loader import Loader, LoaderOptions
+from service.models.loading.published_model import publish_model
 from trainer.convert.exporting import export
 from trainer.convert.exporting.reader import in_transformers, quietly
 from trainer.convert.importing import Described, read_source

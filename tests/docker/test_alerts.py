@@ -10,7 +10,7 @@ import yaml
 from prometheus_client import generate_latest
 from tools import require_tool
 
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
 from trainer.report.metrics import Metrics as TrainerMetrics
 
 ROOT = Path(__file__).parents[2]

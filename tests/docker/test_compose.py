@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from playground.__main__ import build_parser
-from service.server import CLOSE_CONNECTIONS_S
-from service.settings import Settings
+from service.http.server import CLOSE_CONNECTIONS_S
+from service.settings.schema import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

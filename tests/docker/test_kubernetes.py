@@ -9,9 +9,9 @@ import pytest
 import yaml
 from tools import require_tool
 
-from service.metrics import Metrics
-from service.server import CLOSE_CONNECTIONS_S
-from service.settings import Settings
+from service.http.server import CLOSE_CONNECTIONS_S
+from service.observe.metrics import Metrics
+from service.settings.schema import Settings
 
 FOLDER = Path(__file__).parents[2] / "docker" / "k8s"
 VERSION = "1.31"

@@ -20,7 +20,7 @@ from serving import (
 from toys import publish_toy
 
 from service.engine.request import GenerationRequest
-from service.engine.served import ServedModel
+from service.engine.served_model import ServedModel
 
 NUM_CLIENTS = 60
 

@@ -15,7 +15,7 @@ import pytest
 from serving import RawClient, ServiceProcess, Stream, stream_generate, wait_until
 from toys import publish_toy
 
-from service.listening import listen_together
+from service.http.sockets import listen_together
 
 ROOT = Path(__file__).parents[2]
 STEP_DELAY_S = 0.02

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from serving import LiveService, toy_settings
 
-from service.app import create_app
+from service.http.app import create_app
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_making_an_app_starts_nothing(tmp_path: Path) -> None:
 def test_importing_does_no_work() -> None:
     """No thread, no log handler, no file: in a process of its own."""
     program = (
-        "import logging, threading, service.app, service.__main__\n"
+        "import logging, threading, service.http.app, service.__main__\n"
         "assert threading.active_count() == 1, threading.enumerate()\n"
         "assert logging.getLogger().handlers == []\n"
         "assert 'trainer' not in __import__('sys').modules\n"

@@ -10,16 +10,17 @@ from serving import generation_request, pieces
 from serving.native import native_config, open_native
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
-from service import backend, memory
-from service.backend import Backend, BackendOptions, Choice
 from service.engine.native.runner import NativeRunner
-from service.engine.plan import Chunk, Plan
+from service.engine.pytorch.runner import Runner, StepRunner
 from service.engine.request import TokenGenerated
-from service.engine.runner import Runner, StepRunner
-from service.engine.sequence import Sequence
-from service.gate import CheckpointRefused
-from service.kernels import NoKernels
-from service.loader import Loader, LoaderOptions
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
+from service.models.kernels import backend
+from service.models.kernels.backend import Backend, BackendOptions, Choice
+from service.models.kernels.native import NoKernels
+from service.models.loading.gate import CheckpointRefused
+from service.models.loading.loader import Loader, LoaderOptions
+from service.observe import memory
 
 
 def backend_options(dtype: str = "auto", name: str = "auto", device: str = "cpu") -> BackendOptions:

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from service.background import (
+from service.observe.thread_priority import (
     ENGINE_NICER_BY,
     LEAST_PRIORITY,
     NICER_BY,

@@ -16,7 +16,7 @@ from service.capacity import (
     weight_bytes,
 )
 from service.engine.native.packing import _total_bytes
-from service.kernels import NoKernels
+from service.models.kernels.native import NoKernels
 
 GIB = 2**30
 RATES = ["--bandwidth", "10", "--gflops", "100"]

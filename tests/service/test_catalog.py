@@ -8,7 +8,7 @@ from toys import publish_toy
 from toys.damage import VISIBLE, edit_manifest
 
 from lm.volume import open_plain
-from service.catalog import Catalog, checkpoint_of, identity
+from service.models.catalog import Catalog, checkpoint_of, identity
 
 
 def numbers(catalog: Catalog) -> list[int]:

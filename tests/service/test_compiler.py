@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from tools import require_tool
 
-from service import compiler, processor
-from service.compiler import NoKernels, library_path, ship
-from service.processor import INSTRUCTION_SETS
+from service.models.kernels import compiler, processor
+from service.models.kernels.compiler import NoKernels, library_path, ship
+from service.models.kernels.processor import INSTRUCTION_SETS
 
 (AVX2,) = (isa for isa in INSTRUCTION_SETS if isa.name == "avx2")
 

@@ -15,10 +15,10 @@ from toys.odd_content import damage, vouch
 from lm.volume import VolumeError
 from lm.volume.read import read_step
 from service.__main__ import main
-from service.backend import BackendOptions
-from service.gate import CheckpointRefused
-from service.history import METRICS_FILE, SAMPLES_FILE, Histories
-from service.loader import Loader, LoaderOptions
+from service.models.kernels.backend import BackendOptions
+from service.models.loading.gate import CheckpointRefused
+from service.models.loading.loader import Loader, LoaderOptions
+from service.models.run_history import METRICS_FILE, SAMPLES_FILE, Histories
 
 SHORT, LONG = 12, 300
 STEP = "toy/step-00000005"

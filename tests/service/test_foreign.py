@@ -12,8 +12,8 @@ from serving.process import ROOT, ServiceProcess
 from toys import publish_toy, toy_config, toy_tokenizer, toy_weights
 
 from lm.volume import model_files, newest_step
-from service.foreign import publish_model, with_volume
-from service.settings import Settings
+from service.models.loading.published_model import publish_model, with_volume
+from service.settings.schema import Settings
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

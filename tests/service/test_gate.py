@@ -9,8 +9,8 @@ from tokenizers import models
 from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 
 from lm.text.tokenizer import Tokenizer
-from service.engine.served import ServedModel
-from service.gate import (
+from service.engine.served_model import ServedModel
+from service.models.loading.gate import (
     CheckpointRefused,
     Gate,
     check_logits,

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from lm.model.config import ModelConfig
-from service.engine.gpu.buffers.tensors import DecoderWeights
 from service.engine.gpu.kernels import measure
 from service.engine.gpu.kernels.choices import Choices, default_choices
-from service.gpu_choices import choices_on_disk
+from service.engine.gpu.tensors import DecoderWeights
+from service.models.kernels.gpu_choices import choices_on_disk
 
 CONFIG = ModelConfig(
     vocab_size=64,

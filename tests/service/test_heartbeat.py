@@ -1,7 +1,7 @@
 import asyncio
 import time
 
-from service.heartbeat import INTERVAL_S, beat
+from service.observe.loop_lag import INTERVAL_S, beat
 
 
 def test_what_holds_the_loop_up_is_seen() -> None:

@@ -15,10 +15,16 @@ from toys import publish_toy
 from toys.damage import socket_at
 from toys.properties import examples
 
-from service import journal
-from service.api.history import RunHistory
-from service.history import MAX_POINTS, MAX_SAMPLES, METRICS_FILE, SAMPLES_FILE, Histories
-from service.journal import MAX_CHARACTERS
+from service.http.operations.history import RunHistory
+from service.models import journal
+from service.models.journal import MAX_CHARACTERS
+from service.models.run_history import (
+    MAX_POINTS,
+    MAX_SAMPLES,
+    METRICS_FILE,
+    SAMPLES_FILE,
+    Histories,
+)
 
 
 def test_a_run_s_own_journals_are_read_and_what_took_over_is_remembered(tmp_path: Path) -> None:

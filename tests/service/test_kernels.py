@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from serving.native import ISAS, open_native
 
-from service import kernels
 from service.engine.native import library
 from service.engine.native.library import Library
-from service.kernels import NoKernels, open_library, supported_isas
-from service.processor import InstructionSet
+from service.models.kernels import native as kernels
+from service.models.kernels.native import NoKernels, open_library, supported_isas
+from service.models.kernels.processor import InstructionSet
 
 
 def test_another_processor_gets_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.processor.supported", list)
+    monkeypatch.setattr("service.models.kernels.processor.supported", list)
     with pytest.raises(NoKernels, match=r"there are kernels for .*: not this"):
         open_library()
 

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from service.keys import Keyring
+from service.settings.keys import Keyring
 
 
 def test_a_key_has_an_owner_and_others_have_none() -> None:

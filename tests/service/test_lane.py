@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from service import lane
 from service.errors import QueueFull, TooManyRequests
-from service.lane import Lane
+from service.requests import work_thread as lane
+from service.requests.work_thread import Lane
 
 
 class Held:

@@ -14,14 +14,14 @@ from lm.model.config import ModelConfig
 from lm.model.decoder import decoder_from_weights
 from lm.text.tokenizer import Tokenizer
 from lm.volume import Step, StepDamaged, StepUnreadable, StepVanished, open_plain
-from service.backend import BackendOptions, Choice
 from service.engine.gpu.placing import FusedFault
 from service.engine.native.runner import NativeRunner
 from service.engine.request import TokenGenerated
-from service.engine.served import ServedModel
-from service.gate import CheckpointRefused
-from service.loader import Loader, LoaderOptions
-from service.probe import bits_per_byte
+from service.engine.served_model import ServedModel
+from service.models.kernels.backend import BackendOptions, Choice
+from service.models.loading.gate import CheckpointRefused
+from service.models.loading.loader import Loader, LoaderOptions
+from service.models.loading.quality_probe import bits_per_byte
 
 
 def make_loader(

@@ -7,7 +7,7 @@ import pytest
 from serving import wait_until
 
 from service.excerpts import excerpt
-from service.log_pipe import MAX_WAITING_BYTES, PipeHandler, report_drops
+from service.observe.log_pipe import MAX_WAITING_BYTES, PipeHandler, report_drops
 
 
 @pytest.fixture

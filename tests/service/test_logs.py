@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service import logs
+from service.observe import logs
 
 LINE_BREAK = "x\n2026-01-01 ERROR root: forged"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
-from service.options import build_parser, read_settings
-from service.settings import Settings
+from service.settings.command_line import build_parser, read_settings
+from service.settings.schema import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_a_signal_while_modules_are_imported_is_exit_0(
     program = (
         "import os, sys, types, service.__main__ as main\n"
         "def send(name, *_):\n"
-        "    if name == 'service.app':\n"
+        "    if name == 'service.http.app':\n"
         f"        os.kill(os.getpid(), {int(number)})\n"
         "sys.meta_path.insert(0, types.SimpleNamespace(find_spec=send))\n"
         f"main.main(['--port=0', '--volume={tmp_path}'])\n"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service import memory
+from service.observe import memory
 
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:  100 kB\nMemAvailable:    2000000 kB\n"
 

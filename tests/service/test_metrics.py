@@ -5,9 +5,9 @@ import pytest
 from serving import Exposition, toy_served
 
 from service.engine.request import FinishReason, StepStats
-from service.engine.served import ServedModel
-from service.metrics import Metrics
-from service.timeline import Timeline
+from service.engine.served_model import ServedModel
+from service.observe.metrics import Metrics
+from service.observe.timings import Timeline
 
 
 def scrape(metrics: Metrics) -> Exposition:

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from toys import publish_toy
 
-from service import naming
-from service.catalog import Catalog
 from service.errors import UnknownModel
-from service.naming import MAX_NAMES_IN_MESSAGE, candidates
+from service.models import naming
+from service.models.catalog import Catalog
+from service.models.naming import MAX_NAMES_IN_MESSAGE, candidates
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 import pytest
 
 from service.errors import QueueFull, TooManyRequests
-from service.orders import MOST, MOST_OF_A_PARTY, Orders
+from service.models.load_queue import MOST, MOST_OF_A_PARTY, Orders
 
 
 def test_orders_are_carried_out_in_turn_and_errors_go_to_those_who_asked() -> None:

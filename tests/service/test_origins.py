@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
-from service.settings import Settings
+from service.settings.schema import Settings
 
 KEY = "a-very-secret-key"
 

@@ -9,8 +9,8 @@ from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.model.decoder import Decoder
 from lm.text.tokenizer import Tokenizer
-from service import probe
-from service.probe import (
+from service.models.loading import quality_probe as probe
+from service.models.loading.quality_probe import (
     CONTINUATION_TOKENS,
     LOOP_TOKENS,
     MAX_LOOP_PERIOD,

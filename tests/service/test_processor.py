@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service import processor
+from service.models.kernels import processor
 
 AVX2 = "fma avx2 f16c"
 CLIENT = f"{AVX2} avx_vnni"

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from service.errors import DeadlineExceeded, NotReady, UnknownModel
-from service.reading import MAX_WAITING, NUM_THREADS, VolumeReads
+from service.models.volume_threads import MAX_WAITING, NUM_THREADS, VolumeReads
 
 TIMEOUT_S = 0.1
 

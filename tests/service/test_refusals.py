@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from service.refusals import RETRY_AFTER_LOOKS, Refusals
+from service.models.rejections import RETRY_AFTER_LOOKS, Refusals
 
 KEY = ("toy", 3)
 
@@ -14,7 +14,11 @@ def test_the_same_refusal_is_said_and_counted_once(caplog: pytest.LogCaptureFixt
         refusals.add(KEY, "damaged", "cut short", ("a",))
     assert counted == ["damaged"]
     assert caplog.record_tuples == [
-        ("service.refusals", logging.WARNING, "refused step 3 of run toy (damaged): cut short")
+        (
+            "service.models.rejections",
+            logging.WARNING,
+            "refused step 3 of run toy (damaged): cut short",
+        )
     ]
     refusals.add(KEY, "damaged", "cut short", ("b",))
     refusals.add(KEY, "tokenizer", "another", ("b",))

@@ -9,8 +9,8 @@ import pytest
 from serving.watching import Watching
 from toys import publish_toy
 
-from service import residency
 from service.errors import NoRoom
+from service.models import residency
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from serving import GatedService, stream_generate, toy_engine, toy_served, toy_s
 from starlette.testclient import TestClient
 from toys import publish_toy, toy_decoder
 
-from service.app import app_over
 from service.errors import NotReady
+from service.http.app import app_over
 from service.runtime import Runtime, loader_options
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.setting_names import refuse_unknown_variables
-from service.settings import Settings
+from service.settings.names import refuse_unknown_variables
+from service.settings.schema import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,9 @@ from toys import publish_toy
 from toys.damage import edit_manifest, truncate
 
 from lm.volume import Step, open_plain, step_name
-from service import survey
-from service.catalog import Catalog
-from service.survey import Look, look
+from service.models import run_survey as survey
+from service.models.catalog import Catalog
+from service.models.run_survey import Look, look
 
 
 @pytest.fixture

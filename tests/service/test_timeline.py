@@ -1,6 +1,6 @@
 import pytest
 
-from service.timeline import Timeline
+from service.observe.timings import Timeline
 
 
 def test_latencies_follow_from_the_moments() -> None:

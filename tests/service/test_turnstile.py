@@ -2,7 +2,7 @@
 
 import asyncio
 
-from service.turnstile import Turnstile
+from service.requests.loop_turns import Turnstile
 
 
 def test_one_is_let_in_a_turn_in_order() -> None:

@@ -10,8 +10,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from toys import publish_toy
 
 from lm.text.tokenizer import Tokenizer
-from service.engine.grammars import Grammars, NoStructures
-from service.engine.structured import schema_grammar
+from service.engine.structure.constraint import schema_grammar
+from service.engine.structure.grammars import Grammars, NoStructures
 
 WORDS = ["[UNK]", "[END]", "to", "be", "or", "not", "##t", "▁to", "▁be", "▁", "t", "o", "b", "e"]
 

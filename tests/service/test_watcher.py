@@ -14,13 +14,13 @@ from toys import publish_toy, toy_weights
 
 from lm.volume import Step, StepUnreadable, StepVanished, prune
 from lm.volume.retention import Retention
-from service.engine.gpu.buffers.double_buffer import NoFreeSet
-from service.engine.served import ServedModel
+from service.engine.gpu.double_buffer import NoFreeSet
+from service.engine.served_model import ServedModel
 from service.errors import Draining, UnknownModel
-from service.gate import Gate
-from service.loader import Loader
-from service.settings import Settings
-from service.watcher import UNFINISHED_LOOKS
+from service.models.loading.gate import Gate
+from service.models.loading.loader import Loader
+from service.models.watcher import UNFINISHED_LOOKS
+from service.settings.schema import Settings
 
 
 def publish_worse(volume: Path, step: int, factor: float) -> Step:

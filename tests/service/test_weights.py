@@ -7,8 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from service import weights
-from service.weights import read_weights, whole
+from lm import safetensors_file as weights
+from lm.safetensors_file import read_weights, whole
 
 
 def some_tensors(dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from service import heartbeat
 from service.__main__ import main
-from service.api.replies import Switchboard
 from service.engine.engine import Engine
 from service.engine.worker import Worker
-from service.processes.door import Door
-from service.watcher import CheckpointWatcher
+from service.models.watcher import CheckpointWatcher
+from service.observe import loop_lag as heartbeat
+from service.processes.engine_client import Door
+from service.requests.tracker import Switchboard
 
 control = Path(sys.argv[1])
 

@@ -13,9 +13,9 @@ from lm.model.attention import Attend
 from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder
 from lm.model.initialize import initialize
+from lm.safetensors_file import Piece
 from lm.sampling import SamplingParams
 from lm.text.tokenizer import Tokenizer
-from service.engine.cache import SlotCache
 from service.engine.engine import Engine
 from service.engine.gpu.buffers.cache import GpuCache
 from service.engine.gpu.buffers.filling import fill
@@ -23,11 +23,11 @@ from service.engine.gpu.buffers.weight_set import WeightSet
 from service.engine.gpu.kernel_set import Sampler, StepKernels
 from service.engine.gpu.runner import GpuRunner
 from service.engine.overlapped import OverlappedEngine
+from service.engine.pytorch.cache import SlotCache
+from service.engine.pytorch.runner import Runner
 from service.engine.request import GenerationRequest
-from service.engine.runner import Runner
-from service.engine.served import Checkpoint, ServedModel
-from service.engine.slots import SlotPool
-from service.weights import Piece
+from service.engine.scheduling.slots import SlotPool
+from service.engine.served_model import Checkpoint, ServedModel
 from serving.plain_kernels import PlainKernels, PlainSampler
 
 

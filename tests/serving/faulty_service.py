@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lm.volume import open_plain
-from service.app import create_app
-from service.listening import listen
-from service.options import read_settings
-from service.server import serve
+from service.http.app import create_app
+from service.http.server import serve
+from service.http.sockets import listen
+from service.settings.command_line import read_settings
 
 control = Path(sys.argv[1])
 right_time = time.time

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import uvicorn
 
-from service.app import create_app
-from service.listening import listen
+from service.http.app import create_app
+from service.http.server import server_config
+from service.http.sockets import listen
 from service.runtime import Runtime
-from service.server import server_config
-from service.settings import Settings
+from service.settings.schema import Settings
 from serving.engines import gated_engine, toy_served
 from serving.exposition import Exposition
 from serving.http_client import http_client

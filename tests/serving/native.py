@@ -11,7 +11,7 @@ from service.engine.native.cache import NativeCache
 from service.engine.native.library import Library
 from service.engine.native.packing import pack
 from service.engine.native.runner import NativeRunner
-from service.kernels import open_library, supported_isas
+from service.models.kernels.native import open_library, supported_isas
 
 ISAS = tuple(supported_isas()) or ("none",)
 """What tests of the kernels run for, the faster first; ``open_native`` skips ``none``."""

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lm.model.config import ModelConfig
 from lm.sampling import SamplingParams, kept_logits
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.variant import Variant
-from service.engine.sequence import Sequence
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
+from service.engine.scheduling.sequence import Sequence
 
 
 class PlainKernels:

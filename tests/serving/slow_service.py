@@ -6,8 +6,8 @@ import time
 from torch import Tensor
 
 from service.__main__ import program
-from service.engine.plan import Plan
-from service.engine.runner import Runner
+from service.engine.pytorch.runner import Runner
+from service.engine.scheduling.plan import Plan
 
 compute = Runner.run
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 
 from lm.volume import Step
-from service.backend import BackendOptions
-from service.catalog import Catalog
-from service.engine.served import ServedModel
+from service.engine.served_model import ServedModel
 from service.engine.worker import Worker
-from service.gate import Gate
-from service.library import Library
-from service.loader import Loader, LoaderOptions
-from service.refusals import Refusals
-from service.residency import Residency, ResidencyOptions
-from service.watcher import CheckpointWatcher, Listeners
+from service.models.catalog import Catalog
+from service.models.kernels.backend import BackendOptions
+from service.models.library import Library
+from service.models.loading.gate import Gate
+from service.models.loading.loader import Loader, LoaderOptions
+from service.models.rejections import Refusals
+from service.models.residency import Residency, ResidencyOptions
+from service.models.watcher import CheckpointWatcher, Listeners
 
 OPTIONS = LoaderOptions(
     backend=BackendOptions(

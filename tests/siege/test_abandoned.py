@@ -10,7 +10,7 @@ from serving.volley import abandon, request_bytes, volley
 from siege import costly
 from siege.test_costly_requests import abandon_and_ask
 
-from service.lane import Lane
+from service.requests.work_thread import Lane
 
 LONG = "It was the best of times. " * 8
 """Longer than what is cut into tokens in the event loop, and fits the toy."""

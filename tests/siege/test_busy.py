@@ -10,7 +10,7 @@ import psutil
 import pytest
 from serving import RawClient, ServiceProcess, wait_until
 
-from service.api.crowd import NUM_LEAVING, NUM_SPARE
+from service.http.connections.open_connections import NUM_LEAVING, NUM_SPARE
 
 MAX_CONNECTIONS = 6
 STREAM = {"prompt": "ab", "max_new_tokens": 240, "stream": True, "ignore_eos": True}

@@ -13,7 +13,11 @@ from fastapi.routing import APIRoute
 from serving import RawClient, ServiceProcess, SteadyClient, assert_unhurt
 from toys import publish_toy
 
-from service.api import checkpoints, generate, health, history, home, models, openai, tgi, tokens
+from service.http.operations import checkpoints, health, history, home, models
+from service.http.protocols import tokenize as tokens
+from service.http.protocols.nestling import generate
+from service.http.protocols.openai import routes as openai
+from service.http.protocols.tgi import routes as tgi
 
 NUM_ABANDONED = 44
 TIMEOUT_S = 1.0

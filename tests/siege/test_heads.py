@@ -6,7 +6,7 @@ import time
 import pytest
 from serving import RawClient, ServiceProcess, SteadyClient, assert_unhurt
 
-from service.api.framing import MAX_HEAD_BYTES
+from service.http.connections.framing import MAX_HEAD_BYTES
 
 GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = b"POST /generate HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PIPE_BYTES = 4096
 NUM_REQUESTS = 300
 BODY = {"prompt": "ab", "max_new_tokens": 1}
-MAX_WAITING = "import service.log_pipe; service.log_pipe.MAX_WAITING_BYTES = 8192; "
+MAX_WAITING = "import service.observe.log_pipe; service.observe.log_pipe.MAX_WAITING_BYTES = 8192; "
 RUN = "import sys; from service.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 

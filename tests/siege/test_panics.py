@@ -121,8 +121,8 @@ def test_a_panic_while_a_structure_is_read_is_refused(
 def test_a_panic_while_a_structure_is_followed_ends_its_answer_alone(
     live: LiveService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.engine import grammars
-    from service.engine.structured import Constraint
+    from service.engine.structure import grammars
+    from service.engine.structure.constraint import Constraint
 
     monkeypatch.setattr(
         grammars.Grammars,

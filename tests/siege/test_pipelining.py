@@ -8,7 +8,7 @@ import psutil
 import pytest
 from serving import RawClient, ServiceProcess, SteadyClient, assert_unhurt
 
-from service.api.connection import READ_BYTES
+from service.http.connections.connection import READ_BYTES
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 NUM_CONNECTIONS = 8

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lm.model.config import ModelConfig
-from service.engine.gpu.buffers.tensors import DecoderWeights
+from service.engine.gpu.tensors import DecoderWeights
 
 
 def plain_logits(config: ModelConfig, weights: DecoderWeights, token_ids: Tensor) -> Tensor:

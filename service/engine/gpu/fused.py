@@ -9,12 +9,12 @@ from torch import Tensor
 
 from lm.model.config import ModelConfig
 from service.engine.gpu.availability import why_no_card, why_no_shape, why_no_triton
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.gpu.kernel_set import Step
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.variant import Variant
-from service.engine.sequence import Sequence
-from service.engine.served import FUSED
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
+from service.engine.scheduling.sequence import Sequence
+from service.engine.served_model import FUSED
 
 if TYPE_CHECKING:  # importing it needs Triton
     from service.engine.gpu.kernels.choices import Choices

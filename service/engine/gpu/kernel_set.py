@@ -8,10 +8,10 @@ from typing import Protocol
 from torch import Tensor
 
 from lm.model.config import ModelConfig
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.variant import Variant
-from service.engine.sequence import Sequence
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
+from service.engine.scheduling.sequence import Sequence
 
 
 class Step(Protocol):

@@ -7,11 +7,11 @@ from collections.abc import Sequence as Items
 import torch
 from torch import Tensor
 
-from service.engine.faults import must_pass
 from service.engine.gpu.buffers.outputs import Drawn
-from service.engine.plan import Chunk
-from service.engine.sampling import draw_row
-from service.engine.sequence import Sequence
+from service.engine.request_faults import must_pass
+from service.engine.sampling.rows import draw_row
+from service.engine.scheduling.plan import Chunk
+from service.engine.scheduling.sequence import Sequence
 
 MAX_HOST_ROWS = 16
 """Logits of more rows of one chunk stay on the device until they are scored."""

@@ -9,15 +9,15 @@ from collections.abc import Iterable
 import torch
 
 from lm.model.config import ModelConfig
+from lm.safetensors_file import Piece
 from service.engine.gpu.buffers.cache import GpuCache
-from service.engine.gpu.buffers.double_buffer import NUM_SETS, DoubleBuffer
 from service.engine.gpu.buffers.recorder import GraphRecorder
 from service.engine.gpu.buffers.weight_set import HEAD_ROWS, WeightSet
-from service.engine.gpu.flat.layout import BUCKETS
+from service.engine.gpu.double_buffer import NUM_SETS, DoubleBuffer
 from service.engine.gpu.fused import Choose, FusedKernels, FusedSampler
+from service.engine.gpu.layout import BUCKETS
 from service.engine.gpu.runner import GpuRunner
 from service.engine.gpu.sampling.adjustments import Adjustments
-from service.weights import Piece
 
 CACHE_SHARE = 0.9
 """Of the memory that is free beside weights and workspaces, what the cache may take; the rest is

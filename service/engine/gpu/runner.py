@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from lm.model.config import ModelConfig
-from service.engine.cache import SlotCache
 from service.engine.gpu.buffers.recorded import RecordedDecode, RecordedHead
 from service.engine.gpu.buffers.weight_set import HEAD_ROWS, WeightSet
 from service.engine.gpu.definition import plain_logits
-from service.engine.gpu.flat.layout import FlatChunk, bucket_for, lay_out, split
 from service.engine.gpu.launched import Launched, Part, keep_logits
+from service.engine.gpu.layout import FlatChunk, bucket_for, lay_out, split
 from service.engine.gpu.sampling.table import SamplingTable
-from service.engine.plan import Chunk, Plan
-from service.engine.runner import StepOutput
-from service.engine.sequence import Sequence
-from service.engine.slots import SlotPool
+from service.engine.pytorch.cache import SlotCache
+from service.engine.pytorch.runner import StepOutput
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
+from service.engine.scheduling.slots import SlotPool
 
 PROBE_LENGTH = 8
 """Tokens of the text that a model is warmed up with."""

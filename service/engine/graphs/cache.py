@@ -1,6 +1,6 @@
 """A slot cache with one token more a slot, where rows that decode nothing may write."""
 
-from service.engine.cache import SlotCache
+from service.engine.pytorch.cache import SlotCache
 
 
 class GraphCache(SlotCache):

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from lm.model.decoder import Decoder
-from service.engine.attention import SlotAttention
-from service.engine.batch import Batch, DecodeRows
 from service.engine.graphs.buckets import Bucket
 from service.engine.graphs.cache import GraphCache
-from service.engine.plan import Plan
+from service.engine.pytorch.attention import SlotAttention
+from service.engine.pytorch.batch import Batch, DecodeRows
+from service.engine.scheduling.plan import Plan
 
 TOKEN, POSITION, PLACE, LENGTH = range(4)
 """Rows of the input: token id, its position, where its key goes, how many keys it may see."""

@@ -8,8 +8,8 @@ from lm.model.decoder import Decoder
 from service.engine.graphs.buckets import Bucket, all_buckets, bucket_of
 from service.engine.graphs.cache import GraphCache
 from service.engine.graphs.decode import StaticDecode
-from service.engine.plan import Plan
-from service.engine.runner import Runner, StepOutput
+from service.engine.pytorch.runner import Runner, StepOutput
+from service.engine.scheduling.plan import Plan
 
 Compute = Callable[[], None]
 Record = Callable[[Compute], Compute]

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from lm.model.config import ModelConfig
-from service.engine.cache import zeros
+from service.engine.pytorch.cache import zeros
 
 PANEL = 32
 """Tokens of a slot come in panels of so many."""
 
 
 class NativeCache:
-    """Contiguous slots in bfloat16, as ``service.engine.cache.SlotCache``.
+    """Contiguous slots in bfloat16, as ``service.engine.pytorch.cache.SlotCache``.
 
     ``key`` is [layers, slots, Hkv, panels, D / 2, 32 tokens, 2], ``value`` is
     [layers, slots, Hkv, panels, 16, D, 2 tokens].

@@ -1,4 +1,4 @@
-"""Runs a plan through the kernels: the counterpart of ``service.engine.runner``."""
+"""Runs a plan through the kernels: the counterpart of ``service.engine.pytorch.runner``."""
 
 import ctypes
 import itertools
@@ -11,8 +11,8 @@ from lm.model.config import ModelConfig
 from service.engine.native.cache import PANEL, NativeCache
 from service.engine.native.library import PARTS, Library, StepArguments
 from service.engine.native.packing import PackedWeights
-from service.engine.plan import Plan
-from service.engine.runner import StepOutput, use_threads
+from service.engine.pytorch.runner import StepOutput, use_threads
+from service.engine.scheduling.plan import Plan
 
 
 class NativeRunner:

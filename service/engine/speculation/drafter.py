@@ -4,7 +4,7 @@ Every guess is scored by what came, also one that no step has verified. So a str
 repeat itself is found out, and later found to have begun to, without spending a row.
 """
 
-from service.engine.sequence import Sequence
+from service.engine.scheduling.sequence import Sequence
 from service.engine.speculation.lookup import LENGTHS, NgramIndex
 
 MAX_GUESSES = 8

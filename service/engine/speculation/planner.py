@@ -4,8 +4,8 @@ import dataclasses
 import logging
 import weakref
 
-from service.engine.plan import Chunk, Plan
-from service.engine.sequence import Sequence
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 from service.engine.speculation.drafter import Drafter
 
 logger = logging.getLogger(__name__)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from service.api import bounds
-from service.api.openai_schemas import ChatRequest, CompletionRequest
-from service.api.schemas import GenerateRequest
-from service.api.tgi_schemas import TGIRequest
-from service.api.tokens import DetokenizeRequest, TokenizeRequest
+from service.http import bounds
+from service.http.protocols.nestling.schemas import GenerateRequest
+from service.http.protocols.openai.schemas import ChatRequest, CompletionRequest
+from service.http.protocols.tgi.schemas import TGIRequest
+from service.http.protocols.tokenize import DetokenizeRequest, TokenizeRequest
 
 MANY = 20_000
 SAID = {"role": "user", "content": "a"}

@@ -1,6 +1,6 @@
 import dataclasses
 
-from service.api.crowd import NUM_LEAVING, NUM_SPARE, Crowd
+from service.http.connections.open_connections import NUM_LEAVING, NUM_SPARE, Crowd
 
 
 @dataclasses.dataclass(eq=False)

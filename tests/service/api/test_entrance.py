@@ -7,8 +7,8 @@ import pytest
 from serving import LiveService, RawClient, stream_generate
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.arrival import Arrival
-from service.api.entrance import ArrivalMiddleware
+from service.http.middleware.arrival import ArrivalMiddleware
+from service.requests.request_start import Arrival
 
 STANDING = {
     "x-content-type-options": "nosniff",

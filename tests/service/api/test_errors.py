@@ -10,7 +10,7 @@ import pytest
 from serving import LiveService, RawClient
 
 from service import errors
-from service.api.errors import STATUS
+from service.http.errors import STATUS
 
 
 def check_shape(response: httpx.Response) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import logging
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.arrival import Arrival
-from service.api.faults import FaultMiddleware
+from service.http.middleware.unexpected_error import FaultMiddleware
+from service.requests.request_start import Arrival
 
 STATE = {"arrival": Arrival(0.0, "/generate", "mine"), "is_accepted": True}
 SCOPE: Scope = {"type": "http", "state": STATE}

@@ -6,8 +6,8 @@ import random
 import httptools
 import pytest
 
-from service.api.framing import MAX_FIELDS, MAX_HEAD_BYTES, Framing
 from service.errors import HeadTooLarge, MalformedHttp, ServiceError, UrlTooLong
+from service.http.connections.framing import MAX_FIELDS, MAX_HEAD_BYTES, Framing
 
 REQUESTS = (
     b"GET / HTTP/1.1\r\n\r\n",

@@ -9,8 +9,8 @@ import pytest
 from serving import LiveService, toy_settings
 from toys import publish_toy
 
-from service.api.guard import bearer_token
-from service.keys import Keyring
+from service.http.middleware.api_key import bearer_token
+from service.settings.keys import Keyring
 
 ALICE, BOB, ADMIN = "alice-has-a-key", "bob-has-a-key", "open sesame"
 GUARDED = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api.hints import in_plain_words
+from service.http.hints import in_plain_words
 
 
 @pytest.mark.parametrize(

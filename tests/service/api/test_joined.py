@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from service.api.answering import MOST_JOINED, joined
+from service.http.answering.answer import MOST_JOINED, joined
 
 
 class Inbox:

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.json_text import TooManyValues, Unreadable, num_values_at_most, read_json
+from service.http.answering.json_text import (
+    TooManyValues,
+    Unreadable,
+    num_values_at_most,
+    read_json,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -1,6 +1,5 @@
 import pytest
 
-from service.api.limits import Admission, Limits, check_context
 from service.errors import (
     ContextExceeded,
     Draining,
@@ -8,6 +7,7 @@ from service.errors import (
     QueueFull,
     TooManyRequests,
 )
+from service.requests.limits import Admission, Limits, check_context
 
 
 def open_requests(admission: Admission, count: int, client: str = "a", tokens: int = 10) -> None:

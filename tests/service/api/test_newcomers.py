@@ -8,7 +8,7 @@ from toys import toy_tokenizer
 
 from lm.text.chat import chat_prompt
 from lm.text.tokenizer import Tokenizer
-from service.api.openai_schemas import Message
+from service.http.protocols.openai.schemas import Message
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]

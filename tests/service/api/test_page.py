@@ -9,7 +9,7 @@ import pytest
 from serving import LiveService, toy_settings
 from toys import publish_toy
 
-from service.api.examples import ERROR, EXAMPLES, PATH_EXAMPLES, TGI_ERROR, Example
+from service.http.examples import ERROR, EXAMPLES, PATH_EXAMPLES, TGI_ERROR, Example
 
 ADMIN = {"authorization": "Bearer key-of-the-page"}
 
@@ -112,5 +112,5 @@ def test_examples_of_errors_are_what_is_answered(tiny: LiveService) -> None:
 def test_the_page_is_made_once(tiny: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny.client.get("/openapi.json")
     assert first.headers["content-type"] == "application/json"
-    monkeypatch.setattr("service.api.page._complete", None)
+    monkeypatch.setattr("service.http.openapi._complete", None)
     assert tiny.client.get("/openapi.json").content == first.content

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api.arrival import Arrival, address_of
+from service.requests.request_start import Arrival, address_of
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,6 @@ import asyncio
 import pytest
 from serving import Exposition, generation_request, toy_served
 
-from service.api.arrival import Arrival
-from service.api.chorus import Chorus
-from service.api.limits import Admission, Limits
-from service.api.replies import Reply, ReplyEvent, Switchboard
 from service.engine.request import (
     Event,
     Finished,
@@ -18,9 +14,13 @@ from service.engine.request import (
     StepStats,
     TokenGenerated,
 )
-from service.engine.served import ServedModel
+from service.engine.served_model import ServedModel
 from service.engine.worker import Turn
-from service.metrics import Metrics
+from service.observe.metrics import Metrics
+from service.requests.limits import Admission, Limits
+from service.requests.reply_group import Chorus
+from service.requests.request_start import Arrival
+from service.requests.tracker import Reply, ReplyEvent, Switchboard
 
 
 class RecordingWorker:

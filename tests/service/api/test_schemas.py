@@ -4,8 +4,12 @@ import pytest
 from pydantic import ValidationError
 
 from lm.sampling import MAX_SEED, SamplingParams
-from service.api.schemas import DEFAULT_NEW_TOKENS, CheckpointName, GenerateRequest
-from service.engine.served import Checkpoint
+from service.engine.served_model import Checkpoint
+from service.http.protocols.nestling.schemas import (
+    DEFAULT_NEW_TOKENS,
+    CheckpointName,
+    GenerateRequest,
+)
 
 
 def test_a_prompt_is_enough() -> None:

@@ -9,7 +9,7 @@ from fastapi import Request
 from serving import GatedService, RawClient, wait_until
 from starlette.types import Message
 
-from service.api.stream import ClientGone, sse, until_gone
+from service.http.stream import ClientGone, sse, until_gone
 
 LEAVING = ("close", "reset", "half_close")
 

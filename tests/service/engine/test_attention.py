@@ -6,11 +6,11 @@ from serving import generation_request
 from torch import Tensor
 from toys import toy_config, toy_tokenizer
 
-from service.engine.attention import SlotAttention
-from service.engine.batch import build_batch
-from service.engine.cache import SlotCache
-from service.engine.plan import Chunk, Plan
-from service.engine.sequence import Sequence
+from service.engine.pytorch.attention import SlotAttention
+from service.engine.pytorch.batch import build_batch
+from service.engine.pytorch.cache import SlotCache
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 
 CPU = torch.device("cpu")
 

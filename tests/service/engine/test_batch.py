@@ -2,9 +2,9 @@ import torch
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.batch import Batch, build_batch
-from service.engine.plan import Chunk, Plan
-from service.engine.sequence import Sequence
+from service.engine.pytorch.batch import Batch, build_batch
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 
 CPU = torch.device("cpu")
 

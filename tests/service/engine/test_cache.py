@@ -2,7 +2,7 @@ import pytest
 import torch
 from toys import toy_config
 
-from service.engine.cache import SlotCache
+from service.engine.pytorch.cache import SlotCache
 
 CONFIG = toy_config()
 """Two layers, two key/value heads of width 16."""

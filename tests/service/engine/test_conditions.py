@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 from toys import toy_tokenizer
 
-from service.engine.conditions import without_conditions
-from service.engine.grammars import Grammars
-from service.engine.structured import schema_grammar
+from service.engine.structure.constraint import schema_grammar
+from service.engine.structure.grammars import Grammars
+from service.engine.structure.schemas.conditions import without_conditions
 
 ABC: dict[str, Any] = {
     "a": {"enum": ["x", "y", "zz"]},

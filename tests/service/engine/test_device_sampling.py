@@ -10,10 +10,10 @@ from serving import generation_request
 from toys import toy_tokenizer
 
 from lm.sampling import MAX_SEED, SamplingParams, sample
-from service.engine.device_sampling import sample_rows
-from service.engine.plan import Chunk, Plan
-from service.engine.sampling import draw
-from service.engine.sequence import Sequence
+from service.engine.sampling.device import sample_rows
+from service.engine.sampling.rows import draw
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 
 VOCAB_SIZE = 50
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.plan import Plan
-from service.engine.scheduler import Scheduler
-from service.engine.sequence import Sequence
+from service.engine.scheduling.plan import Plan
+from service.engine.scheduling.scheduler import Scheduler
+from service.engine.scheduling.sequence import Sequence
 
 TOKENIZER = toy_tokenizer()
 

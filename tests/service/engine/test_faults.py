@@ -9,17 +9,17 @@ import torch
 from serving import generation_request, overlapped_engine, toy_engine
 from toys import toy_decoder
 
-import service.engine.sampling as sampling
-from service.engine.answers import Answers
-from service.engine.apart import MOST_FAULTS, compute
-from service.engine.cache import SlotCache
+import service.engine.sampling.rows as sampling
 from service.engine.engine import Engine
-from service.engine.plan import Chunk, Plan
+from service.engine.output_text import TextStream
+from service.engine.pytorch.cache import SlotCache
+from service.engine.pytorch.runner import Runner, StepOutput
 from service.engine.request import Event, Finished, FinishReason, RequestRefused, TokenGenerated
-from service.engine.runner import Runner, StepOutput
-from service.engine.sequence import Sequence
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 from service.engine.speculation.drafter import Drafter
-from service.engine.text import TextStream
+from service.engine.step_events import Answers
+from service.engine.step_in_parts import MOST_FAULTS, compute
 
 BAD = 77
 """In the prompt of the request that brings its row down."""

@@ -7,10 +7,10 @@ import torch
 from serving import generation_request, pieces, reference_ids
 from toys import toy_decoder, toy_tokenizer
 
-from service.backend import Backend, BackendOptions
 from service.engine.engine import Engine
 from service.engine.graphs.runner import GraphRunner
 from service.engine.request import GenerationRequest, TokenGenerated
+from service.models.kernels.backend import Backend, BackendOptions
 
 PROMPTS = [(5, 6, 7), (5, 6, 7, 9, 11), tuple(range(1, 30)), (77,) * 12, (8, 9) * 9]
 

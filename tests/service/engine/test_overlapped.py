@@ -19,7 +19,6 @@ from lm.model.decoder import Decoder
 from lm.text.tokenizer import Tokenizer
 from service.engine.engine import Engine
 from service.engine.overlapped import OverlappedEngine
-from service.engine.plan import Plan
 from service.engine.request import (
     Event,
     Finished,
@@ -30,7 +29,8 @@ from service.engine.request import (
     TokenGenerated,
     TokenScore,
 )
-from service.engine.structured import regex_grammar
+from service.engine.scheduling.plan import Plan
+from service.engine.structure.constraint import regex_grammar
 
 CONTEXT = 40
 EOS_TOKEN_IDS = (0, 17, 101, 202, 290)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.pace import FIRST_CHUNK, SMALLEST_CHUNK, Pace
-from service.engine.scheduler import Scheduler
-from service.engine.sequence import Sequence
-from service.engine.structured import Constraint
+from service.engine.scheduling.prefill_pace import FIRST_CHUNK, SMALLEST_CHUNK, Pace
+from service.engine.scheduling.scheduler import Scheduler
+from service.engine.scheduling.sequence import Sequence
+from service.engine.structure.constraint import Constraint
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher

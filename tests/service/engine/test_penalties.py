@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm.sampling import SamplingParams, adjusted_logits
-from service.engine.penalties import Penalties
+from service.engine.scheduling.penalties import Penalties
 
 PARAMS = {
     "none": SamplingParams(),

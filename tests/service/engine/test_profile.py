@@ -12,7 +12,7 @@ from serving.process import ServiceProcess
 from toys import publish_toy, toy_tokenizer
 
 from service.engine.engine import Engine
-from service.engine.profile import WAITING, Profile
+from service.engine.phase_timer import WAITING, Profile
 from service.engine.request import StepStats
 
 

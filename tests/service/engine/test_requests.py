@@ -20,7 +20,6 @@ from transformers import (
 )
 
 from service.engine.engine import Engine
-from service.engine.grammars import MAX_KEPT, Grammars
 from service.engine.request import (
     Event,
     Finished,
@@ -29,7 +28,8 @@ from service.engine.request import (
     PromptScored,
     TokenGenerated,
 )
-from service.engine.structured import regex_grammar, schema_grammar
+from service.engine.structure.constraint import regex_grammar, schema_grammar
+from service.engine.structure.grammars import MAX_KEPT, Grammars
 
 PROMPT = (40, 50, 60, 70, 80)
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import toy_tokenizer
 
-from service.engine.grammars import Grammars
-from service.engine.rewriting import KNOWN_FORMATS, rewritten, with_ascii_digits
-from service.engine.structured import regex_grammar, schema_grammar
+from service.engine.structure.constraint import regex_grammar, schema_grammar
+from service.engine.structure.grammars import Grammars
+from service.engine.structure.schemas.rewriting import KNOWN_FORMATS, rewritten, with_ascii_digits
 
 pytest.importorskip("llguidance")
 

@@ -7,10 +7,10 @@ from torch import Tensor
 from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.model.config import ModelConfig
-from service.engine.cache import SlotCache
-from service.engine.plan import Chunk, Plan
-from service.engine.runner import Runner
-from service.engine.sequence import Sequence
+from service.engine.pytorch.cache import SlotCache
+from service.engine.pytorch.runner import Runner
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 
 PROMPT = (5, 250, 17, 99, 3, 42, 42, 8, 120, 77, 31)
 

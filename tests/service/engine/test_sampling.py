@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lm.sampling import MAX_SEED, SamplingParams, sample
-from service.engine.sampling import _invert, sample_row
+from service.engine.sampling.rows import _invert, sample_row
 
 VOCAB_SIZE = 50
 

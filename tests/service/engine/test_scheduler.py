@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.plan import Plan, weight_at
-from service.engine.scheduler import Scheduler
-from service.engine.sequence import Sequence
+from service.engine.scheduling.plan import Plan, weight_at
+from service.engine.scheduling.scheduler import Scheduler
+from service.engine.scheduling.sequence import Sequence
 
 
 def make_sequence(name: str, prompt_length: int, *, max_new_tokens: int = 4) -> Sequence:

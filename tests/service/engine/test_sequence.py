@@ -6,7 +6,7 @@ from serving import generation_request
 from toys import toy_tokenizer
 
 from service.engine.request import FinishReason
-from service.engine.sequence import Sequence
+from service.engine.scheduling.sequence import Sequence
 
 
 def make_sequence(prompt_length: int, *, max_new_tokens: int = 3) -> Sequence:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.slots import Lease, SlotPool, shared_length
+from service.engine.scheduling.slots import Lease, SlotPool, shared_length
 
 NOTHING: dict[int, tuple[int, ...]] = {}
 

@@ -2,7 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import toy_tokenizer
 
-from service.engine.text import StopMatcher, TextStream
+from service.engine.output_text import StopMatcher, TextStream
 
 PIECES = st.lists(st.text("ab\n", max_size=4), max_size=12)
 STOPS = st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=3)

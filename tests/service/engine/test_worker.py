@@ -20,10 +20,10 @@ from serving.desk import Desk
 from torch import Tensor
 from toys import toy_decoder
 
-from service.engine.answers import Answers
 from service.engine.request import Event, FinishReason
-from service.engine.sequence import Sequence
-from service.engine.served import ServedModel
+from service.engine.scheduling.sequence import Sequence
+from service.engine.served_model import ServedModel
+from service.engine.step_events import Answers
 from service.engine.worker import Worker
 
 

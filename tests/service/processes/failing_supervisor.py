@@ -8,9 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from service.listening import listen_together
+from service.http.sockets import listen_together
 from service.processes.supervisor import ENGINE, Supervisor
-from service.settings import Settings
+from service.settings.schema import Settings
 
 
 class Failing(Supervisor):

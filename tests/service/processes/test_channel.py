@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from service.processes import channel
-from service.processes.channel import Channel
-from service.processes.frames import Kind, frame
+from service.processes.wire import channel
+from service.processes.wire.channel import Channel
+from service.processes.wire.frames import Kind, frame
 
 SENT = [(Kind.TURN, bytes([number % 251]) * 5000) for number in range(400)]
 """More than a socket holds."""

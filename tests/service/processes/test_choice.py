@@ -3,7 +3,7 @@ import torch
 
 from service.processes import choice
 from service.processes.choice import num_http_workers
-from service.settings import Settings
+from service.settings.schema import Settings
 
 
 @pytest.mark.parametrize(

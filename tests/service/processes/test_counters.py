@@ -10,8 +10,8 @@ from service.processes.counters import SharedMetrics
 COUNTING = """
 import sys
 from service.engine.request import FinishReason
-from service.metrics import FrontMetrics
-from service.timeline import Timeline
+from service.observe.metrics import FrontMetrics
+from service.observe.timings import Timeline
 metrics = FrontMetrics()
 for _ in range(int(sys.argv[1])):
     timeline = Timeline(0.0, started=0.5, first_token=1.0, last_token=2.0, finished=2.0)

@@ -2,11 +2,11 @@ import asyncio
 import socket
 from pathlib import Path
 
-from service.api.limits import Admission, Limits
-from service.api.replies import Switchboard
-from service.metrics import FrontMetrics
-from service.processes.door import Door
-from service.processes.frames import Kind, message
+from service.observe.metrics import FrontMetrics
+from service.processes.engine_client import Door
+from service.processes.wire.frames import Kind, message
+from service.requests.limits import Admission, Limits
+from service.requests.tracker import Switchboard
 
 
 def test_a_card_that_makes_no_sense_ends_the_talk(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from serving import generation_request, toy_served
 
-from service.api.arrival import Arrival
-from service.api.limits import Admission, Limits
-from service.api.replies import Switchboard
 from service.engine.request import Finished, FinishReason, TokenGenerated
-from service.metrics import FrontMetrics
-from service.processes.door import Door
-from service.processes.frames import Kind, Splitter, message, read
-from service.processes.turns import TurnWriter
+from service.observe.metrics import FrontMetrics
+from service.processes.engine_client import Door
+from service.processes.wire.frames import Kind, Splitter, message, read
+from service.processes.wire.turns import TurnWriter
+from service.requests.limits import Admission, Limits
+from service.requests.request_start import Arrival
+from service.requests.tracker import Switchboard
 
 
 def test_a_name_that_nobody_waits_for_is_forgotten(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import pytest
 from serving import generation_request, toy_served, wait_until
 
-from service.api.limits import Admission, Limits
 from service.engine.request import Event, Finished, FinishReason, TokenGenerated
 from service.engine.worker import Turn, Worker
 from service.errors import QueueFull, TooManyRequests
-from service.metrics import Metrics
-from service.processes.frames import Kind, Splitter
-from service.processes.hub import Hub, Opened
-from service.processes.turns import TurnWriter, events_of, read_turn
+from service.observe.metrics import Metrics
+from service.processes.multiplexer import Hub, Opened
+from service.processes.wire.frames import Kind, Splitter
+from service.processes.wire.turns import TurnWriter, events_of, read_turn
+from service.requests.limits import Admission, Limits
 
 
 class Listener:

@@ -9,9 +9,9 @@ from toys import toy_tokenizer
 from lm.sampling import SamplingParams
 from service import errors
 from service.engine.request import GenerationRequest
-from service.engine.served import Checkpoint, ModelCard
-from service.processes import frames, messages
-from service.processes.frames import Kind, Splitter, frame, message
+from service.engine.served_model import Checkpoint, ModelCard
+from service.processes.wire import frames, messages
+from service.processes.wire.frames import Kind, Splitter, frame, message
 
 IDS = st.integers(0, 2**32 - 1)
 ERRORS = [

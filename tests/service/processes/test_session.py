@@ -9,12 +9,12 @@ import pytest
 from serving import generation_request, toy_served
 
 from service.engine.request import GenerationRequest
-from service.engine.served import ServedModel
+from service.engine.served_model import ServedModel
 from service.errors import InvalidRequest
-from service.processes import frames, messages
-from service.processes.frames import NUMBER, Kind, Splitter, frame, message
-from service.processes.hub import Opened
+from service.processes.multiplexer import Opened
 from service.processes.session import Session
+from service.processes.wire import frames, messages
+from service.processes.wire.frames import NUMBER, Kind, Splitter, frame, message
 
 
 class Worker:

@@ -12,7 +12,7 @@ from service.engine.request import (
     TokenGenerated,
     TokenScore,
 )
-from service.processes.turns import TurnWriter, events_of, read_turn
+from service.processes.wire.turns import TurnWriter, events_of, read_turn
 
 IDS = st.integers(0, 2**32 - 1)
 TEXT = st.text(st.characters(codec=None), max_size=6)

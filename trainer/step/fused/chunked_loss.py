@@ -2,8 +2,8 @@
 
 Each chunk's logits become their own gradient in the forward pass, as on a CPU
 (``trainer.step.fused.head_loss``), but one pure function computes a chunk, so that
-``torch.compile`` sees all of it, and no value is read back. How many chunks there are follows from the shapes and
-the device's memory alone.
+``torch.compile`` sees all of it, and no value is read back. How many chunks there are follows from
+the shapes and the device's memory alone.
 
 Shapes: N rows, C hidden width, V vocabulary.
 """

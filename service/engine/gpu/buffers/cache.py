@@ -3,8 +3,8 @@
 import torch
 
 from lm.model.config import ModelConfig
-from service.engine.cache import SlotCache
-from service.engine.gpu.buffers.tensors import KeyValues
+from service.engine.gpu.tensors import KeyValues
+from service.engine.pytorch.cache import SlotCache
 
 
 class GpuCache(SlotCache):

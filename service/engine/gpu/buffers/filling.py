@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lm.model.config import ModelConfig
 from lm.model.rotary import rotary_table
-from service.engine.gpu.buffers.tensors import DecoderWeights
-from service.weights import Piece
+from lm.safetensors_file import Piece
+from service.engine.gpu.tensors import DecoderWeights
 
 Copy = Callable[[Tensor, Tensor], object]
 """Writes rows to a tensor of their shape."""

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from lm.model.config import ModelConfig
-from service.engine.gpu.buffers.inputs import Array, Field, PackedInputs
 from service.engine.gpu.buffers.outputs import Outputs
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows
-from service.engine.gpu.flat.layout import Bucket, FlatLayout
+from service.engine.gpu.inputs import Array, Field, PackedInputs
 from service.engine.gpu.kernel_set import Sampler, Step, StepKernels
+from service.engine.gpu.layout import Bucket, FlatLayout
 from service.engine.gpu.sampling.rows import SamplingRows
 from service.engine.gpu.sampling.table import sampling_fields
 from service.engine.gpu.sampling.variant import Variant
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
 
 Compute = Callable[[], None]
 Record = Callable[[Compute], Compute]

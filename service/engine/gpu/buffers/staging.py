@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 STAGING_BYTES = 1 << 22
-"""A piece of a checkpoint (``service.weights.PIECE_BYTES``); longer ones go in several copies."""
+"""A piece of a checkpoint (``lm.safetensors_file.PIECE_BYTES``); longer ones go in several
+copies."""
 NUM_BUFFERS = 2
 """While one is copied to the device the next piece is converted into the other."""
 

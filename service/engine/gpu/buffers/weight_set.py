@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lm.model.config import ModelConfig
+from lm.safetensors_file import Piece
 from service.engine.gpu.buffers.filling import fill
 from service.engine.gpu.buffers.recorded import (
     Record,
@@ -16,10 +17,9 @@ from service.engine.gpu.buffers.recorded import (
     Shared,
 )
 from service.engine.gpu.buffers.staging import StagedCopy
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, empty_weights
-from service.engine.gpu.flat.layout import BUCKETS, Bucket
 from service.engine.gpu.kernel_set import Sampler, StepKernels
-from service.weights import Piece
+from service.engine.gpu.layout import BUCKETS, Bucket
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, empty_weights
 
 DECODE_ROWS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256)
 """Rows of the recorded decoding steps; a step takes the smallest that holds it."""

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lm.model.config import ModelConfig
 from service.engine.gpu.availability import why_no_shape
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.flat.prefill_attention import ProgramShape, TileAttention
 from service.engine.gpu.flat.rotate_write import rotate_write
 from service.engine.gpu.kernels.beside_cublas import normalize
@@ -20,6 +19,7 @@ from service.engine.gpu.kernels.choices import Choices, default_choices
 from service.engine.gpu.kernels.embedding import embed
 from service.engine.gpu.kernels.launch import Launch
 from service.engine.gpu.kernels.products import Product, Scratch, multiply
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 
 
 class GuessStep:

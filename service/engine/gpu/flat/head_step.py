@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lm.model.config import ModelConfig
-from service.engine.gpu.buffers.tensors import DecoderWeights
 from service.engine.gpu.flat.rowwise import gather_rows
+from service.engine.gpu.tensors import DecoderWeights
 
 
 class HeadStep:

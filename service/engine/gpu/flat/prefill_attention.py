@@ -5,7 +5,7 @@ the rows of its product: a program computes ROWS (token, head) pairs of one tile
 token by token, and reads the keys up to the last of its tokens. Softmax in one pass over blocks of
 keys: FlashAttention-2, arXiv:2307.08691. A long context is split among programs, the last of which
 to end merges them: a few rows alone would leave most of the card idle. The plain definition is
-``service.engine.attention``.
+``service.engine.pytorch.attention``.
 
 Shapes: N rows of a step, M tiles, Hq and Hkv heads of D numbers, G = Hq / Hkv, S slots, T tokens a
 slot.
@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from service.engine.gpu.buffers.tensors import StepRows
 from service.engine.gpu.kernels.launch import Launch, allow_next, wait_for_inputs
+from service.engine.gpu.tensors import StepRows
 
 LOG2_E = math.log2(math.e)
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from lm.model.config import ModelConfig
 from service.engine.gpu.availability import why_no_shape
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.flat.prefill_attention import ProgramShape, TileAttention
 from service.engine.gpu.flat.rotate_write import rotate_write
 from service.engine.gpu.flat.rowwise import add_norm, embed_norm, silu_mul
 from service.engine.gpu.kernels.launch import Launch
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 
 PLAIN = Launch(dependent=False)
 """The kernels lie between products of cuBLAS, which do not start early."""

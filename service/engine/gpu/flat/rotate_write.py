@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from service.engine.gpu.buffers.tensors import StepRows
 from service.engine.gpu.kernels.launch import Launch, allow_next, wait_for_inputs
+from service.engine.gpu.tensors import StepRows
 
 
 @triton.jit

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from service.engine.gpu.buffers.tensors import StepRows
+from service.engine.gpu.tensors import StepRows
 
 SILU_COLUMNS = 1024
 

@@ -15,9 +15,9 @@ import triton.language as tl
 from torch import Tensor
 
 from lm.model.config import ModelConfig
-from service.engine.gpu.buffers.tensors import StepRows
 from service.engine.gpu.kernels.choices import AttentionChoice
 from service.engine.gpu.kernels.launch import Launch, allow_next, wait_for_inputs
+from service.engine.gpu.tensors import StepRows
 
 LOG2E = 1.0 / math.log(2.0)
 

@@ -1,6 +1,6 @@
 """One decode step in five kernels a layer: every row is one token of another slot.
 
-Shapes are those of ``service.engine.gpu.buffers.tensors``; B rows, C hidden width, V vocabulary.
+Shapes are those of ``service.engine.gpu.tensors``; B rows, C hidden width, V vocabulary.
 """
 
 import torch
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from lm.model.config import ModelConfig
 from service.engine.gpu.availability import why_no_shape
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 from service.engine.gpu.kernels.choices import Choices, default_choices
 from service.engine.gpu.kernels.decode_attention import Splits, attend
 from service.engine.gpu.kernels.embedding import embed
 from service.engine.gpu.kernels.launch import Launch
 from service.engine.gpu.kernels.products import Merge, Product, Scratch, multiply
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, LayerWeights, StepRows
 
 
 class DecodeStep:

@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from service.engine.gpu.buffers.tensors import StepRows
 from service.engine.gpu.kernels.launch import Launch, allow_next, wait_for_inputs
+from service.engine.gpu.tensors import StepRows
 
 
 def embed(launch: Launch, rows: StepRows, embedding: Tensor, x: Tensor) -> None:

@@ -16,7 +16,6 @@ from triton.errors import TritonError
 
 from lm.model.config import ModelConfig
 from service.engine.gpu.buffers.recorder import GraphRecorder
-from service.engine.gpu.buffers.tensors import DecoderWeights, KeyValues, StepRows
 from service.engine.gpu.kernels.choices import (
     MAX_SUM_ROWS,
     PARTS,
@@ -34,6 +33,7 @@ from service.engine.gpu.kernels.choices import (
     tiles_choices,
 )
 from service.engine.gpu.kernels.decode_step import DecodeStep
+from service.engine.gpu.tensors import DecoderWeights, KeyValues, StepRows
 
 CONTEXT = 256
 """Keys of every row while it is measured."""

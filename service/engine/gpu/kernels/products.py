@@ -9,7 +9,6 @@ import torch
 import triton
 from torch import Tensor
 
-from service.engine.gpu.buffers.tensors import StepRows
 from service.engine.gpu.kernels.beside_cublas import gate, normalize
 from service.engine.gpu.kernels.choices import ProductChoice, static_parts, two_tiles
 from service.engine.gpu.kernels.decode_attention import Splits
@@ -18,6 +17,7 @@ from service.engine.gpu.kernels.loop import multiply_in_a_loop
 from service.engine.gpu.kernels.parts import multiply_in_parts
 from service.engine.gpu.kernels.sums import merge_and_multiply, multiply_by_sums
 from service.engine.gpu.kernels.tiles import multiply_in_tiles
+from service.engine.gpu.tensors import StepRows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

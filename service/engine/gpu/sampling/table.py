@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lm.sampling import SamplingParams
-from service.engine.gpu.buffers.inputs import Array, Field
+from service.engine.gpu.inputs import Array, Field
 from service.engine.gpu.sampling.adjustments import Adjust
 from service.engine.gpu.sampling.uniforms import counter_uniforms
 from service.engine.gpu.sampling.variant import Variant

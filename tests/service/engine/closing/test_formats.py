@@ -10,7 +10,7 @@ from serving.structures import answer, ask, closed
 from toys import toy_config, toy_decoder
 
 from service.engine.request import FinishReason
-from service.engine.structured import schema_grammar
+from service.engine.structure.constraint import schema_grammar
 
 SHAPES = {
     "email": r"\S.*@.+",

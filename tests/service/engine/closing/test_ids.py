@@ -14,9 +14,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from toys import END_OF_TEXT, toy_config, toy_decoder, toy_tokenizer
 
 from lm.text.tokenizer import Tokenizer
-from service.engine.grammars import Grammars
 from service.engine.request import FinishReason
-from service.engine.structured import regex_grammar, schema_grammar
+from service.engine.structure.constraint import regex_grammar, schema_grammar
+from service.engine.structure.grammars import Grammars
 
 VALUE = "a rather long constant value"
 CONSTANT = closed({"name": {"type": "string"}, "kind": {"const": VALUE}})

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.closing.matches import MAX_ENDS, Matches, matches_of, short_matches
-from service.engine.structured import regex_grammar, schema_grammar
+from service.engine.structure.closing.matches import MAX_ENDS, Matches, matches_of, short_matches
+from service.engine.structure.constraint import regex_grammar, schema_grammar
 
 PATTERNS = {
     r"^[^@]+@[^@]+\.[^@]+$": "a@a.a",

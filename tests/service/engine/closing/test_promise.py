@@ -16,9 +16,9 @@ from tokenizers.models import WordLevel
 from toys import toy_tokenizer
 
 from lm.text.tokenizer import Tokenizer
-from service.engine.grammars import Grammars
 from service.engine.request import FinishReason
-from service.engine.structured import regex_grammar, schema_grammar
+from service.engine.structure.constraint import regex_grammar, schema_grammar
+from service.engine.structure.grammars import Grammars
 
 CONTEXT = 256
 

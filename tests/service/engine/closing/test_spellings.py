@@ -8,7 +8,7 @@ from tokenizers.decoders import ByteLevel as Decoder
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
 
-from service.engine.closing.spellings import Spellings
+from service.engine.structure.closing.spellings import Spellings
 
 
 def spellings(*words: str) -> Spellings:

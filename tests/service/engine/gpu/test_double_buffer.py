@@ -15,8 +15,8 @@ from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.model.decoder import Decoder
 from service.engine.gpu.buffers.cache import GpuCache
-from service.engine.gpu.buffers.double_buffer import DoubleBuffer, NoFreeSet
 from service.engine.gpu.buffers.weight_set import WeightSet
+from service.engine.gpu.double_buffer import DoubleBuffer, NoFreeSet
 from service.engine.gpu.placing import slots_that_fit
 from service.engine.gpu.runner import GpuRunner
 from service.engine.overlapped import OverlappedEngine

@@ -8,9 +8,9 @@ from serving.engines import pieces
 from toys import toy_config, toy_decoder
 
 from lm.model.decoder import Decoder
+from lm.safetensors_file import Piece
 from service.engine.gpu.buffers.filling import fill, tensors_of
-from service.engine.gpu.buffers.tensors import DecoderWeights, empty_weights
-from service.weights import Piece
+from service.engine.gpu.tensors import DecoderWeights, empty_weights
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from service.engine.gpu.buffers.inputs import DEPTH, Field, PackedInputs
 from service.engine.gpu.buffers.outputs import Outputs
+from service.engine.gpu.inputs import DEPTH, Field, PackedInputs
 
 CPU = torch.device("cpu")
 FIELDS = {

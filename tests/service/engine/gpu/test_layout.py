@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.gpu.flat.layout import (
+from service.engine.gpu.layout import (
     BUCKETS,
     Bucket,
     FlatChunk,

@@ -12,8 +12,8 @@ from toys import toy_config, toy_decoder
 from lm.model.config import ModelConfig
 from service.engine.gpu import placing
 from service.engine.gpu.buffers.cache import GpuCache
-from service.engine.gpu.buffers.double_buffer import NUM_SETS, DoubleBuffer
 from service.engine.gpu.buffers.weight_set import WeightSet
+from service.engine.gpu.double_buffer import NUM_SETS, DoubleBuffer
 from service.engine.gpu.placing import FusedFault, FusedModels, Shape
 from service.engine.gpu.sampling.adjustments import Adjustments
 

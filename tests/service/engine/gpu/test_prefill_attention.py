@@ -7,9 +7,9 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
-from service.engine.gpu.flat.layout import Bucket, FlatChunk, lay_out
 from service.engine.gpu.flat.prefill_attention import ProgramShape, TileAttention
 from service.engine.gpu.kernels.launch import Launch
+from service.engine.gpu.layout import Bucket, FlatChunk, lay_out
 
 Case = list[tuple[int, int, int]]
 """(slot, start, rows) of each chunk."""

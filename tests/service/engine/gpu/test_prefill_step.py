@@ -16,8 +16,8 @@ pytest.importorskip("triton", reason="the kernels are written in Triton")
 from lm.model.config import ModelConfig
 from service.engine.gpu.flat.guess_step import GuessStep
 from service.engine.gpu.flat.head_step import HeadStep
-from service.engine.gpu.flat.layout import Bucket, FlatChunk, lay_out
 from service.engine.gpu.flat.prefill_step import PrefillStep
+from service.engine.gpu.layout import Bucket, FlatChunk, lay_out
 
 SLOTS, MAX_TOKENS = 3, 160
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
 from lm.model.rotary import rotary_table, rotate
-from service.engine.gpu.buffers.tensors import StepRows
 from service.engine.gpu.flat.rotate_write import rotate_write
 from service.engine.gpu.flat.rowwise import add_norm, embed_norm, gather_rows, silu_mul
 from service.engine.gpu.kernels.launch import Launch
+from service.engine.gpu.tensors import StepRows
 
 EPS = 1e-5
 

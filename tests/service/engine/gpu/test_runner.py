@@ -4,9 +4,9 @@ import torch
 from serving import generation_request, gpu_runner, toy_runner
 from toys import toy_decoder, toy_tokenizer
 
-from service.engine.plan import Chunk, Plan
-from service.engine.runner import StepRunner
-from service.engine.sequence import Sequence
+from service.engine.pytorch.runner import StepRunner
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 
 
 def test_all_logits_of_a_plan_are_those_of_the_plain_runner() -> None:

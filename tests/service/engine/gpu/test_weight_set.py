@@ -20,11 +20,11 @@ from service.engine.gpu.buffers.weight_set import (
     decode_sizes,
     sizes_up_to,
 )
-from service.engine.gpu.flat.layout import BUCKETS
+from service.engine.gpu.layout import BUCKETS
 from service.engine.gpu.runner import GpuRunner
 from service.engine.overlapped import OverlappedEngine
 from service.engine.request import TokenGenerated
-from service.engine.slots import SlotPool
+from service.engine.scheduling.slots import SlotPool
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.model.config import ModelConfig
 from lm.model.decoder import Decoder
-from service.engine.cache import SlotCache
 from service.engine.graphs.buckets import Bucket, all_buckets, bucket_of
 from service.engine.graphs.cache import GraphCache
 from service.engine.graphs.decode import StaticDecode
 from service.engine.graphs.runner import GraphRunner
-from service.engine.plan import Chunk, Plan
-from service.engine.runner import Runner
-from service.engine.sequence import Sequence
+from service.engine.pytorch.cache import SlotCache
+from service.engine.pytorch.runner import Runner
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 
 SLOTS, TOKENS = 5, 24
 CPU = torch.device("cpu")

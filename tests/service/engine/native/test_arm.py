@@ -15,11 +15,11 @@ from torch import Tensor
 from toys import toy_decoder
 
 from lm.model.config import ModelConfig
-from service.compiler import COMMON_FLAGS, SOURCES
 from service.engine.native import reference
 from service.engine.native.library import FORMATS, ModelWeights
 from service.engine.native.packing import HEAD_PRECISION, PackedWeights, pack, packed_bytes
-from service.processor import INSTRUCTION_SETS
+from service.models.kernels.compiler import COMMON_FLAGS, SOURCES
+from service.models.kernels.processor import INSTRUCTION_SETS
 
 pytestmark = pytest.mark.slow
 TEXT = tuple(random.Random(0).randrange(300) for _ in range(150))

@@ -15,8 +15,8 @@ from serving.native import ISAS, PRECISIONS, native_config, open_native
 from toys import toy_config, toy_decoder
 
 from lm.model.config import ModelConfig
-from service.background import give_way
 from service.engine.native.packing import PackedWeights, Packer, pack, pack_matrix
+from service.observe.thread_priority import give_way
 
 
 def packed_bytes_of(packed: PackedWeights) -> list[bytes]:

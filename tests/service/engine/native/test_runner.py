@@ -15,8 +15,8 @@ from service.engine.native.library import NO_RESOURCES, OUT_OF_RANGE
 from service.engine.native.packing import pack, why_unsupported
 from service.engine.native.reference import logits
 from service.engine.native.runner import NativeRunner
-from service.engine.plan import Chunk, Plan
-from service.engine.sequence import Sequence
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 
 TEXT = tuple(random.Random(0).randrange(300) for _ in range(150))
 """Longer than one part of the attention's keys."""

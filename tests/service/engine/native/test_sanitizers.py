@@ -13,8 +13,8 @@ import pytest
 from serving.native import ISAS
 from tools import give_up, require_tool
 
-from service.compiler import COMMON_FLAGS, SOURCES
-from service.processor import INSTRUCTION_SETS
+from service.models.kernels.compiler import COMMON_FLAGS, SOURCES
+from service.models.kernels.processor import INSTRUCTION_SETS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 STRAIN = Path(__file__).with_name("strain.cpp")

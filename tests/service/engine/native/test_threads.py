@@ -11,7 +11,7 @@ import torch
 from serving.native import native_runner, open_native
 
 from service.engine.native.library import Library
-from service.kernels import open_library
+from service.models.kernels.native import open_library
 
 CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 LONGEST_WAIT_S = 30.0

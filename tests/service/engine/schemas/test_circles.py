@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 from toys import toy_tokenizer
 
-from service.engine.grammars import Grammars
-from service.engine.schemas.circles import resolved, without_circles
-from service.engine.structured import schema_grammar
+from service.engine.structure.constraint import schema_grammar
+from service.engine.structure.grammars import Grammars
+from service.engine.structure.schemas.circles import resolved, without_circles
 
 
 def closed(**properties: Any) -> dict[str, Any]:

@@ -9,11 +9,11 @@ import pytest
 from serving import generation_request, toy_engine
 from toys import toy_tokenizer
 
-from service.engine.grammars import Grammars
 from service.engine.request import Finished, FinishReason, TokenGenerated
-from service.engine.schemas.reader import Reader, canonical
-from service.engine.schemas.unique import UNIQUE, Places, listed_values
-from service.engine.structured import schema_grammar
+from service.engine.structure.constraint import schema_grammar
+from service.engine.structure.grammars import Grammars
+from service.engine.structure.schemas.reader import Reader, canonical
+from service.engine.structure.schemas.unique import UNIQUE, Places, listed_values
 
 
 def unique(items: Any, **more: Any) -> dict[str, Any]:

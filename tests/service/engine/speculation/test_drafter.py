@@ -5,7 +5,7 @@ import random
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.sequence import Sequence
+from service.engine.scheduling.sequence import Sequence
 from service.engine.speculation.drafter import MAX_GUESSES, Drafter
 
 VERSE = tuple(random.Random(1).sample(range(300), 60))

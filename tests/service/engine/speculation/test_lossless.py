@@ -14,7 +14,7 @@ from toys import toy_config, toy_decoder
 from lm.sampling import SamplingParams, kept_logits
 from service.engine.engine import Engine
 from service.engine.request import Event, Finished, FinishReason, GenerationRequest, TokenGenerated
-from service.engine.sequence import Sequence
+from service.engine.scheduling.sequence import Sequence
 from service.engine.speculation.drafter import Drafter
 
 CONTEXT = 48

@@ -2,8 +2,8 @@ import pytest
 from serving import generation_request
 from toys import toy_tokenizer
 
-from service.engine.plan import Chunk, Plan
-from service.engine.sequence import Sequence
+from service.engine.scheduling.plan import Chunk, Plan
+from service.engine.scheduling.sequence import Sequence
 from service.engine.speculation.planner import MAX_ROWS, Speculation
 
 LOOP = (1, 2, 3, 4) * 5

@@ -22,11 +22,11 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from lm.model.config import ModelConfig
-from service.engine.gpu.buffers.tensors import KeyValues, StepRows, empty_weights
 from service.engine.gpu.kernels.choices import PARTS, Choices
 from service.engine.gpu.kernels.decode_step import DecodeStep
 from service.engine.gpu.kernels.launch import Launch
 from service.engine.gpu.kernels.measure import attention_candidates, product_candidates
+from service.engine.gpu.tensors import KeyValues, StepRows, empty_weights
 
 SHAPES = {
     "smollm2-135m": ModelConfig(

@@ -23,7 +23,7 @@ from service.engine.gpu.kernels.measure import (
     measure,
     product_candidates,
 )
-from service.gpu_choices import read_choices, write_choices
+from service.models.kernels.gpu_choices import read_choices, write_choices
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256)
 

@@ -1,0 +1,1 @@
+"""Which tokens a step computes: queue, slots, sequences, chunks of prompts."""

@@ -1,0 +1,1 @@
+"""The HTTP side: an app, its server, its routes, and how errors are written."""

@@ -1,0 +1,1 @@
+"""The protocols that clients speak: each has schemas of bodies, and routes."""

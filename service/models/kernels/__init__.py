@@ -1,0 +1,1 @@
+"""What computes: native kernels and their compiler, PyTorch, a GPU's choices."""

@@ -1,0 +1,1 @@
+"""One model from a step or a foreign directory into memory, through the gate."""

@@ -1,0 +1,1 @@
+"""What crosses between an engine's process and HTTP processes."""

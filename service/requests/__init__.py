@@ -1,0 +1,1 @@
+"""What a request is below HTTP: its spec, its limits, its replies."""

@@ -1,0 +1,1 @@
+"""Settings from the command line, the environment and files, and keys."""
