@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from playground import words
-from playground.asking import NEWEST, Asking, chosen
+from playground import text as words
 from playground.client import Json, Problem, Service
 from playground.curves import curves
 from playground.reply import Reply
-from playground.stopwatch import Stopwatch
+from playground.requests import NEWEST, Asking, chosen
+from playground.timing import Stopwatch
 
 T = TypeVar("T")
 Shown = tuple[T, str | None]

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from playground.asking import NEWEST, Asking
+from playground.requests import NEWEST, Asking
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

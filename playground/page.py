@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from playground.actions import MAX_SIDE_BY_SIDE, Actions, Shown
-from playground.asking import NEWEST, Asking
 from playground.controls import Controls, controls
+from playground.requests import NEWEST, Asking
 
 REFRESH_S, WATCH_S = 5.0, 3.0
 ANSWERS = "answers"

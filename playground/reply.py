@@ -1,8 +1,8 @@
 """A chat's answer, put together from the chunks of ``POST /v1/chat/completions``."""
 
-from playground import words
+from playground import text as words
 from playground.client import Json
-from playground.stopwatch import Stopwatch
+from playground.timing import Stopwatch
 
 
 class Reply:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import httpx
 
 from playground.actions import Actions
-from playground.asking import NEWEST, Asking
 from playground.client import Service
+from playground.requests import NEWEST, Asking
 
 T = TypeVar("T")
 ASKING = Asking("tiny@5", 0.5, 0.9, 40, 16, "7", "x\n\ny")

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from playground.asking import NEWEST, Asking, chosen
 from playground.client import Problem
+from playground.requests import NEWEST, Asking, chosen
 
 
 def test_values_become_fields_of_their_types() -> None:

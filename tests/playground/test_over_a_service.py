@@ -9,8 +9,8 @@ from serving import LiveService, toy_settings
 from toys import publish_toy
 
 from playground.actions import Actions
-from playground.asking import NEWEST, Asking
 from playground.client import Service
+from playground.requests import NEWEST, Asking
 
 T = TypeVar("T")
 

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from playground.stopwatch import Pace, Stopwatch
+from playground.timing import Pace, Stopwatch
 
 
 def test_a_pace_counts_the_tokens_after_the_first() -> None:

@@ -1,4 +1,4 @@
-from playground import words
+from playground import text as words
 
 
 def test_an_ending_says_speed_wait_and_provenance() -> None:

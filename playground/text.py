@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from playground.stopwatch import Pace
+from playground.timing import Pace
 
 
 def answered(event: Mapping[str, Any]) -> str:
