@@ -178,7 +178,7 @@ else
         "$PYTHON" -m bench.gpu_http --clients "${clients[@]}" --repeats "$repeats" --swaps "$swaps"
     step full 60 "$packages transformers" "$PYTHON" -m bench.gpu_kernels_once --full
     step resume 60 "$packages pytest hypothesis yaml" \
-        "$PYTHON" -m pytest -q -p no:cacheprovider tests/trainer/test_run.py -k on_a_gpu
+        "$PYTHON" -m pytest -q -p no:cacheprovider tests/trainer/run/test_assemble.py -k on_a_gpu
     step tests 45 "$packages pytest hypothesis" \
         "$PYTHON" -m pytest -q -p no:cacheprovider tests/service/engine/test_on_a_gpu.py
     step training 75 "$packages yaml" \

@@ -13,10 +13,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]  # some of its tests compare 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("uvicorn", "httptools", "uvloop")
 TESTS = (
-    "tests/service/api/test_framing.py",
-    "tests/service/api/test_connection.py",
-    "tests/service/api/test_body_limit.py",
-    "tests/service/test_server.py",
+    "tests/service/http/connections/test_framing.py",
+    "tests/service/http/connections/test_connection.py",
+    "tests/service/http/middleware/test_body_limit.py",
+    "tests/service/http/test_server.py",
     "tests/fuzz/test_raw_http.py",
     "tests/siege/test_heads.py",
     "tests/siege/test_pipelining.py",

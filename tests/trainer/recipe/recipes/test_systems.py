@@ -204,7 +204,7 @@ UNSAID = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_a_source_does_not_give_is_marked_in_its_file(name: str) -> None:
-    file = Path(__file__).parents[3] / "trainer" / "recipe" / "recipes" / f"{name}.yaml"
+    file = Path(__file__).parents[4] / "trainer" / "recipe" / "recipes" / f"{name}.yaml"
     marked = {
         line.partition(":")[0].strip(" -")
         for line in file.read_text("utf-8").splitlines()

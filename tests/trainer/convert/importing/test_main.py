@@ -148,7 +148,7 @@ def test_a_weight_too_large_for_float16_is_named(
 
 
 def test_the_commands_of_the_page_can_be_given() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "importing.md").read_text("utf-8")
+    page = (Path(__file__).parents[4] / "docs" / "importing.md").read_text("utf-8")
     commands = re.findall(r"(?:^\.venv.* |\| `)import (.*?)(?:`|$)", page, re.MULTILINE)
     assert len(commands) >= len(SUFFIXES) + 2
     for command in commands:

@@ -74,4 +74,4 @@ def test_importing_does_no_work() -> None:
         "assert logging.getLogger().handlers == []\n"
         "assert 'trainer' not in __import__('sys').modules\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])

@@ -18,7 +18,7 @@ def test_tiny_is_one_of_them_and_has_about_two_million_parameters() -> None:
 
 def test_a_path_is_read_like_a_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    shipped = Path(__file__).parents[3] / "trainer" / "recipe" / "recipes" / "tiny.yaml"
+    shipped = Path(__file__).parents[4] / "trainer" / "recipe" / "recipes" / "tiny.yaml"
     path.write_bytes(shipped.read_bytes())
     assert load_recipe(str(path)) == load_recipe("tiny")
 
