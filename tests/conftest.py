@@ -4,4 +4,4 @@ import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-pytest_plugins = ["isolation", "turns"]
+pytest_plugins = ["isolation", "worker_turns"]

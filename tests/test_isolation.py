@@ -14,7 +14,7 @@ import pytest
 import torch
 from isolation import KERNELS, USER_HOME, beside_sources, share_kernels
 from serving.waiting import wait_until
-from turns import Turns, pytest_collection_modifyitems
+from worker_turns import Turns, pytest_collection_modifyitems
 
 
 def test_home_and_caches_are_temporary_and_kernels_the_users() -> None:

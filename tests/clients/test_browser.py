@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from machine_tools import require_tool
 from serving import ServiceProcess, wait_until
 from serving.background_server import BackgroundServer, Quiet
-from tools import require_tool
 from toys import publish_toy
 
 pytest.importorskip("playwright")

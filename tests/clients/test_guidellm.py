@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machine_tools import require_environment
 from serving import ServiceProcess
 from serving.released import Released
-from tools import require_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

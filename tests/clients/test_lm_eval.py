@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from machine_tools import require_environment
 from serving import ServiceProcess
 from serving.released import Released
-from tools import require_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -7,8 +7,8 @@ import httpx
 import pytest
 from httpx_sse import connect_sse
 from langchain_openai import ChatOpenAI
+from machine_tools import require_tool
 from serving import LiveService
-from tools import require_tool
 
 BODY = {"prompt": "User: To be?\n\nAssistant:", "max_new_tokens": 8, "seed": 3}
 

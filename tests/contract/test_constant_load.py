@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from serving import ServiceProcess, wait_until
-from serving.crowd import Crowd
+from serving.busy_clients import Crowd
 from toys import publish_toy, toy_config
 
 NUM_CLIENTS = 16

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machine_tools import require_tool
 from serving import LiveService, toy_settings
-from tools import require_tool
 from toys import publish_toy
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "http.md").read_text("utf-8")

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tools import require_environment
+from machine_tools import require_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]  # some of its tests compare seconds
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from machine_tools import free_port, require_tool
 from serving import ServiceProcess, wait_until
-from tools import free_port, require_tool
 from toys import publish_toy
 
 pytestmark = pytest.mark.slow

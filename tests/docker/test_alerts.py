@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from machine_tools import require_tool
 from prometheus_client import generate_latest
-from tools import require_tool
 
 from service.observe.metrics import Metrics
 from trainer.report.metrics import Metrics as TrainerMetrics

@@ -18,9 +18,9 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from machine_tools import free_port, require_tool
 from serving import ServiceProcess, wait_until
 from serving.prometheus import Prometheus, running_prometheus
-from tools import free_port, require_tool
 from toy_run import toy_recipe
 
 from lm.volume import newest_step

@@ -7,7 +7,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from tools import require_tool
+from machine_tools import require_tool
 
 from service.http.server import CLOSE_CONNECTIONS_S
 from service.observe.metrics import Metrics

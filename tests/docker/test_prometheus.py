@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from machine_tools import require_tool
 from serving import LiveService, RawClient, ServiceProcess, toy_settings, wait_until
 from serving.prometheus import Prometheus, running_prometheus
-from tools import require_tool
 from toys import publish_toy
 
 NUM_REQUESTS = 60

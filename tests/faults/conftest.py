@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 
 import pytest
-from nursery import Nursery
+from forked_processes import Nursery
 from trainer_process import SCRIPT
 
 

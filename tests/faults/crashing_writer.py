@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nursery import nurse
+from forked_processes import nurse
 from torch import Tensor
 from toys import toy_config, toy_details, toy_tokenizer, toy_training_state, toy_weights
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch._dynamo  # noqa: F401  optimizers import it: once here, not in every child
-from nursery import nurse
+from forked_processes import nurse
 
 import trainer.run.assemble  # noqa: F401  the command line imports it late
 from trainer.__main__ import main

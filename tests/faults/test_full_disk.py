@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nursery import Nursery
+from forked_processes import Nursery
 from serving import wait_until
 from toy_run import journal_of, samples_of, tensors_of, toy_recipe, train_toy
 from trainer_process import TrainerProcess

@@ -11,7 +11,7 @@ import pytest
 from toys import publish_toy
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "tests" / "serving" / "as_nobody.py"
+PROGRAM = ROOT / "tests" / "support" / "serving" / "as_nobody.py"
 
 
 def entries(volume: Path) -> dict[str, tuple[int, int]]:
@@ -39,7 +39,8 @@ def test_a_volume_of_another_user_is_read_and_left_as_it_is() -> None:
         looking = subprocess.run(
             [sys.executable, str(PROGRAM), str(volume)],
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])},
             text=True,
             check=True,
             timeout=240,

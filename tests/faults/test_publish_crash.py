@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nursery import Nursery
+from forked_processes import Nursery
 from toys import publish_toy, toy_config, toy_details, toy_tokenizer, toy_weights
 from toys.damage import truncate
 

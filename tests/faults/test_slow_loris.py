@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from machine_tools import require_tool
 from serving import ServiceProcess
-from tools import require_tool
 from toys import publish_toy
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

@@ -16,7 +16,7 @@ from serving import (
     toy_settings,
     wait_until,
 )
-from serving.damage import BAD_STEPS
+from serving.damaged_steps import BAD_STEPS
 from toys import publish_toy, toy_decoder, toy_tokenizer
 
 from lm.volume import Retention, prune

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from nursery import Nursery
+from forked_processes import Nursery
 from toy_run import assert_equal_runs, journal_of, toy_recipe
 from trainer_process import TrainerProcess
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nursery import Nursery
+from forked_processes import Nursery
 from serving import ServiceProcess, wait_until
-from serving.crowd import Crowd
-from serving.damage import BAD_STEPS
+from serving.busy_clients import Crowd
+from serving.damaged_steps import BAD_STEPS
 from toys import publish_toy
 
 from lm.volume import RunLock, sweep

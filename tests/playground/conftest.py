@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from machine_tools import require_tool
 from serving.process import ServiceProcess
-from tools import require_tool
 from toys import publish_toy
 
 if TYPE_CHECKING:  # who has no browser can run the other tests here

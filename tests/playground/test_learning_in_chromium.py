@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import damage
+from serving import damaged_steps
 from serving.process import ServiceProcess
 from toy_run import train_toy
 
@@ -79,7 +79,7 @@ def test_curves_marks_and_samples_appear_as_it_learns(
     early = page.locator("#curves polyline.train").get_attribute("points") or ""
     train_toy(volume)
     service.wait_serving("toy@12")
-    damage.truncate(volume, BROKEN_STEP)
+    damaged_steps.truncate(volume, BROKEN_STEP)
     page.locator("#curves line.refusal").wait_for(state="attached")
     assert f"toy@{BROKEN_STEP} refused" in marks(page, "refusal")[0]
     assert {"toy@5 took over", "toy@12 took over"} <= set(marks(page, "swap"))

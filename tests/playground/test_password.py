@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from machine_tools import free_port
 from serving import wait_until
-from tools import free_port
 
 from playground import password
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from machine_tools import free_port
 from serving.process import ServiceProcess
-from tools import free_port
 from toys import publish_toy
 
 pytest.importorskip("gradio")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from serving import generation_request, reference_ids
-from serving.damage import publish_nan
+from serving.damaged_steps import publish_nan
 from toys import publish_toy, toy_decoder, toy_tokenizer
 
 from service.__main__ import main

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from serving.volley import request_bytes
+from serving.burst import request_bytes
 
 MEGABYTE = (1 << 20) - 4096
 """Just under the limit of a body."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from serving import LiveService, ServiceProcess, toy_settings, wait_until
-from serving.volley import abandon, request_bytes, volley
+from serving.burst import abandon, request_bytes, volley
 from siege import costly
 from siege.test_costly_requests import abandon_and_ask
 

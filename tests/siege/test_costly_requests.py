@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from serving import ServiceProcess, SteadyClient, assert_unhurt
+from serving.burst import abandon, answers, request_bytes, volley
 from serving.released import Released
 from serving.steady import touch_every_slot
-from serving.volley import abandon, answers, request_bytes, volley
 from siege import costly
 
 SHORT = 1 << 17

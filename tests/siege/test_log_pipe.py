@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from machine_tools import free_port
 from serving import Exposition, wait_until
-from tools import free_port
 from toys import publish_toy
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from machine_tools import free_port, give_up
 from serving import ServiceProcess, SteadyClient, assert_unhurt, stream_generate, wait_until
 from serving.process import ROOT
-from tools import free_port, give_up
 from toys import publish_toy
 
 from service import signals

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from machine_tools import free_port
 from serving import Exposition
-from tools import free_port
 from toy_run import journal_of, toy_recipe
 
 from lm.machine.cores import usable_cores

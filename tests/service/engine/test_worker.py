@@ -16,7 +16,7 @@ from serving import (
     toy_served,
     wait_until,
 )
-from serving.desk import Desk
+from serving.manual_worker import Desk
 from torch import Tensor
 from toys import toy_decoder
 

@@ -6,7 +6,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from serving.watching import Watching
+from serving.manual_watcher import Watching
 from toys import publish_toy
 
 from service.errors import NoRoom

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from serving import wait_until
-from serving.damage import BAD_STEPS, publish_nan
-from serving.watching import OPTIONS, Watching
+from serving.damaged_steps import BAD_STEPS, publish_nan
+from serving.manual_watcher import OPTIONS, Watching
 from toys import publish_toy, toy_weights
 
 from lm.volume import Step, StepUnreadable, StepVanished, prune

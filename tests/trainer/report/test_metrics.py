@@ -5,10 +5,10 @@ import threading
 import urllib.request
 
 import pytest
+from machine_tools import free_port, require_tool
 from prometheus_client import generate_latest
 from prometheus_client.exposition import ThreadingWSGIServer
 from serving import Exposition
-from tools import free_port, require_tool
 from toy_events import evaluated, trained
 
 from lm.machine import threads

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from serving import generation_request, reference_ids, toy_served
-from serving.desk import Desk
 from serving.engines import pieces
+from serving.manual_worker import Desk
 from serving.plain_kernels import PlainKernels, PlainSampler
 from toys import toy_config, toy_decoder, toy_tokenizer
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from machine_tools import require_tool
 from serving.native import PRECISIONS, native_config, open_native
-from tools import require_tool
 from torch import Tensor
 from toys import toy_decoder
 

@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from machine_tools import give_up, require_tool
 from serving.native import ISAS
-from tools import give_up, require_tool
 
 from service.models.kernels.compiler import COMMON_FLAGS, SOURCES
 from service.models.kernels.processor import INSTRUCTION_SETS

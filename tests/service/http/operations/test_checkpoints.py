@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from serving import LiveService, toy_settings, wait_until
-from serving.damage import BAD_STEPS
+from serving.damaged_steps import BAD_STEPS
 from toys import publish_toy
 
 

@@ -13,7 +13,7 @@ from serving import (
     toy_settings,
     wait_until,
 )
-from serving.damage import publish_nan
+from serving.damaged_steps import publish_nan
 from toys import publish_toy, toy_decoder, toy_tokenizer
 
 SEEDS = {"toy@1": 1, "toy@2": 2, "toy@3": 3, "other@7": 7}

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tools import require_tool
+from machine_tools import require_tool
 
 from service.models.kernels import compiler, processor
 from service.models.kernels.compiler import NoKernels, library_path, ship

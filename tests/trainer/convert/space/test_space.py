@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from machine_tools import free_port
 from serving.waiting import wait_until
-from tools import free_port
 from torch import nn
 from toys import publish_toy, toy_config
 

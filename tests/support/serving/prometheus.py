@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import yaml
-from tools import free_port, require_tool
+from machine_tools import free_port, require_tool
 
 from serving.waiting import wait_until
 
-SHIPPED = Path(__file__).parents[2] / "docker" / "prometheus"
+SHIPPED = Path(__file__).parents[3] / "docker" / "prometheus"
 SCRAPE_INTERVAL_S = 0.5
 
 

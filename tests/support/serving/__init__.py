@@ -13,9 +13,9 @@ from serving.engines import (
     toy_served,
 )
 from serving.exposition import Exposition
-from serving.live import GatedService, LiveService, toy_settings
+from serving.live_service import GatedService, LiveService, toy_settings
 from serving.process import ServiceProcess
-from serving.raw import RawClient
+from serving.raw_client import RawClient
 from serving.sse import Stream, stream_generate
 from serving.steady import Noticed, SteadyClient, assert_unhurt
 from serving.waiting import wait_until

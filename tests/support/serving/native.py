@@ -3,7 +3,7 @@
 import functools
 
 import pytest
-from tools import require_tool
+from machine_tools import require_tool
 from toys import toy_config, toy_decoder
 
 from lm.model.config import ModelConfig

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Nursery:
@@ -29,7 +29,7 @@ class Nursery:
     @contextlib.contextmanager
     def of(cls, script: Path) -> Iterator[Self]:
         """Run a script that calls ``nurse``."""
-        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
         with subprocess.Popen(
             [sys.executable, str(script)],
             stdin=subprocess.PIPE,

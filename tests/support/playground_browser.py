@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from machine_tools import free_port
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 from serving.waiting import wait_until
-from tools import free_port
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",

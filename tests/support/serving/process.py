@@ -18,7 +18,7 @@ from serving.exposition import Exposition
 from serving.http_client import http_client
 from serving.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SLOW_SERVICE = Path(__file__).with_name("slow_service.py")
 FAULTY_SERVICE = Path(__file__).with_name("faulty_service.py")
 DYING_SERVICE = Path(__file__).with_name("dying_service.py")

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from serving.watching import Watching
+from serving.manual_watcher import Watching
 
 NOBODY = 65534
 

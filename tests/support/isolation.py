@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KERNELS = Path("nestling", "native")
 USER_HOME = "TESTS_USER_HOME"
 """Variable with the user's own home, for what is installed once and kept."""

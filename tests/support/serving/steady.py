@@ -19,8 +19,8 @@ from typing import Any, Self
 
 import psutil
 
+from serving.burst import request_bytes, volley
 from serving.process import ServiceProcess
-from serving.volley import request_bytes, volley
 from serving.waiting import wait_until
 
 PROGRAM = Path(__file__).with_name("steady_client.py")

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import yaml
-from nursery import Nursery
+from forked_processes import Nursery
 
 from lm.volume import list_steps, newest_step, verify
 from trainer.recipe.schema import Recipe
 
-SCRIPT = Path(__file__).parent / "faults" / "signalled_trainer.py"
+SCRIPT = Path(__file__).parents[1] / "faults" / "signalled_trainer.py"
 
 
 class TrainerProcess:

@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Self
 
-from tools import give_up
+from machine_tools import give_up
 
 from trainer.__main__ import main as trainer
 
-WEIGHTS = Path(__file__).parents[2] / "weights" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+WEIGHTS = Path(__file__).parents[3] / "weights" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @dataclasses.dataclass(frozen=True)
