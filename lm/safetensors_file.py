@@ -5,7 +5,6 @@ neither the file nor its tensors lie in memory whole beside what is made of them
 the interpreter's lock for long, so that streams go on in between.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -13,10 +12,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
-
-from lm.volume import OpenFile, Step, StepDamaged
-from lm.volume.content import WEIGHTS_FILE
-from lm.volume.read import unreadable
 
 PIECE_BYTES = 1 << 22
 """Some milliseconds of reading and hashing; less would ask for the interpreter's lock too often."""
@@ -41,30 +36,6 @@ class Piece(NamedTuple):
     first_row: int
     rows: Tensor
     """[n, ...]; a scalar is one row."""
-
-
-def step_weights(
-    step: Step, *, dtype: torch.dtype, check_hash: bool, open_file: OpenFile
-) -> Iterator[Piece]:
-    """A step's weights in a dtype; they are those of the manifest once all have been taken.
-
-    Raises what ``lm.volume.read_file`` raises, also after the last piece.
-    """
-    path, entry = step.path / WEIGHTS_FILE, step.manifest.files.get(WEIGHTS_FILE)
-    if entry is None:
-        raise StepDamaged(f"{path}: not in the manifest")
-    digest = hashlib.sha256()
-    try:
-        with open_file(path) as file:
-            yield from read_weights(
-                file, entry.size, dtype=dtype, on_read=digest.update if check_hash else None
-            )
-    except OSError as error:
-        raise unreadable(step.path, WEIGHTS_FILE, error) from error
-    except ValueError as error:
-        raise StepDamaged(f"{path}: {error}") from error
-    if check_hash and digest.hexdigest() != entry.sha256:
-        raise StepDamaged(f"{path}: SHA-256 differs from the manifest")
 
 
 def read_weights(

@@ -21,9 +21,9 @@ from service.engine.served_model import ServedModel
 from service.errors import UnknownModel
 from service.models.catalog import Catalog
 from service.models.kernels.backend import BackendOptions
-from service.models.loading.gate import CheckpointRefused
 from service.models.loading.loader import Loader, LoaderOptions
 from service.models.naming import LATEST, candidates
+from service.models.refused import CheckpointRefused
 
 MIN_COLUMN = 24
 """Characters; more columns than fit are printed below each other."""

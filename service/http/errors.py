@@ -19,7 +19,7 @@ from service import errors
 from service.excerpts import MAX_EXCERPT, MAX_MESSAGE, excerpt
 from service.http.error_format import Dialect, dialect_of, status_in, tgi_error
 from service.http.hints import body_model, field_hint, in_plain_words, path_hint, paths_of
-from service.http.protocols.nestling.schemas import ErrorBody, ErrorDetail
+from service.http.schema import ErrorBody, ErrorDetail
 
 STATUS: Mapping[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,

@@ -13,8 +13,9 @@ from service.engine.served_model import ServedModel
 from service.errors import NoRoom, UnknownModel
 from service.excerpts import excerpt
 from service.models.catalog import identity
-from service.models.loading.gate import POLICY_REASONS, CheckpointRefused, Gate
+from service.models.loading.gate import POLICY_REASONS, Gate
 from service.models.loading.loader import weights_bytes
+from service.models.refused import CheckpointRefused
 from service.models.rejections import Refusals
 from service.models.residency import Residency
 

@@ -16,8 +16,8 @@ from lm.volume import VolumeError
 from lm.volume.read import read_step
 from service.__main__ import main
 from service.models.kernels.backend import BackendOptions
-from service.models.loading.gate import CheckpointRefused
 from service.models.loading.loader import Loader, LoaderOptions
+from service.models.refused import CheckpointRefused
 from service.models.run_history import METRICS_FILE, SAMPLES_FILE, Histories
 
 SHORT, LONG = 12, 300

@@ -17,7 +17,8 @@ from trainer.data.corpora import Split, open_corpus
 from trainer.data.token_files import TokenSource, bytes_of_tokens, check_fits, encode_split
 from trainer.data.token_windows import validation_batches
 from trainer.data.tokenizer_source import TRAIN, WEIGHTS, named_tokenizer, resolve_tokenizer
-from trainer.recipe.schema import Recipe, SourceConfig
+from trainer.recipe.schema import Recipe
+from trainer.recipe.sections import SourceConfig
 
 TOKENIZER_REPLACED = "tokenizer_replaced"
 """Flag of a run whose tokenizer is not the one that its recipe names."""

@@ -7,7 +7,7 @@ from lm.huggingface import hub
 from lm.text.tokenizer import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 from lm.trial import load_tried
 from trainer.data.tokenizer_training import train_tokenizer
-from trainer.recipe.schema import TokenizerConfig
+from trainer.recipe.sections import TokenizerConfig
 
 TRAIN = "train"
 WEIGHTS = "weights"

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.recipe.schedule import factor
-from trainer.recipe.schema import FREE_FIELDS, PhaseConfig, Recipe, ScheduleConfig
+from trainer.recipe.schema import FREE_FIELDS, Recipe
+from trainer.recipe.sections import PhaseConfig, ScheduleConfig
 from trainer.recipe.step_plan import Plan
 
 _CONSTANT = ScheduleConfig(name="constant")

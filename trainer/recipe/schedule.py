@@ -10,7 +10,7 @@ extended without its rate jumping up again. Not here: which horizon a phase has
 
 import math
 
-from trainer.recipe.schema import ScheduleConfig
+from trainer.recipe.sections import ScheduleConfig
 
 STABLE_FRACTION = 0.8
 """Where ``wsd`` starts to decay if the recipe does not say: SmolLM2's last fifth."""

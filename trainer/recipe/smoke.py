@@ -12,7 +12,8 @@ import itertools
 from typing import Any
 
 from lm.model.config import ModelConfig
-from trainer.recipe.schema import BatchConfig, PhaseConfig, Recipe, StageConfig
+from trainer.recipe.schema import Recipe
+from trainer.recipe.sections import BatchConfig, PhaseConfig, StageConfig
 
 SUFFIX = "-smoke"
 STEPS = 24

@@ -11,7 +11,8 @@ import dataclasses
 import itertools
 
 from trainer.recipe.schedule import factor
-from trainer.recipe.schema import PhaseConfig, Recipe
+from trainer.recipe.schema import Recipe
+from trainer.recipe.sections import PhaseConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ journal, the log, the exported metrics and TensorBoard hear them.
 import dataclasses
 from typing import Protocol
 
-from trainer.run.state import Counters
+from trainer.step.counters import Counters
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

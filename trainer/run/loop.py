@@ -14,7 +14,7 @@ import time
 from trainer.recipe.step_plan import is_due
 from trainer.run.optimizer_steps import Parts, Steps, StopRequested
 from trainer.run.snapshot import Snapshot
-from trainer.run.state import Counters
+from trainer.step.counters import Counters
 from trainer.step.evaluate import Evaluation, evaluate
 from trainer.step.samples import sample_texts
 

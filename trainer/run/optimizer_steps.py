@@ -20,7 +20,7 @@ from trainer.run.checkpoint import Checkpointer
 from trainer.run.interrupt import Interrupt
 from trainer.run.reporter import Report
 from trainer.run.snapshot import Subject
-from trainer.run.state import Counters
+from trainer.step.counters import Counters
 from trainer.step.loss import BatchLoss, count_scored, passes
 from trainer.step.loss_scale import INITIAL_SCALE
 from trainer.step.optimizer import rates_at

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from trainer.recipe.schema import PhaseConfig
+from trainer.recipe.sections import PhaseConfig
 from trainer.report.events import (
     Began,
     Compiling,
@@ -24,7 +24,7 @@ from trainer.report.events import (
 )
 from trainer.report.memory import gpu_bytes, resident_bytes
 from trainer.run.checkpoint import Written
-from trainer.run.state import Counters
+from trainer.step.counters import Counters
 from trainer.step.evaluate import Evaluation
 from trainer.step.optimizer import Rates
 from trainer.step.samples import Sample

@@ -18,7 +18,8 @@ from trainer.recipe.changes import Amendment, amended, differences, stored_recip
 from trainer.recipe.schema import Recipe
 from trainer.recipe.step_plan import Plan
 from trainer.run.kept_model import asked_for, same_function, with_kept_fields, with_kept_model
-from trainer.run.state import STATE_FILE, Counters, TrainingState, load_state
+from trainer.run.state import STATE_FILE, TrainingState, load_state
+from trainer.step.counters import Counters
 from trainer.step.precision import Precision
 
 

@@ -21,7 +21,8 @@ from lm.text.tokenizer import Tokenizer
 from lm.volume import Progress, StepDetails
 from trainer.recipe.schema import Recipe
 from trainer.recipe.step_plan import Plan
-from trainer.run.state import Counters, TrainingState
+from trainer.run.state import TrainingState
+from trainer.step.counters import Counters
 from trainer.step.memorising import FLAG
 from trainer.step.optimizer import Optimizer
 from trainer.step.precision import Precision

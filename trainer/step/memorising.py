@@ -1,7 +1,7 @@
 """Whether a run learns its text by heart: held-out loss rises while training loss falls.
 
 A pure decision over evaluations; what it has to remember between two of them is in
-``trainer.run.state.Counters``, so a resumed run goes on judging where the stopped one was.
+``trainer.step.counters.Counters``, so a resumed run goes on judging where the stopped one was.
 """
 
 FLAG = "memorising"

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from trainer.recipe.schema import OptimizerConfig, PhaseConfig
+from trainer.recipe.sections import OptimizerConfig, PhaseConfig
 from trainer.step.muon import Muon
 
 _NORM_EPS = 1e-6

@@ -16,10 +16,10 @@ from service.http.protocols.nestling.schemas import (
     CheckpointList,
     CheckpointName,
     CheckpointStatus,
-    ErrorBody,
     ReloadRequest,
     ReloadResponse,
 )
+from service.http.schema import ErrorBody
 from service.models.rejections import Refusal
 from service.models.run_survey import Survey
 from service.runtime import Runtime

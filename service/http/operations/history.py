@@ -5,8 +5,7 @@ from fastapi import APIRouter, Response
 from service.errors import UnknownModel
 from service.excerpts import excerpt
 from service.http.dependencies import RuntimeDep
-from service.http.protocols.fields import Schema
-from service.http.protocols.nestling.schemas import ErrorBody
+from service.http.schema import ErrorBody, Schema
 from service.runtime import Runtime
 
 router = APIRouter(tags=["operations"])

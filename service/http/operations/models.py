@@ -8,7 +8,8 @@ from service.engine.served_model import Checkpoint
 from service.errors import UnknownModel
 from service.excerpts import excerpt
 from service.http.dependencies import RuntimeDep
-from service.http.protocols.nestling.schemas import ErrorBody, Model, ModelList
+from service.http.protocols.nestling.schemas import Model, ModelList
+from service.http.schema import ErrorBody
 from service.models import naming
 from service.models.catalog import checkpoint_of, identity
 from service.models.loading.gate import POLICY_REASONS

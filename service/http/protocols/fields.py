@@ -12,9 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     AliasChoices,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     model_validator,
 )
@@ -24,7 +22,8 @@ from lm.sampling import MAX_BIAS, RANGES, SamplingParams
 from service.engine.structure.constraint import regex_grammar, schema_grammar
 from service.errors import InvalidRequest
 from service.excerpts import MAX_REASON, excerpt
-from service.http.bounds import TokenId, at_most, check_schema_size, few_fields
+from service.http.bounds import TokenId, at_most, check_schema_size
+from service.http.schema import Schema
 
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
@@ -61,17 +60,6 @@ def _refuse_lone_surrogates(text: str) -> str:
 IsText = AfterValidator(_refuse_lone_surrogates)
 Text = Annotated[str, IsText]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH), IsText]
-
-
-class Schema(BaseModel):
-    """Strict about types and names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_fields(cls, body: object) -> object:
-        return few_fields(body)
 
 
 def refuse(param: str, message: str) -> PydanticCustomError:

@@ -14,9 +14,9 @@ from service.http.answering.bodies import BoundedRoute
 from service.http.answering.prompts import check_token_ids, prompts_ids
 from service.http.bounds import PromptIds
 from service.http.dependencies import FrontDep
-from service.http.protocols.fields import Schema, Text, refuse
-from service.http.protocols.nestling.schemas import ErrorBody
+from service.http.protocols.fields import Text, refuse
 from service.http.protocols.openai.schemas import Messages
+from service.http.schema import ErrorBody, Schema
 from service.http.stream import until_gone
 from service.requests.request_start import Arrival
 from service.requests.spec import Chat

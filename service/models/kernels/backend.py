@@ -31,7 +31,7 @@ from service.engine.pytorch.runner import Runner, StepRunner
 from service.engine.served_model import FUSED
 from service.models.kernels.gpu_choices import choices_on_disk
 from service.models.kernels.native import NoKernels, open_library
-from service.models.loading.gate import CheckpointRefused
+from service.models.refused import CheckpointRefused
 from service.observe import memory
 
 WORTHWHILE_SPEEDUP = 1.2

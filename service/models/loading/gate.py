@@ -19,6 +19,7 @@ from lm.volume import Step
 from service.engine.pytorch.runner import StepRunner
 from service.engine.served_model import ServedModel
 from service.models.loading.quality_probe import PROBE_TEXT, probe_ids
+from service.models.refused import CheckpointRefused
 
 PROBE_TOKENS = 16
 """Length of each probe prompt."""
@@ -26,14 +27,6 @@ POLICY_REASONS = {"memorising", "regression", "degenerate"}
 """Refused by a ``Gate``: must not take over by itself, can be asked for by name."""
 MEMORISING = "memorising"
 """Flag of a manifest whose trainer saw validation rise while training fell."""
-
-
-class CheckpointRefused(ValueError):
-    """A checkpoint must not be served; ``reason`` is one word for metrics and lists."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ import hashlib
 import time
 
 from lm.model.config import ModelConfig
-from lm.safetensors_file import step_weights
 from lm.side_files import SideFiles
 from lm.text.tokenizer import Tokenizer
 from lm.trial import Refused
@@ -24,6 +23,7 @@ from lm.volume import (
 )
 from lm.volume.content import WEIGHTS_FILE
 from lm.volume.manifest import TRAINING_STATE_PREFIX
+from lm.volume.weights import step_weights
 from service.engine.engine import Engine
 from service.engine.gpu.placing import FusedFault
 from service.engine.gpu.runner import GpuRunner
@@ -35,14 +35,9 @@ from service.engine.pytorch.runner import StepRunner
 from service.engine.served_model import ServedModel
 from service.models.catalog import checkpoint_of
 from service.models.kernels.backend import Backend, BackendOptions, Choice
-from service.models.loading.gate import (
-    CheckpointRefused,
-    check_logits,
-    check_sampling,
-    check_tokenizer,
-    check_weights,
-)
+from service.models.loading.gate import check_logits, check_sampling, check_tokenizer, check_weights
 from service.models.loading.quality_probe import bits_per_byte, greedy_continuation, is_degenerate
+from service.models.refused import CheckpointRefused
 from service.observe import memory
 
 

@@ -6,7 +6,7 @@ from lm.huggingface import hub
 from lm.text.tokenizer import Tokenizer
 from trainer.data.tokenizer_source import resolve_tokenizer
 from trainer.data.tokenizer_training import train_tokenizer
-from trainer.recipe.schema import TokenizerConfig
+from trainer.recipe.sections import TokenizerConfig
 
 TEXTS = ["a rose by any other name would smell as sweet\n"] * 9
 

@@ -8,7 +8,7 @@ import torch
 
 from trainer.recipe.recipes import load_recipe
 from trainer.recipe.schedule import factor
-from trainer.recipe.schema import ScheduleConfig
+from trainer.recipe.sections import ScheduleConfig
 from trainer.recipe.step_plan import Plan
 
 

@@ -15,7 +15,7 @@ from lm.machine import threads
 from lm.machine.threads import Roots
 from trainer.report.events import Began, Event, Note, Published, Skipped, Snapshotted
 from trainer.report.metrics import GAUGES, Metrics, serve
-from trainer.run.state import Counters
+from trainer.step.counters import Counters
 
 
 def metrics_of(*events: Event) -> Metrics:

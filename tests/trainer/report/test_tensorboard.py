@@ -8,7 +8,7 @@ from toy_events import evaluated, trained
 
 from trainer.report.events import Began, Published, Sampled
 from trainer.report.tensorboard import TensorBoard
-from trainer.run.state import Counters
+from trainer.step.counters import Counters
 
 
 def read(run_dir: Path) -> EventAccumulator:

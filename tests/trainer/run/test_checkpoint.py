@@ -11,11 +11,12 @@ from toys import toy_config, toy_decoder, toy_tokenizer
 
 from lm.machine.threads import Roots
 from lm.volume import Retention, RunLock, list_steps, load_weights, newest_step
-from trainer.recipe.schema import OptimizerConfig
+from trainer.recipe.sections import OptimizerConfig
 from trainer.run import checkpoint
 from trainer.run.checkpoint import Checkpointer, Written
 from trainer.run.snapshot import Snapshot, Subject
-from trainer.run.state import Counters, load_state
+from trainer.run.state import load_state
+from trainer.step.counters import Counters
 from trainer.step.optimizer import Optimizer, Rates
 
 

@@ -14,7 +14,7 @@ from trainer.report.events import (
 )
 from trainer.run.checkpoint import Written
 from trainer.run.reporter import Report
-from trainer.run.state import Counters
+from trainer.step.counters import Counters
 from trainer.step.evaluate import Evaluation
 from trainer.step.optimizer import Rates
 from trainer.step.samples import Sample

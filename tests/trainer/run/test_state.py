@@ -8,12 +8,8 @@ from toy_run import toy_recipe
 from toys import publish_toy
 
 from lm.volume import VolumeError
-from trainer.run.state import (
-    Counters,
-    TrainingState,
-    load_state,
-    state_files,
-)
+from trainer.run.state import TrainingState, load_state, state_files
+from trainer.step.counters import Counters
 from trainer.step.evaluate import Evaluation
 
 STATE = TrainingState(

@@ -15,7 +15,7 @@ from lm.model.decoder import Decoder
 from lm.volume import newest_step
 from trainer.run import assemble as run
 from trainer.run.optimizer_steps import MAX_SKIPPED_IN_A_ROW, Diverged
-from trainer.run.state import Counters
+from trainer.step.counters import Counters
 from trainer.step.loss import batch_loss
 from trainer.step.loss_scale import GROWTH_INTERVAL, INITIAL_SCALE, next_scale
 

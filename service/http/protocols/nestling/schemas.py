@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, Field
 
 from service.engine.served_model import Checkpoint
-from service.http.protocols.fields import MAX_TOP_LOGPROBS, SamplingFields, Schema, Text
+from service.http.protocols.fields import MAX_TOP_LOGPROBS, SamplingFields, Text
+from service.http.schema import Schema
 from service.requests.spec import Ask
 
 DEFAULT_NEW_TOKENS = 128
@@ -130,21 +131,6 @@ class FinalEvent(Ending):
 
     text: str = Field(description="What was held back until the end, often empty.")
     index: int | None = Field(None, description="Which of several answers; with `n` alone.")
-
-
-class ErrorDetail(Schema):
-    """What went wrong."""
-
-    message: str
-    type: str
-    code: str
-    param: str | None = Field(description="The field that is at fault, if one is.")
-
-
-class ErrorBody(Schema):
-    """The one shape of every error."""
-
-    error: ErrorDetail
 
 
 class Health(Schema):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.http.protocols.fields import Schema
+from service.http.schema import Schema
 
 
 class CompletionUsage(Schema):

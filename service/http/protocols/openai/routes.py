@@ -7,10 +7,10 @@ from fastapi import APIRouter, Request, Response
 from service.http.answering.answer import answer
 from service.http.answering.bodies import BoundedRoute
 from service.http.dependencies import FrontDep
-from service.http.protocols.nestling.schemas import ErrorBody
 from service.http.protocols.openai.answers import ChatCompletion, Completion
 from service.http.protocols.openai.formatters import ChatVoice, CompletionVoice
 from service.http.protocols.openai.schemas import ChatRequest, CompletionRequest
+from service.http.schema import ErrorBody
 from service.requests.reply_group import Chorus
 
 ERRORS: dict[int | str, dict[str, Any]] = {

@@ -21,11 +21,11 @@ from service.http.bounds import (
 from service.http.protocols.fields import (
     MAX_TOP_LOGPROBS,
     SamplingFields,
-    Schema,
     Text,
     refuse,
     without_neutral,
 )
+from service.http.schema import Schema
 from service.requests.spec import Ask, Chat
 
 DEFAULT_COMPLETION_TOKENS = 16

@@ -14,9 +14,9 @@ from service.http.answering.bodies import BoundedRoute
 from service.http.dependencies import FrontDep
 from service.http.error_format import tgi_error
 from service.http.protocols.fields import MAX_STOP_STRINGS
-from service.http.protocols.nestling.schemas import ErrorBody
 from service.http.protocols.tgi.schemas import TGIError, TGIInfo, TGIRequest, TGIResponse
 from service.http.protocols.token_text import token_text
+from service.http.schema import ErrorBody
 from service.requests.reply_group import Chorus
 from service.requests.tracker import ReplyEvent
 from service.version import version as installed_version

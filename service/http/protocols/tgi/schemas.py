@@ -17,12 +17,12 @@ from service.http.protocols.fields import (
     MAX_REGEX_LENGTH,
     MAX_STOP_STRINGS,
     MAX_TOP_LOGPROBS,
-    Schema,
     StopString,
     Text,
     drawn_seed,
     without_neutral,
 )
+from service.http.schema import Schema
 from service.requests.spec import Ask
 
 DEFAULT_NEW_TOKENS = 100

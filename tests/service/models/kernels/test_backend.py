@@ -18,8 +18,8 @@ from service.engine.scheduling.sequence import Sequence
 from service.models.kernels import backend
 from service.models.kernels.backend import Backend, BackendOptions, Choice
 from service.models.kernels.native import NoKernels
-from service.models.loading.gate import CheckpointRefused
 from service.models.loading.loader import Loader, LoaderOptions
+from service.models.refused import CheckpointRefused
 from service.observe import memory
 
 

@@ -11,13 +11,13 @@ from toys import publish_toy, toy_config, toy_decoder, toy_tokenizer
 from lm.text.tokenizer import Tokenizer
 from service.engine.served_model import ServedModel
 from service.models.loading.gate import (
-    CheckpointRefused,
     Gate,
     check_logits,
     check_sampling,
     check_tokenizer,
     check_weights,
 )
+from service.models.refused import CheckpointRefused
 
 
 def measured(step: int, bits_per_byte: float) -> ServedModel:

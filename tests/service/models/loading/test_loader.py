@@ -19,9 +19,9 @@ from service.engine.native.runner import NativeRunner
 from service.engine.request import TokenGenerated
 from service.engine.served_model import ServedModel
 from service.models.kernels.backend import BackendOptions, Choice
-from service.models.loading.gate import CheckpointRefused
 from service.models.loading.loader import Loader, LoaderOptions
 from service.models.loading.quality_probe import bits_per_byte
+from service.models.refused import CheckpointRefused
 
 
 def make_loader(

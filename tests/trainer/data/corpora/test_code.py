@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from trainer.data.corpora import code
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 SOURCE = SourceConfig(name="code", corpus="code", validation_fraction=0.2)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trainer.data.corpora import file
 from trainer.data.corpora.split import Split, num_bytes
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 
 def source(path: Path, fraction: float = 0.1) -> SourceConfig:

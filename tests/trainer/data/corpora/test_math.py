@@ -3,7 +3,7 @@ import itertools
 import re
 
 from trainer.data.corpora import math
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 
 def test_the_text_is_the_same_on_every_machine() -> None:

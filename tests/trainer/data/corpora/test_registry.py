@@ -2,7 +2,7 @@ import pytest
 
 from trainer.data.corpora import CORPORA, open_corpus
 from trainer.data.corpora.split import num_bytes
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 
 @pytest.mark.parametrize("kind", ["code", "math", "shakespeare"])

@@ -6,7 +6,7 @@ import pytest
 
 from trainer.data.corpora import shakespeare
 from trainer.data.corpora.split import Split
-from trainer.recipe.schema import SourceConfig
+from trainer.recipe.sections import SourceConfig
 
 HELD_OUT = ("macbeth", "twelfth-night")
 

@@ -1,1 +1,0 @@
-"""The rooms that know HTTP: schemas, routes, streams, limits, and errors as responses."""
