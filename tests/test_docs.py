@@ -56,6 +56,44 @@ def test_what_the_pages_say_to_make_can_be_made() -> None:
     assert [one for one in said if one[1] not in targets] == []
 
 
+def test_files_that_the_pages_name_are_there() -> None:
+    root = DOCS.parent
+    there = [
+        path.relative_to(root).as_posix()
+        for folder in (
+            "bench",
+            "lm",
+            "docker",
+            "nestling",
+            "playground",
+            "scripts",
+            "service",
+            "tests",
+            "trainer",
+        )
+        for path in (root / folder).rglob("*.py")
+    ]
+    pages = [*DOCS.glob("*.md"), root / "README.md", root / "CONTRIBUTING.md"]
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in re.findall(r"`([\w/]+\.py)`", page.read_text("utf-8"))
+    }
+    assert len(named) > 30
+    missing = [
+        one
+        for one in named
+        if "NAME" not in one[1] and not any(f"/{path}".endswith(f"/{one[1]}") for path in there)
+    ]
+    assert missing == []
+
+
+def test_the_index_names_every_page() -> None:
+    index = (DOCS / "README.md").read_text("utf-8")
+    pages = sorted(page.name for page in DOCS.glob("*.md") if page.name != "README.md")
+    assert [page for page in pages if f"({page})" not in index] == []
+
+
 def metric_names(exposition: bytes) -> set[str]:
     names = re.findall(r"^# TYPE (\w+)", exposition.decode(), re.MULTILINE)
     return {name for name in names if not name.endswith("_created")}
