@@ -20,8 +20,8 @@ from lm.model.device import pick_device
 from lm.volume import OpenFile, Step, open_plain
 from service.engine.phase_timer import Profile
 from service.engine.served_model import ModelCard, ServedModel
-from service.engine.structure.constraint import NOT_SUPPORTED, Prepared
-from service.engine.structure.grammars import NoStructures
+from service.engine.structure.constraint import Prepared
+from service.engine.structure.grammars import verdict_on
 from service.engine.worker import Turn, Worker
 from service.errors import DeadlineExceeded, InvalidRequest, NotReady
 from service.excerpts import MAX_REASON, excerpt
@@ -212,13 +212,8 @@ class Runtime(Front):
                 f"the structure asked for was not read within {GRAMMAR_TIMEOUT_S:g} s"
             ) from error
         except ValueError as error:
-            unknown = (
-                isinstance(error, NoStructures)
-                or str(error).startswith(NOT_SUPPORTED)
-                or "not supported" in str(error)
-            )
-            verdict = "is not supported here" if unknown else "makes no sense"
             reason = excerpt(error, MAX_REASON)
+            verdict = verdict_on(error)
             raise InvalidRequest(f"the structure asked for {verdict}: {reason}") from error
 
     async def accepted(self, replies: Sequence[Reply]) -> None:

@@ -10,7 +10,7 @@ from service.engine.structure.closing.matches import matches_of
 from service.engine.structure.closing.promise import Promise, first_closing
 from service.engine.structure.closing.search import Closing
 from service.engine.structure.closing.spellings import Spellings
-from service.engine.structure.constraint import Constraint, Prepared, in_a_line
+from service.engine.structure.constraint import NOT_SUPPORTED, Constraint, Prepared, in_a_line
 from service.engine.structure.schemas.differing import differing, has_unique_items
 
 if TYPE_CHECKING:
@@ -121,3 +121,11 @@ class Grammars:
             self._tokenizer.companions[_TRIE] = made
         assert isinstance(made, LLTokenizer), "nobody else writes there"
         return made
+
+
+def verdict_on(error: ValueError) -> str:
+    """What an error of ``check`` says of a structure: wrong, or not supported here."""
+    is_unknown = isinstance(error, NoStructures) or str(error).startswith(NOT_SUPPORTED)
+    if is_unknown or "not supported" in str(error):
+        return "is not supported here"
+    return "makes no sense"
