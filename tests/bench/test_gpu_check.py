@@ -21,7 +21,7 @@ case "$*" in
     *bench.gpu_http*) exec sleep 60 ;;
     *bench.gpu\\ *) echo "AssertionError: wrong"; exit 3 ;;
     *training.gpu*) echo "ModuleNotFoundError: No module named 'bench.gone'"; exit 1 ;;
-    *test_run.py*) echo "E   ModuleNotFoundError: No module named 'rich'"; exit 2 ;;
+    *test_assemble.py*) echo "E   ModuleNotFoundError: No module named 'rich'"; exit 2 ;;
     *) exit 0 ;;
 esac
 """
