@@ -69,7 +69,9 @@ def field_hint(name: str, model: object) -> str:
     """The known field that an unknown one is near to, as the end of a sentence."""
     paths = {path.rpartition(".")[2]: path for path in sorted(set(_fields(model)), reverse=True)}
     near = difflib.get_close_matches(name, paths, n=1, cutoff=NEAR)
-    return f"; did you mean {paths[near[0]]}?" if near else ""
+    if not near:
+        return ""
+    return f"; did you mean {paths[name] if near[0] == name else near[0]}?"
 
 
 def in_plain_words(message: str) -> str:

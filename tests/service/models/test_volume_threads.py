@@ -55,7 +55,7 @@ def test_a_volume_that_hangs_is_an_error_in_time_then_at_once_and_ends(reads: Vo
             try:
                 assert await reads.read(lambda: 2) == 2
                 return
-            except NotReady:
+            except (NotReady, DeadlineExceeded):  # late on a busy machine
                 continue
         raise AssertionError("it does not recover")
 
