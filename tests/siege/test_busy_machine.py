@@ -22,7 +22,7 @@ def burner() -> Iterator[None]:
         process.kill()
 
 
-@pytest.mark.parametrize("engine", ["thread", "process"])
+@pytest.mark.parametrize("engine", ["thread", pytest.param("process", marks=pytest.mark.slow)])
 def test_streams_and_health_do_not_notice_that_checkpoints_are_loaded(
     tmp_path: Path, burner: None, engine: str
 ) -> None:

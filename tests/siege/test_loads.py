@@ -17,7 +17,7 @@ from toys import publish_toy, toy_weights
 STEPS = range(10, 40)
 
 
-@pytest.fixture(scope="module", params=["thread", "process"])
+@pytest.fixture(scope="module", params=["thread", pytest.param("process", marks=pytest.mark.slow)])
 def stepped(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[tuple[Path, ServiceProcess]]:
