@@ -21,6 +21,8 @@ MAX_FIRST_STEPS = 4_000
 """Of the search at the beginning of a grammar: tens of milliseconds, once a grammar."""
 MAX_STEPS = 120
 """Of a search for one token of an answer: a few milliseconds."""
+MAX_STEPS_A_TOKEN = 2 * MAX_STEPS
+"""Of all searches for one token, however many are drawn until one is let through."""
 MAX_TAILS = 6
 """Parts of the closing before a token that the one after it may end in."""
 SELDOM = 16
@@ -67,6 +69,7 @@ class Promise:
         self._left = budget
         self._closing = first if first is not None and len(first) <= budget else None
         self._next: _Allowed | None = None
+        self._steps_left = MAX_STEPS_A_TOKEN
         self._looks_at = budget
         """With so many tokens left the next look is due."""
 
@@ -101,6 +104,7 @@ class Promise:
         """Go on past a token, which was allowed."""
         allowed, self._next = self._next, None
         self._left -= 1
+        self._steps_left = MAX_STEPS_A_TOKEN
         self._closing = None
         if allowed is not None and allowed.token_id == token_id and allowed.was_due:
             self._closing = allowed.closing
@@ -124,9 +128,11 @@ class Promise:
         if known is not None and ends_whole(after, known.token_ids):
             return known
         tails = () if known is None else self._tails(known)
-        found = Search(self._spellings, MAX_STEPS, self._matches).closing(
-            after, enough=left, tails=tails
-        )
+        if self._steps_left <= 0:
+            return None
+        search = Search(self._spellings, min(MAX_STEPS, self._steps_left), self._matches)
+        found = search.closing(after, enough=left, tails=tails)
+        self._steps_left -= search.num_steps
         return found if found is not None and len(found) <= left else None
 
     def _tails(self, known: Closing) -> list[Closing]:

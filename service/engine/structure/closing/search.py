@@ -86,9 +86,14 @@ class Search:
         """``matches`` are those of the grammar's patterns."""
         self._spellings = spellings
         self._matches = matches
-        self._left = max_steps
+        self._left = self._max_steps = max_steps
         self._tails: Sequence[Closing] = ()
         self._forced: dict[tuple[bytes, int], int] = {}
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that it has taken."""
+        return self._max_steps - self._left
 
     def closing(
         self, matcher: "LLMatcher", enough: int = 0, tails: Sequence[Closing] = ()
