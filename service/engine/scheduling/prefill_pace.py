@@ -12,8 +12,9 @@ FIRST_CHUNK = 32
 """Tokens of a prompt in the first step beside streams, while nothing is known."""
 SMALLEST_CHUNK = 8
 """Tokens that a prompt gets in any case: on the slowest machine it comes to its end, too."""
-FIRST_STRUCTURED = 4
-"""Tokens held to a structure in the first step, while nothing is known."""
+FASTER_STRUCTURED = 2
+"""Times as many tokens held to a structure as in any step before, at most: what one takes beyond a
+step of decoding shows where steps with few and with more are compared."""
 MEMORY = 0.8
 """Share of what was seen that is kept at each step: some five steps count."""
 
@@ -53,6 +54,7 @@ class Pace:
         """Seconds of a step that only decodes, by the number of binary digits of its rows."""
         self._costs: dict[bool, _Cost] = {}
         """Of prompts' tokens, by whether they are scored."""
+        self._most_structured = 1
         self._structured = _Cost(0.0, 0.0)
         """Of tokens that are held to a structure, beyond what decoding them takes."""
 
@@ -75,10 +77,15 @@ class Pace:
         """What so many tokens of a prompt are expected to take."""
         return num_tokens * self._of_a_token(is_scored=is_scored)
 
-    @property
-    def num_structured(self) -> int:
-        """Tokens held to a structure that one step draws at most: one, however long it takes."""
-        return max(1, int(self.bound_s / max(self._of_a_structured, self.bound_s / (1 << 30))))
+    def num_structured(self, num_decoding: int) -> int:
+        """Tokens held to a structure that a step with so many decoding rows draws at most.
+
+        What fits ``beside`` the rows, and one, however long it takes.
+        """
+        cost = self._structured
+        if not cost.seconds:
+            return self._most_structured
+        return max(1, min(self._most_structured, int(self.beside(num_decoding) / cost.of_a_token)))
 
     def observe(
         self,
@@ -98,10 +105,13 @@ class Pace:
             known = self._decoding.get(size, seconds)
             self._decoding[size] = MEMORY * known + (1 - MEMORY) * seconds
             return
+        if not num_plain + num_scored:
+            self._learn_least(num_decoding, seconds)
         spent = max(0.0, seconds - self._decoding_s(num_decoding))
         expected = {False: self.seconds(num_plain, is_scored=False)}
         expected[True] = self.seconds(num_scored, is_scored=True)
-        structured = num_structured * self._of_a_structured
+        cost = self._structured
+        structured = num_structured * (cost.of_a_token if cost.seconds else self.bound_s)
         total = sum(expected.values()) + structured
         for is_scored, count in ((False, num_plain), (True, num_scored)):
             if count:
@@ -110,11 +120,18 @@ class Pace:
         if num_structured:
             share = spent * structured / total if total else spent
             self._structured.add(share, num_structured)
+            least = FASTER_STRUCTURED * num_structured
+            self._most_structured = max(self._most_structured, least)
 
-    @property
-    def _of_a_structured(self) -> float:
-        known = self._structured
-        return known.of_a_token if known.tokens else self.bound_s / FIRST_STRUCTURED
+    def _learn_least(self, num_decoding: int, seconds: float) -> None:
+        """Take the shortest step with structures for one of decoding, if nothing shorter is known.
+
+        Where every answer has a structure there is no other, and what a large model takes for a
+        step must not count as what its structures take.
+        """
+        size = num_decoding.bit_length()
+        if size in self._decoding or not self._decoding_s(num_decoding):
+            self._decoding[size] = min(self._decoding.get(size, seconds), seconds)
 
     def _of_a_token(self, *, is_scored: bool) -> float:
         cost = self._costs.get(is_scored)

@@ -111,8 +111,10 @@ class Scheduler:
         Each such token may take as long as a step. Those that waited longest come first; which
         tokens are drawn does not depend on it.
         """
+        if self._pace is None:
+            return running
         drawing = [one for one in running if one.is_structured and self._may_draw(one)]
-        if self._pace is None or len(drawing) <= (most := self._pace.num_structured):
+        if not drawing or len(drawing) <= (most := self._pace.num_structured(len(running))):
             return running
         drawing.sort(key=lambda one: one.drew_at)
         for sequence in drawing[:most]:

@@ -145,6 +145,32 @@ def structured(number: int) -> Sequence:
     return Sequence(request, toy_tokenizer(), Constraint(cast("LLMatcher", None)))
 
 
+@pytest.mark.parametrize("others", [0, 4])
+@pytest.mark.parametrize("step_ms", [12, 100, 300, 1000])
+def test_a_large_models_steps_do_not_count_as_what_its_structures_take(
+    step_ms: int, others: int
+) -> None:
+    """However long a step takes, cheap structures share all of them, also where none is without."""
+    pace = Pace(BOUND_S)
+    scheduler = Scheduler(num_slots=32, max_step_tokens=256, pace=pace)
+    for number in range(others):
+        request = generation_request(f"plain {number}", (1,), max_new_tokens=10**6)
+        scheduler.add(Sequence(request, toy_tokenizer()))
+    rows = [structured(number) for number in range(16)]
+    for row in rows:
+        scheduler.add(row)
+    for _ in range(60):
+        plan = scheduler.schedule()
+        assert plan is not None
+        drawing = [chunk for chunk in plan.chunks if chunk.sequence.is_structured]
+        for chunk in plan.chunks:
+            chunk.sequence.num_computed = chunk.end
+            chunk.sequence.output_ids.append(9)
+        seconds = step_ms / 1000 + len(drawing) * 0.001
+        pace.observe(len(plan.chunks), 0, 0, seconds, num_structured=len(drawing))
+    assert min(len(row.output_ids) for row in rows) > 45
+
+
 @pytest.mark.parametrize("row_ms", [0.1, 10.0, 30.0, 900.0])
 def test_costly_structures_share_steps_so_that_each_takes_the_bound(row_ms: float) -> None:
     """Twelve of them beside a stream: nobody is forgotten, and no step draws more than fits."""
@@ -171,6 +197,7 @@ def test_costly_structures_share_steps_so_that_each_takes_the_bound(row_ms: floa
         durations.append(seconds)
     counts = [len(row.output_ids) for row in rows]
     assert max(counts) - min(counts) <= 1
-    assert max(durations[20:]) <= 0.02 + max(BOUND_S, row_ms / 1000) + 1e-9
+    # Half of what a few take may count as decoding, since no step was without them.
+    assert max(durations) <= 2 * (0.02 + max(BOUND_S, row_ms / 1000))
     if row_ms < 1:
         assert min(counts) > 290, "what is cheap is in every step"
