@@ -176,17 +176,7 @@ class Engine:
         for chunk in prompts:
             num_tokens[chunk.sequence.request.prompt_logprobs is not None] += chunk.num_tokens
         num_decoding = len(self._computed) - len(prompts)
-        num_structured = sum(
-            chunk.sequence.is_structured and chunk.end >= chunk.sequence.num_prompt
-            for chunk in self._computed
-        )
-        self._pace.observe(
-            num_decoding,
-            num_tokens[False],
-            num_tokens[True],
-            seconds,
-            num_structured=num_structured,
-        )
+        self._pace.observe(num_decoding, num_tokens[False], num_tokens[True], seconds)
 
     def _start(self, sequences: Iterable[Sequence]) -> list[Event]:
         """Say of sequences that got a slot that they have begun, if it is their first."""

@@ -1,9 +1,8 @@
-"""What fits a time beside streams: learned from the durations of steps, without a clock.
+"""How many tokens of a prompt fit a time: learned from the durations of steps, without a clock.
 
-A step takes what its decoding rows take, then a time for each token of a prompt that differs by
-the machine, the model and whether the prompt is scored, and one for each token that is held to a
-structure. All are averages of recent steps, so that they follow a machine that becomes busy. The
-same durations give the same steps.
+A step takes what its decoding rows take, and then a time for each token of a prompt that differs
+by the machine, the model and whether the prompt is scored. Both are averages of recent steps, so
+that they follow a machine that becomes busy. The same durations give the same chunks.
 """
 
 import dataclasses
@@ -12,9 +11,6 @@ FIRST_CHUNK = 32
 """Tokens of a prompt in the first step beside streams, while nothing is known."""
 SMALLEST_CHUNK = 8
 """Tokens that a prompt gets in any case: on the slowest machine it comes to its end, too."""
-FASTER_STRUCTURED = 2
-"""Times as many tokens held to a structure as in any step before, at most: what one takes beyond a
-step of decoding shows where steps with few and with more are compared."""
 MEMORY = 0.8
 """Share of what was seen that is kept at each step: some five steps count."""
 
@@ -54,9 +50,6 @@ class Pace:
         """Seconds of a step that only decodes, by the number of binary digits of its rows."""
         self._costs: dict[bool, _Cost] = {}
         """Of prompts' tokens, by whether they are scored."""
-        self._most_structured = 1
-        self._structured = _Cost(0.0, 0.0)
-        """Of tokens that are held to a structure, beyond what decoding them takes."""
 
     def beside(self, num_decoding: int) -> float:
         """Seconds that prompts may add to a step with so many decoding rows.
@@ -77,61 +70,21 @@ class Pace:
         """What so many tokens of a prompt are expected to take."""
         return num_tokens * self._of_a_token(is_scored=is_scored)
 
-    def num_structured(self, num_decoding: int) -> int:
-        """Tokens held to a structure that a step with so many decoding rows draws at most.
-
-        What fits ``beside`` the rows, and one, however long it takes.
-        """
-        cost = self._structured
-        if not cost.seconds:
-            return self._most_structured
-        return max(1, min(self._most_structured, int(self.beside(num_decoding) / cost.of_a_token)))
-
-    def observe(
-        self,
-        num_decoding: int,
-        num_plain: int,
-        num_scored: int,
-        seconds: float,
-        *,
-        num_structured: int = 0,
-    ) -> None:
-        """Learn from a step: its decoding rows, its prompts' tokens by kind, and its duration.
-
-        ``num_structured``: of the tokens that it drew, those that are held to a structure.
-        """
-        if not num_plain + num_scored + num_structured:
+    def observe(self, num_decoding: int, num_plain: int, num_scored: int, seconds: float) -> None:
+        """Learn from a step: its decoding rows, its prompts' tokens by kind, and its duration."""
+        if not num_plain + num_scored:
             size = num_decoding.bit_length()
             known = self._decoding.get(size, seconds)
             self._decoding[size] = MEMORY * known + (1 - MEMORY) * seconds
             return
-        if not num_plain + num_scored:
-            self._learn_least(num_decoding, seconds)
         spent = max(0.0, seconds - self._decoding_s(num_decoding))
         expected = {False: self.seconds(num_plain, is_scored=False)}
         expected[True] = self.seconds(num_scored, is_scored=True)
-        cost = self._structured
-        structured = num_structured * (cost.of_a_token if cost.seconds else self.bound_s)
-        total = sum(expected.values()) + structured
+        total = sum(expected.values())
         for is_scored, count in ((False, num_plain), (True, num_scored)):
             if count:
                 share = spent * expected[is_scored] / total if total else spent
                 self._costs.setdefault(is_scored, _Cost(0.0, 0.0)).add(share, count)
-        if num_structured:
-            share = spent * structured / total if total else spent
-            self._structured.add(share, num_structured)
-            least = FASTER_STRUCTURED * num_structured
-            self._most_structured = max(self._most_structured, least)
-
-    def _learn_least(self, num_decoding: int, seconds: float) -> None:
-        """Take the shortest step with structures for one of decoding, if nothing shorter is known.
-
-        Where every answer has a structure there is no other, and what a large model takes for a
-        step must not count as what its structures take.
-        """
-        size = num_decoding.bit_length()
-        if size in self._decoding or not self._decoding_s(num_decoding):
-            self._decoding[size] = min(self._decoding.get(size, seconds), seconds)
 
     def _of_a_token(self, *, is_scored: bool) -> float:
         cost = self._costs.get(is_scored)

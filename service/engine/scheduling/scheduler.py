@@ -61,8 +61,6 @@ class Scheduler:
         self._chunk_numbers: dict[str, int] = {}
         """When each client with a slot last got a chunk of a prompt, or came; in steps."""
         self._num_steps = 0
-        self._num_turns = 0
-        """Of sequences that drew while others waited."""
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
@@ -92,7 +90,7 @@ class Scheduler:
             running = [one for one in running if not (one is self._leaving or is_held(one))]
         singles: list[Chunk] = []
         prompts: list[Sequence] = []
-        for sequence in self._without_late_structures(running):
+        for sequence in running:
             start = sequence.num_computed
             left = sequence.num_tokens - start
             if left == 1:
@@ -104,27 +102,6 @@ class Scheduler:
             (singles if chunk.num_tokens == 1 else chunks).append(chunk)
         singles.sort(key=_slot)
         return Plan((*singles, *chunks), started, copies) if singles or chunks else None
-
-    def _without_late_structures(self, running: list[Sequence]) -> list[Sequence]:
-        """Leave out some of many that are to draw a token that is held to a structure.
-
-        Each such token may take as long as a step. Those that waited longest come first; which
-        tokens are drawn does not depend on it.
-        """
-        if self._pace is None:
-            return running
-        drawing = [one for one in running if one.is_structured and self._may_draw(one)]
-        if not drawing or len(drawing) <= (most := self._pace.num_structured(len(running))):
-            return running
-        drawing.sort(key=lambda one: one.drew_at)
-        for sequence in drawing[:most]:
-            sequence.drew_at = self._num_turns = self._num_turns + 1
-        late = set(map(id, drawing[most:]))
-        return [one for one in running if id(one) not in late]
-
-    def _may_draw(self, sequence: Sequence) -> bool:
-        """Whether a step may come to the sequence's end."""
-        return 0 < sequence.num_tokens - sequence.num_computed <= self._max_step_tokens
 
     def check_integrity(self) -> None:
         """Assert that slots are conserved and held by running sequences alone."""

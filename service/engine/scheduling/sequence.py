@@ -45,9 +45,6 @@ class Sequence:
             else NoText()
         )
         self.constraint = constraint
-        self.is_structured = constraint is not None
-        self.drew_at = 0
-        """Its last turn, counted by the scheduler, to draw while others waited."""
         self.penalties: Penalties | None = None
         """Made when its first token is drawn, where logits are adjusted."""
         self.prompt_scores: list[TokenScore] = []

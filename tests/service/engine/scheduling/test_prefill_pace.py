@@ -1,7 +1,6 @@
 """Chunks by time: a pure rule over durations; the same ones give the same chunks."""
 
 import dataclasses
-from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +11,6 @@ from toys import toy_tokenizer
 from service.engine.scheduling.prefill_pace import FIRST_CHUNK, SMALLEST_CHUNK, Pace
 from service.engine.scheduling.scheduler import Scheduler
 from service.engine.scheduling.sequence import Sequence
-from service.engine.structure.constraint import Constraint
-
-if TYPE_CHECKING:
-    from llguidance import LLMatcher
 
 BOUND_S = 0.1
 
@@ -137,67 +132,3 @@ def test_whatever_was_seen_a_chunk_is_a_number_of_tokens(
         assert 0 <= fitting <= 1 << 30
         if 0 < fitting < 1 << 30:
             assert first.seconds(fitting, is_scored=is_scored) <= seconds * (1 + 1e-9)
-
-
-def structured(number: int) -> Sequence:
-    """A request whose tokens are held to a structure; nothing here asks the structure."""
-    request = generation_request(f"structured {number}", (number,), max_new_tokens=40)
-    return Sequence(request, toy_tokenizer(), Constraint(cast("LLMatcher", None)))
-
-
-@pytest.mark.parametrize("others", [0, 4])
-@pytest.mark.parametrize("step_ms", [12, 100, 300, 1000])
-def test_a_large_models_steps_do_not_count_as_what_its_structures_take(
-    step_ms: int, others: int
-) -> None:
-    """However long a step takes, cheap structures share all of them, also where none is without."""
-    pace = Pace(BOUND_S)
-    scheduler = Scheduler(num_slots=32, max_step_tokens=256, pace=pace)
-    for number in range(others):
-        request = generation_request(f"plain {number}", (1,), max_new_tokens=10**6)
-        scheduler.add(Sequence(request, toy_tokenizer()))
-    rows = [structured(number) for number in range(16)]
-    for row in rows:
-        scheduler.add(row)
-    for _ in range(60):
-        plan = scheduler.schedule()
-        assert plan is not None
-        drawing = [chunk for chunk in plan.chunks if chunk.sequence.is_structured]
-        for chunk in plan.chunks:
-            chunk.sequence.num_computed = chunk.end
-            chunk.sequence.output_ids.append(9)
-        seconds = step_ms / 1000 + len(drawing) * 0.001
-        pace.observe(len(plan.chunks), 0, 0, seconds, num_structured=len(drawing))
-    assert min(len(row.output_ids) for row in rows) > 45
-
-
-@pytest.mark.parametrize("row_ms", [0.1, 10.0, 30.0, 900.0])
-def test_costly_structures_share_steps_so_that_each_takes_the_bound(row_ms: float) -> None:
-    """Twelve of them beside a stream: nobody is forgotten, and no step draws more than fits."""
-    pace = Pace(BOUND_S)
-    scheduler = Scheduler(num_slots=16, max_step_tokens=256, pace=pace)
-    scheduler.add(
-        Sequence(generation_request("stream", (1,), max_new_tokens=10**6), toy_tokenizer())
-    )
-    rows = [structured(number) for number in range(12)]
-    for row in rows:
-        scheduler.add(row)
-    durations = []
-    for _ in range(300):
-        plan = scheduler.schedule()
-        assert plan is not None
-        assert any(not chunk.sequence.is_structured for chunk in plan.chunks)
-        drawing = [chunk for chunk in plan.chunks if chunk.sequence.is_structured]
-        assert drawing
-        for chunk in plan.chunks:
-            chunk.sequence.num_computed = chunk.end
-            chunk.sequence.output_ids.append(9)
-        seconds = 0.02 + len(drawing) * row_ms / 1000
-        pace.observe(len(plan.chunks), 0, 0, seconds, num_structured=len(drawing))
-        durations.append(seconds)
-    counts = [len(row.output_ids) for row in rows]
-    assert max(counts) - min(counts) <= 1
-    # Half of what a few take may count as decoding, since no step was without them.
-    assert max(durations) <= 2 * (0.02 + max(BOUND_S, row_ms / 1000))
-    if row_ms < 1:
-        assert min(counts) > 290, "what is cheap is in every step"
